@@ -1,0 +1,1 @@
+"""What CouchDB executes: design documents as files, one folder each."""
