@@ -1,0 +1,286 @@
+"""The chain file: which steps a document goes through, where each runs, with what settings and limits.
+
+A chain is YAML, validated into the models below. Every error names the place in the file and the remedy, and suggests
+the nearest known name for one that is misspelt. ``docs/chain.md`` is made from these models, so what a field is for
+stands in its ``description`` here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from orchestrator.errors import ChainError
+
+_SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "m": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
+_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
+_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z")
+
+
+def seconds(text: Any) -> float:
+    """A duration such as ``90``, ``"30 s"``, ``"10 min"``, ``"2 h"`` or ``"1 day"``, in seconds. Raises ValueError."""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        value = float(text)
+    else:
+        match = _AMOUNT.match(str(text))
+        unit = match[2] if match else ""
+        factor = 1 if unit == "" else (_SECONDS.get(unit) or _SECONDS.get(unit.rstrip("s")))
+        if match is None or factor is None:
+            raise ValueError(f"{text!r} is no duration: write a number and s, min, h or day, such as '10 min'")
+        value = float(match[1]) * factor
+    if not 0 <= value < 10**9:
+        raise ValueError(f"{text!r} is out of range for a duration")
+    return value
+
+
+def size(text: Any) -> int:
+    """An amount of memory or disk such as ``"2 GB"`` or ``"512 MiB"``, in bytes. Raises ValueError."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    match = _AMOUNT.match(str(text))
+    factor = _BYTES.get(match[2] or "B") if match else None
+    if match is None or factor is None:
+        raise ValueError(f"{text!r} is no size: write a number and kB, MB, GB, KiB, MiB or GiB, such as '2 GB'")
+    return int(float(match[1]) * factor)
+
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
+Bytes = Annotated[int, BeforeValidator(size), Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+ErrorClass = Literal["transient", "resources", "data", "code"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Retries(_Model):
+    """What happens after an attempt that failed."""
+
+    count: int = Field(2, ge=0, le=100, description="how many more attempts follow a failed first one")
+    wait: Seconds = Field(30.0, description="the wait before the first of them; each further wait is twice as long")
+    longest: Seconds = Field(3600.0, description="no wait is longer than this")
+    on: tuple[ErrorClass, ...] = Field(
+        ("transient", "resources"), description="the classes of errors that are worth another attempt"
+    )
+
+
+class Site(_Model):
+    """A place with one database endpoint, file systems and perhaps a farm."""
+
+    description: str = Field("", description="for people")
+
+
+class Step(_Model):
+    """One step of the chain: what runs, where, with what settings and limits."""
+
+    name: Name = Field(description="unique in the chain; lower case")
+    run: str | None = Field(None, description="a Python function or class, as 'package.module:name'")
+    command: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="instead of run: an executable and its arguments, each a string of its own (never a shell line). "
+        "{document}, {result}, {directory}, {input} and {attempt} are replaced in them",
+    )
+    site: Name = Field("here", description="the one site that runs this step")
+    executor: Literal["local"] = Field("local", description="how it is run: in the poller's own pool of workers")
+    settings: dict[str, Any] = Field(default_factory=dict, description="handed to the step as they are")
+    time_limit: Seconds | None = Field(None, description="an attempt that takes longer is ended (class resources)")
+    memory_limit: Bytes | None = Field(None, description="an attempt that holds more is ended (class resources)")
+    retries: Retries = Field(default_factory=Retries, description="what happens after an attempt that failed")
+    needs: tuple[str, ...] | None = Field(
+        None, description="the earlier steps that must be done first; without it, all earlier steps"
+    )
+    version: str = Field("1", description="recorded with every result, so that one knows what to redo")
+    description: str = Field("", description="for people")
+
+    number: int = Field(0, exclude=True, json_schema_extra={"internal": True})
+
+    @property
+    def key(self) -> str:
+        """The step's keyword in a document: ``proc0``, ``proc1``, ..."""
+        return f"proc{self.number}"
+
+
+class Chain(_Model):
+    """The steps of one type of document."""
+
+    name: Name = Field(description="the chain's name")
+    type: Name = Field("daqdocument", description="the type of document that this chain is for")
+    description: str = Field("", description="for people")
+    sites: dict[Name, Site] = Field(default_factory=lambda: {"here": Site()}, description="the sites, by name")
+    steps: tuple[Step, ...] = Field(min_length=1, description="the steps in their order: the first is proc0")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, data: Any) -> Any:
+        """Steps are numbered by their place; nobody writes the number."""
+        if isinstance(data, dict) and isinstance(data.get("steps"), list | tuple):
+            data = dict(data)
+            data["steps"] = [{**s, "number": n} if isinstance(s, dict) else s for n, s in enumerate(data["steps"])]
+        return data
+
+    def step(self, name: str) -> Step:
+        """The step of that name or keyword (``convert`` or ``proc1``). Raises ChainError with the nearest name."""
+        for step in self.steps:
+            if name in (step.name, step.key):
+                return step
+        raise ChainError(f"the chain {self.name!r} has no step {name!r}{_near(name, [s.name for s in self.steps])}")
+
+    def needs(self, step: Step) -> tuple[Step, ...]:
+        """The steps that must be done before ``step``, in the chain's order."""
+        if step.needs is None:
+            return self.steps[: step.number]
+        return tuple(s for s in self.steps[: step.number] if s.name in step.needs)
+
+    def at(self, site: str) -> tuple[Step, ...]:
+        """The steps that ``site`` runs."""
+        return tuple(s for s in self.steps if s.site == site)
+
+    def fingerprint(self) -> str:
+        """A short hash of what the chain says, to tell two versions of it apart."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _near(name: str, known: list[str]) -> str:
+    """Words for an error: the nearest known name, else all of them."""
+    near = get_close_matches(str(name), known, n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})" if known else ""
+
+
+def load(path: Path | str) -> Chain:
+    """Read and validate a chain file. Raises ChainError, which names the file, every fault's place and its remedy."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ChainError(f"there is no chain file {path}: make one with 'orchestrator init', or correct the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ChainError(f"the chain file {path} cannot be read: {error}") from error
+    return loads(text, str(path))
+
+
+def loads(text: str, source: str = "chain") -> Chain:
+    """Validate a chain given as YAML text; ``source`` is the name used in errors. Raises ChainError."""
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ChainError(f"{source}{place}: this is not YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ChainError(f"{source}: this is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ChainError(f"{source}: a chain file holds names and values at the top (name:, steps:), not {_kind(data)}")
+    try:
+        json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ChainError(f"{source}: a value has no place in JSON ({error}); put dates and special numbers in quotes") from error
+    try:
+        chain = Chain.model_validate(data)
+    except ValidationError as error:
+        raise ChainError(_sentences(error, data, source)) from error
+    faults = _named_checks(chain)
+    if faults:
+        raise ChainError("\n".join(f"{source}: {fault}" for fault in faults))
+    return chain
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML that refuses a key written twice, where plain YAML silently keeps the last."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if isinstance(key, list | dict):
+            raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key_node.start_mark)
+        if key in seen:
+            raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands here twice", problem_mark=key_node.start_mark)
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a yes or no", type(None): "nothing"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _sentences(error: ValidationError, data: dict[str, Any], source: str) -> str:
+    """One line for each fault that pydantic found: the file, the place, what is wrong, what to do."""
+    models: dict[str, type[BaseModel]] = {"steps": Step, "sites": Site, "retries": Retries}
+    lines = []
+    for fault in error.errors():
+        location = [part for part in fault["loc"] if part != "[key]"]
+        model: type[BaseModel] = Chain
+        for part in location[:-1]:
+            model = models.get(str(part), model)
+        place = _place(location, data)
+        if fault["type"] == "extra_forbidden":
+            known = [n for n in model.model_fields if n != "number"]
+            message = f"{location[-1]!r} is not known here{_near(str(location[-1]), known)}"
+        elif fault["type"] == "missing":
+            message = "is missing: add it"
+        elif fault["type"] == "string_pattern_mismatch":
+            message = f"{fault['input']!r} is no name: begin with a lower-case letter, go on with a-z, 0-9, _ and -"
+        elif fault["type"] == "literal_error":
+            message = f"{fault['input']!r} is not possible here; it must be {fault['ctx']['expected']}"
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{source}: {place}: {message}")
+    return "\n".join(lines)
+
+
+def _place(location: list[Any], data: Any) -> str:
+    """A place in the file in words: ``steps[2] (convert) / retries / count``."""
+    words: list[str] = []
+    for part in location:
+        data = data[part] if _has(data, part) else None
+        if isinstance(part, int):
+            name = data.get("name") if isinstance(data, dict) else None
+            words[-1] = f"{words[-1]}[{part}]" + (f" ({name})" if isinstance(name, str) else "")
+        else:
+            words.append(str(part))
+    return " / ".join(words) or "the file"
+
+
+def _has(data: Any, part: Any) -> bool:
+    return (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data))
+
+
+def _named_checks(chain: Chain) -> list[str]:
+    """Checks across fields, each of which ends in a sentence."""
+    faults = []
+    names = [s.name for s in chain.steps]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        faults.append(f"steps: all step names must be unique, and {name!r} stands there {names.count(name)} times")
+    for step in chain.steps:
+        place = f"steps[{step.number}] ({step.name})"
+        if (step.run is None) == (step.command is None):
+            faults.append(f"{place}: a step has either 'run' or 'command': give exactly one of the two")
+        if step.run is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", step.run):
+            faults.append(f"{place} / run: {step.run!r} names no step: write it as 'package.module:function'")
+        if step.site not in chain.sites:
+            faults.append(f"{place} / site: no site {step.site!r}{_near(step.site, list(chain.sites))}")
+        for need in step.needs or ():
+            if need not in names:
+                faults.append(f"{place} / needs: no step {need!r}{_near(need, names)}")
+            elif names.index(need) >= step.number:
+                faults.append(f"{place} / needs: {need!r} does not come before this step: move it up, or drop the need")
+        if step.name in ("bad", "good", "open", "closed", "failed") or re.fullmatch(r"proc\d+", step.name):
+            faults.append(f"{place} / name: {step.name!r} is a word of the documents; choose another")
+    return faults
