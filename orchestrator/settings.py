@@ -4,7 +4,7 @@ The fields of ``Settings`` are the table. Name, type, default, unit and help sta
 line's help, the commented site file that ``orchestrator init`` writes, ``orchestrator settings`` and
 docs/settings.md all come from it. A later layer wins over an earlier one:
 
-    default < site file (orchestrator.yaml) < environment (ORCHESTRATOR_<NAME>) < command line (--set name=value)
+    default < orchestrator.yaml < environment ORCHESTRATOR_<NAME> < command line --set name=value
 
 Relative paths are taken from the site's folder, so a command does the same wherever it is started. No secret
 is a setting: ``credentials`` names a file, and its contents are never shown.
@@ -53,7 +53,7 @@ class Settings(BaseModel):
 
     url: str = _field(
         "http://127.0.0.1:5984",
-        "Where the database answers: the embedded one (see embedded) or any CouchDB 3. Never with a password.",
+        "Where the database answers: the embedded one (see embedded) or any CouchDB 3. Never with a login.",
     )
     database: str = _field(
         "runs",
@@ -75,7 +75,7 @@ class Settings(BaseModel):
     workers: int = _field(
         cores, "Steps that run at once on this machine.", shown="one for each core", ge=1, le=1024
     )
-    pollers: int = _field(1, "Poller processes that `up` starts; each has that many workers.", ge=0, le=64)
+    pollers: int = _field(1, "Poller processes that `up` starts; they share the workers.", ge=0, le=64)
     watch: list[Path] = _field(
         list, "Directories in which finished raw files are looked for and registered.", shown="none"
     )
@@ -100,7 +100,7 @@ class Settings(BaseModel):
     )
     lease: float = _field(
         60.0,
-        "A poller without a heartbeat for so long counts as dead, and its claims are taken back.",
+        "A poller without heartbeat for so long counts as dead: its claims are taken back.",
         unit="s",
         gt=0,
     )
@@ -109,7 +109,7 @@ class Settings(BaseModel):
     )
     drain: float = _field(30.0, "How long running steps may go on after SIGTERM.", unit="s", ge=0)
     log_size: float = _field(
-        20.0, "A daemon's log is turned over at this size; five old ones are kept.", unit="MB", gt=0
+        20.0, "A daemon's log is turned over at this size; five are kept.", unit="MB", gt=0
     )
 
     _folder: Path = PrivateAttr(default=Path())
