@@ -125,6 +125,8 @@ class Chain(_Model):
         """Steps are numbered by their place; nobody writes the number."""
         if isinstance(data, dict) and isinstance(data.get("steps"), list | tuple):
             data = dict(data)
+            if any(isinstance(s, dict) and "number" in s for s in data["steps"]):
+                raise ValueError("a step's number is its place in the list and is not written: remove 'number'")
             data["steps"] = [{**s, "number": n} if isinstance(s, dict) else s for n, s in enumerate(data["steps"])]
         return data
 
@@ -196,7 +198,21 @@ def loads(text: str, source: str = "chain") -> Chain:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where plain YAML silently keeps the last."""
+    """YAML that refuses a key written twice (plain YAML keeps the last), and in which only true and false are booleans.
+
+    YAML 1.1 reads ``on``, ``off``, ``yes`` and ``no`` as booleans too; ``on:`` is a word of ours, and Samba's ``oui`` and
+    ``non`` have taught everybody enough about such cleverness.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own class attribute
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -239,10 +255,27 @@ def _sentences(error: ValidationError, data: dict[str, Any], source: str) -> str
             message = f"{fault['input']!r} is no name: begin with a lower-case letter, go on with a-z, 0-9, _ and -"
         elif fault["type"] == "literal_error":
             message = f"{fault['input']!r} is not possible here; it must be {fault['ctx']['expected']}"
+        elif fault["type"] in _SHAPES:
+            message = f"must be {_SHAPES[fault['type']]}, not {_kind(fault['input'])}"
+        elif fault["type"] == "too_short":
+            if any(f["loc"][: len(location)] == fault["loc"] and f is not fault for f in error.errors()):
+                continue  # its items are at fault, and said so
+            message = "must hold at least one"
         else:
             message = fault["msg"].removeprefix("Value error, ")
         lines.append(f"{source}: {place}: {message}")
     return "\n".join(lines)
+
+
+_SHAPES = {
+    "tuple_type": "a list",
+    "dict_type": "names and values",
+    "model_type": "names and values",
+    "model_attributes_type": "names and values",
+    "string_type": "a text",
+    "int_parsing": "a number",
+    "int_type": "a number",
+}
 
 
 def _place(location: list[Any], data: Any) -> str:
