@@ -19,7 +19,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from orchestrator.errors import ChainError
 
-_SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "m": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
+_SECONDS = {
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "min": 60,
+    "m": 60,
+    "minute": 60,
+    "h": 3600,
+    "hour": 3600,
+    "d": 86400,
+    "day": 86400,
+}
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z")
@@ -165,7 +176,9 @@ def load(path: Path | str) -> Chain:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ChainError(f"there is no chain file {path}: make one with 'orchestrator init', or correct the path") from error
+        raise ChainError(
+            f"there is no chain file {path}: make one with 'orchestrator init', or correct the path"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ChainError(f"the chain file {path} cannot be read: {error}") from error
     return loads(text, str(path))
@@ -186,7 +199,9 @@ def loads(text: str, source: str = "chain") -> Chain:
     try:
         json.dumps(data, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ChainError(f"{source}: a value has no place in JSON ({error}); put dates and special numbers in quotes") from error
+        raise ChainError(
+            f"{source}: a value has no place in JSON ({error}); put dates and special numbers in quotes"
+        ) from error
     try:
         chain = Chain.model_validate(data)
     except ValidationError as error:
@@ -198,7 +213,7 @@ def loads(text: str, source: str = "chain") -> Chain:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key written twice (plain YAML keeps the last), and in which only true and false are booleans.
+    """YAML that refuses a key written twice (plain YAML keeps the last), with only true and false for booleans.
 
     YAML 1.1 reads ``on``, ``off``, ``yes`` and ``no`` as booleans too; ``on:`` is a word of ours, and Samba's ``oui`` and
     ``non`` have taught everybody enough about such cleverness.
@@ -218,7 +233,7 @@ _StrictLoader.add_implicit_resolver(
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if isinstance(key, list | dict):
             raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key_node.start_mark)
         if key in seen:
@@ -232,7 +247,14 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 
 
 def _kind(value: Any) -> str:
-    names = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a yes or no", type(None): "nothing"}
+    names = {
+        list: "a list",
+        str: "a text",
+        int: "a number",
+        float: "a number",
+        bool: "a yes or no",
+        type(None): "nothing",
+    }
     return names.get(type(value), type(value).__name__)
 
 
@@ -292,7 +314,9 @@ def _place(location: list[Any], data: Any) -> str:
 
 
 def _has(data: Any, part: Any) -> bool:
-    return (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int) and part < len(data))
+    return (isinstance(data, dict) and part in data) or (
+        isinstance(data, list) and isinstance(part, int) and part < len(data)
+    )
 
 
 def _named_checks(chain: Chain) -> list[str]:

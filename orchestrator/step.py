@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from orchestrator.errors import DataError, SettingsError
 
@@ -44,9 +44,9 @@ def no_progress(fraction: float, text: str = "") -> None:
 class Work:
     """Everything one attempt of a step may use.
 
-    ``output`` is the site's data directory, against which relative paths in ``settings`` are resolved; ``directory`` is a
-    scratch directory private to the attempt and removed after it; ``attempt`` is the attempt's id, which every temporary
-    output name must carry so that two runs of one step can never write to the same file.
+    ``output`` is the site's data directory, against which relative paths in ``settings`` are resolved; ``directory`` is
+    a scratch directory private to the attempt and removed after it; ``attempt`` is the attempt's id, which every
+    temporary output name must carry so that two runs of one step can never write to the same file.
     """
 
     settings: Mapping[str, Any]
@@ -119,10 +119,10 @@ def birth(reference: str, settings: Mapping[str, Any], log: logging.Logger) -> S
     """Load the step ``"module:name"`` and set it up for one worker. Raises SettingsError as ``find`` does."""
     target = find(reference)
     if inspect.isclass(target):
-        made: StepObject = target(dict(settings), log)
+        made = cast(Any, target)(dict(settings), log)
         if not callable(getattr(made, "process", None)):
             raise SettingsError(f"the class {reference!r} has no method process(document, work)")
-        return made
+        return cast(StepObject, made)
     return _Function(target)
 
 

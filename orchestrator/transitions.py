@@ -1,8 +1,8 @@
 """The states of a data document and the one table of how it may move between them.
 
-From this table come the orchestrator's own checks, the guard in the database (``validate_doc_update``), the state diagram
-and the reference in the documentation. A status names its step where it has one: ``proc 2 in progress``; the table speaks
-of the *kind* of a status, which leaves the number out.
+From this table come the orchestrator's own checks, the guard in the database (``validate_doc_update``), the state
+diagram and the reference in the documentation. A status names its step where it has one: ``proc 2 in progress``; the
+table speaks of the *kind* of a status, which leaves the number out.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class Transition:
 
 
 TRANSITIONS: tuple[Transition, ...] = (
-    Transition("register open", (Kind.NEW,), Kind.OPEN, "registrar", "a file has been seen that is still being written"),
+    Transition(
+        "register open", (Kind.NEW,), Kind.OPEN, "registrar", "a file has been seen that is still being written"
+    ),
     Transition("register", (Kind.NEW,), Kind.CLOSED, "registrar", "a closed file has been found"),
     Transition("register good", (Kind.NEW,), Kind.GOOD, "registrar", "a closed file that needs no further word"),
     Transition("register bad", (Kind.NEW,), Kind.BAD, "registrar", "a file whose header cannot be read"),
@@ -94,7 +96,9 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition("finish", HELD, Kind.GOOD, "poller", "the step is done"),
     Transition("go on", HELD, Kind.IN_PROGRESS, "poller", "done, and the next step claimed in the same write", "later"),
     Transition("go on to the farm", HELD, Kind.QUEUED, "poller", "done, and the next step's job intended", "later"),
-    Transition("take over", (Kind.IN_PROGRESS,), Kind.IN_PROGRESS, "poller", "a lost claim passes to a living poller", "same"),
+    Transition(
+        "take over", (Kind.IN_PROGRESS,), Kind.IN_PROGRESS, "poller", "a lost claim passes to a living poller", "same"
+    ),
     Transition("release", HELD, Kind.GOOD, "poller", "given back undone, to be tried again"),
     Transition("release the first step", HELD, Kind.CLOSED, "poller", "the same, where no step is done yet"),
     Transition("fail", HELD, Kind.FAILED, "poller", "the step gave up, with its reason"),

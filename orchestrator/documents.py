@@ -1,0 +1,376 @@
+"""Data documents, and every change that the orchestrator makes to one, as pure functions.
+
+Each function takes a document as it was read and returns the document to write; nothing here reads a clock, draws a
+random number or talks to a database. Times are seconds since 1970 coming in and ISO 8601 in UTC in the document. A
+document that comes out carries the ``_rev`` that came in, so that a decision can only be saved on what it was made on.
+
+``retry``, at the top of a document, says what is known of an attempt that did not succeed and will be followed by
+another: ``{step, number, first, losses, not_before, reason, error_class}``. ``number`` is that of the next attempt,
+``first`` the one from which the retry policy counts (a person's retry begins a new series), ``losses`` how often in a
+row the poller that held the document was lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.chain import Chain, Step
+from orchestrator.errors import IllegalTransition
+from orchestrator.step import FILE_KEYS
+from orchestrator.transitions import HELD, WAITING, Kind, Status, check, parse
+
+Document = dict[str, Any]
+
+#: A document whose poller was lost this often in a row is suspected of killing its host and ends failed.
+LOSSES_LIMIT = 20
+#: Characters of a reason that are kept in a data document; the attempt's document keeps all of it.
+REASON_LIMIT = 2000
+
+_STEP_KEY = re.compile(r"proc(\d+)\Z")
+
+
+def iso(time: float) -> str:
+    """Seconds since 1970 as ``2026-01-22T11:00:00.123Z``."""
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_of(text: Any) -> float | None:
+    """An ISO time (with or without fraction; without a zone it is UTC) as seconds since 1970, or None if it is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+@dataclass(frozen=True)
+class Claimant:
+    """Who claims: one poller process at one site."""
+
+    poller: str
+    host: str
+    pid: int
+    site: str
+
+
+@dataclass
+class Report:
+    """What became of one attempt, as the worker that ran it says. Travels as JSON through pipes and the spool.
+
+    ``seconds`` and ``cpu_seconds`` in seconds, ``max_rss`` in bytes. ``error_class`` is None where the attempt
+    succeeded, else transient, resources, data or code.
+    """
+
+    document: str
+    step: str
+    attempt: str
+    started: float
+    finished: float
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    max_rss: int = 0
+    exit_code: int | None = 0
+    command: list[str] | None = None
+    log: str | None = None
+    log_tail: str = ""
+    error_class: str | None = None
+    reason: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+    software: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.error_class is None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Report:
+        """The report written as ``data``; unknown keys are passed over. Raises TypeError if a known one is missing."""
+        known = cls.__dataclass_fields__
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+# --- reading a document -----------------------------------------------------------------------------------------------
+
+
+def status_of(document: Mapping[str, Any]) -> Status | None:
+    """The document's status taken apart, or None if it is none of ours."""
+    return parse(document.get("status"))
+
+
+def is_done(document: Mapping[str, Any], step: Step) -> bool:
+    """Whether the step's keyword stands in the document with state done."""
+    entry = document.get(step.key)
+    return isinstance(entry, dict) and entry.get("state") == "done"
+
+
+def ready(chain: Chain, document: Mapping[str, Any], step: Step) -> bool:
+    """Whether the step could be claimed now, were it not for a retry's wait: the same rule as the view ``procN``."""
+    if document.get("type") != chain.type or step.key in document:
+        return False
+    status = status_of(document)
+    if status is None or status.kind not in WAITING:
+        return False
+    return all(is_done(document, need) for need in chain.needs(step))
+
+
+def ready_step(chain: Chain, document: Mapping[str, Any], steps: Iterable[Step] | None = None) -> Step | None:
+    """The first of ``steps`` (default: the chain's) that is ready, or None."""
+    for step in chain.steps if steps is None else steps:
+        if ready(chain, document, step):
+            return step
+    return None
+
+
+def not_before(document: Mapping[str, Any], step: Step) -> float:
+    """When the step may be tried again, in seconds since 1970; 0 if at once."""
+    retry = document.get("retry")
+    if isinstance(retry, dict) and retry.get("step") == step.key:
+        return seconds_of(retry.get("not_before")) or 0.0
+    return 0.0
+
+
+def holder(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The keyword and entry of the step that holds the document (queued or in progress), or None."""
+    status = status_of(document)
+    if status is None or status.kind not in HELD:
+        return None
+    entry = document.get(f"proc{status.step}")
+    return (f"proc{status.step}", entry if isinstance(entry, dict) else {})
+
+
+def complete(chain: Chain, document: Mapping[str, Any]) -> bool:
+    """Whether nothing more will happen to the document by itself: every step done, or failed, or bad."""
+    status = status_of(document)
+    if status is None or status.kind in (Kind.FAILED, Kind.BAD):
+        return True
+    return status.kind in WAITING and all(is_done(document, step) for step in chain.steps)
+
+
+def input_file(chain: Chain, document: Mapping[str, Any], step: Step) -> str | None:
+    """The file that the step reads: that of the nearest earlier step it needs that left one, else the raw file."""
+    for need in reversed(chain.needs(step)):
+        entry = document.get(need.key)
+        if isinstance(entry, dict) and isinstance(entry.get("file"), str):
+            return str(entry["file"])
+    file = document.get("file")
+    return file if isinstance(file, str) else None
+
+
+def attempt_id(document: str, step: str, number: int) -> str:
+    """The deterministic ``_id`` of the document that records an attempt: writing it again harms nothing."""
+    return f"attempt:{document}:{step}:{number}"
+
+
+# --- changing a document ----------------------------------------------------------------------------------------------
+
+
+def _moved(document: Document, status: Status, now: float) -> Document:
+    """A copy of the document with the new status. Raises IllegalTransition where the table does not have it."""
+    check(status_of(document), status, str(document.get("_id", "")))
+    return {**document, "status": str(status), "updated": iso(now)}
+
+
+def claim(document: Document, step: Step, claimant: Claimant, attempt: str, now: float) -> Document:
+    """The document as taken by ``claimant`` for one attempt of the step."""
+    changed = _moved(document, Status(Kind.IN_PROGRESS, step.number), now)
+    retry = changed.pop("retry", None)
+    series = retry if isinstance(retry, dict) and retry.get("step") == step.key else {}
+    number = _int(series.get("number"), 1)
+    was = document["status"]
+    changed[step.key] = {
+        "step": step.name,
+        "state": "in progress",
+        "attempt": attempt,
+        "number": number,
+        "first": _int(series.get("first"), number),
+        "losses": _int(series.get("losses"), 0),
+        "host": claimant.host,
+        "pid": claimant.pid,
+        "poller": claimant.poller,
+        "site": claimant.site,
+        "started": iso(now),
+        "was": was if was in WAITING else Kind.GOOD.value,
+    }
+    return changed
+
+
+def held_by(document: Mapping[str, Any], step: str, attempt: str) -> bool:
+    """Whether the document is still in the hands of that attempt, so that its report may be written."""
+    held = holder(document)
+    return held is not None and held[0] == step and held[1].get("attempt") == attempt
+
+
+def finish(document: Document, step: Step, report: Report, now: float) -> Document:
+    """The document with the step done, as the report says."""
+    changed = _moved(document, Status(Kind.GOOD), now)
+    entry = _entry(document[step.key], report, "done")
+    result = dict(report.result)
+    for key in FILE_KEYS:
+        if key in result:
+            entry[key] = result.pop(key)
+    entry["result"] = result
+    changed[step.key] = entry
+    return changed
+
+
+def fail(document: Document, step: Step, report: Report, now: float) -> tuple[Document, Document]:
+    """The document after an attempt that failed, and the attempt's own document.
+
+    The step's retry policy decides between another attempt after a wait and ``failed``.
+    """
+    entry = document[step.key]
+    number, first = _int(entry.get("number"), 1), _int(entry.get("first"), 1)
+    used = number - first
+    policy = step.retries
+    again = report.error_class in policy.on and used < policy.count
+    record = _attempt_document(document, step, entry, report)
+    if not again:
+        changed = _moved(document, Status(Kind.FAILED), now)
+        changed[step.key] = {**_entry(entry, report, "failed"), **_why(report.reason, report.error_class)}
+        return changed, record
+    wait = min(policy.wait * 2**used, policy.longest)
+    series = {"number": number + 1, "first": first, "not_before": iso(now + wait)}
+    return _given_back(document, step, entry, series, report.reason, report.error_class, now), record
+
+
+def lose(document: Document, step: Step, reason: str, now: float) -> tuple[Document, Document]:
+    """The document taken back from a poller that is no more, and the document of the attempt that was lost with it.
+
+    A loss does not count as one of the step's retries: the poller died, not the step. After LOSSES_LIMIT of them in a
+    row the document is suspected of being the cause and ends failed.
+    """
+    entry = document[step.key]
+    number, first, losses = _int(entry.get("number"), 1), _int(entry.get("first"), 1), _int(entry.get("losses"), 0)
+    started = seconds_of(entry.get("started")) or now
+    report = Report(
+        document=str(document["_id"]), step=step.key, attempt=str(entry.get("attempt")), started=started, finished=now,
+        seconds=round(max(0.0, now - started), 3), exit_code=None, error_class="transient", reason=reason,
+    )  # fmt: skip
+    record = _attempt_document(document, step, entry, report)
+    record["state"] = "lost"
+    if losses + 1 >= LOSSES_LIMIT:
+        reason = f"the poller that held it was lost {losses + 1} times in a row: it may be what kills them ({reason})"
+        changed = _moved(document, Status(Kind.FAILED), now)
+        changed[step.key] = {**_entry(entry, report, "failed"), **_why(reason, "resources")}
+        return changed, record
+    series = {"number": number + 1, "first": first + 1, "losses": losses + 1, "not_before": iso(now)}
+    return _given_back(document, step, entry, series, reason, "transient", now), record
+
+
+def release(document: Document, step: Step, reason: str, now: float) -> Document:
+    """The document given back before the attempt began: the attempt's number is used again, nothing is counted."""
+    entry = document[step.key]
+    series = {
+        "number": _int(entry.get("number"), 1),
+        "first": _int(entry.get("first"), 1),
+        "losses": _int(entry.get("losses"), 0),
+        "not_before": iso(now),
+    }
+    return _given_back(document, step, entry, series, reason, None, now)
+
+
+def retry(document: Document, by: str, reason: str, now: float) -> Document:
+    """A failed document put back before the step that failed, in a new series of attempts, with who asked and why.
+
+    Raises IllegalTransition where the document is not failed.
+    """
+    status = status_of(document)
+    if status is None or status.kind is not Kind.FAILED:
+        raise IllegalTransition(
+            f"document {document.get('_id')!r} has status {document.get('status')!r}: only one that is 'failed' can be "
+            "tried again"
+        )
+    failed = {
+        key: entry
+        for key, entry in document.items()
+        if _STEP_KEY.match(key) and isinstance(entry, dict) and entry.get("state") == "failed"
+    }
+    first_step = not any(
+        isinstance(entry, dict) and entry.get("state") == "done"
+        for key, entry in document.items()
+        if _STEP_KEY.match(key)
+    )
+    changed = _moved(document, Status(Kind.CLOSED if first_step else Kind.GOOD), now)
+    for key in failed:
+        del changed[key]
+    if failed:
+        key = min(failed, key=lambda k: int(k[4:]))
+        number = _int(failed[key].get("number"), 1) + 1
+        changed["retry"] = {
+            "step": key, "number": number, "first": number, "not_before": iso(now), "by": by, "at": iso(now),
+            "reason": reason, "error_class": None, "last": failed[key].get("attempt"),
+        }  # fmt: skip
+    return changed
+
+
+def _given_back(
+    document: Document,
+    step: Step,
+    entry: Mapping[str, Any],
+    series: dict[str, Any],
+    reason: str,
+    error_class: str | None,
+    now: float,
+) -> Document:
+    was = parse(entry.get("was"))
+    first_step = was is not None and was.kind is Kind.CLOSED
+    changed = _moved(document, Status(Kind.CLOSED if first_step else Kind.GOOD), now)
+    changed.pop(step.key, None)
+    changed["retry"] = {"step": step.key, **series, **_why(reason, error_class), "last": entry.get("attempt")}
+    return changed
+
+
+def _entry(entry: Mapping[str, Any], report: Report, state: str) -> dict[str, Any]:
+    """``procN`` after an attempt: what the claim wrote that is still of use, and what the report says."""
+    kept = {key: entry[key] for key in ("step", "attempt", "number", "first", "host", "site", "poller") if key in entry}
+    return {
+        **kept,
+        "state": state,
+        "pid": report.software.get("pid", entry.get("pid")),
+        "started": iso(report.started),
+        "finished": iso(report.finished),
+        "seconds": report.seconds,
+        "cpu_seconds": report.cpu_seconds,
+        "max_rss": report.max_rss,
+        "command": report.command,
+        "exit_code": report.exit_code,
+        "log": report.log,
+        "software": {key: value for key, value in report.software.items() if key != "pid"},
+    }
+
+
+def _why(reason: str, error_class: str | None) -> dict[str, Any]:
+    return {"reason": reason[:REASON_LIMIT], "error_class": error_class}
+
+
+def _attempt_document(document: Document, step: Step, entry: Mapping[str, Any], report: Report) -> Document:
+    number = _int(entry.get("number"), 1)
+    return {
+        "_id": attempt_id(str(document["_id"]), step.key, number),
+        "type": "attempt",
+        "document": document["_id"],
+        "run_name": document.get("run_name"),
+        "file_number": document.get("file_number"),
+        **_entry(entry, report, "failed"),
+        "step": step.key,
+        "name": step.name,
+        "number": number,
+        "reason": report.reason,
+        "error_class": report.error_class,
+        "log_tail": report.log_tail,
+        "result": report.result,
+    }
+
+
+def _int(value: Any, default: int) -> int:
+    """A count from a document, which may have become a float in other people's hands."""
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
