@@ -68,13 +68,9 @@ class Settings(BaseModel):
     site: str = _field("here", "Which of the chain's sites this is: its steps are run here.", min_length=1)
     chain: Path = _field(Path("chain.yaml"), "The chain file: which steps there are and how they run.")
     data: Path = _field(Path("data"), "Where steps put their output files.")
-    spool: Path = _field(
-        Path("spool"), "Scratch directories of attempts, and results that wait for the database."
-    )
+    spool: Path = _field(Path("spool"), "Scratch directories of attempts, and results that wait for the database.")
     logs: Path = _field(Path("logs"), "Where the daemons and the steps write their logs.")
-    workers: int = _field(
-        cores, "Steps that run at once on this machine.", shown="one for each core", ge=1, le=1024
-    )
+    workers: int = _field(cores, "Steps that run at once on this machine.", shown="one for each core", ge=1, le=1024)
     pollers: int = _field(1, "Poller processes that `up` starts; they share the workers.", ge=0, le=64)
     watch: list[Path] = _field(
         list, "Directories in which finished raw files are looked for and registered.", shown="none"
@@ -85,9 +81,7 @@ class Settings(BaseModel):
         shown="the usual rules",
         alias="register",
     )
-    web_host: str = _field(
-        "127.0.0.1", "Address of the status page. Anything but loopback shows it to the network."
-    )
+    web_host: str = _field("127.0.0.1", "Address of the status page. Anything but loopback shows it to the network.")
     web_port: int = _field(8080, "Port of the status page.", ge=1, le=65535)
     embedded: Literal["auto", "always", "never"] = _field(
         "auto",
@@ -104,13 +98,9 @@ class Settings(BaseModel):
         unit="s",
         gt=0,
     )
-    sweep: float = _field(
-        60.0, "How often a poller looks at all work, besides following changes.", unit="s", gt=0
-    )
+    sweep: float = _field(60.0, "How often a poller looks at all work, besides following changes.", unit="s", gt=0)
     drain: float = _field(30.0, "How long running steps may go on after SIGTERM.", unit="s", ge=0)
-    log_size: float = _field(
-        20.0, "A daemon's log is turned over at this size; five are kept.", unit="MB", gt=0
-    )
+    log_size: float = _field(20.0, "A daemon's log is turned over at this size; five are kept.", unit="MB", gt=0)
 
     _folder: Path = PrivateAttr(default=Path())
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -122,9 +112,7 @@ class Settings(BaseModel):
     def _plain_url(cls, value: str) -> str:
         parts = urllib.parse.urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(
-                "must begin with http:// or https:// and name a host, such as http://127.0.0.1:5984"
-            )
+            raise ValueError("must begin with http:// or https:// and name a host, such as http://127.0.0.1:5984")
         if parts.username or parts.password:
             raise ValueError("must not hold a user name or password; put those into the credentials file")
         return value.rstrip("/")
