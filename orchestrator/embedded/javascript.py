@@ -1,0 +1,342 @@
+"""Design functions, run outside the server: map, reduce, filter and validate in child processes.
+
+``DesignFunctions`` is all that the rest of the embedded server sees. Work goes in batches to children (see
+``javascript_host``) in three lanes, so that building a view never makes a write wait for its guard. A function that
+loops, eats memory, recurses without end or floods its output costs its child: the child is killed and replaced, the call raises
+``FunctionError``, and all others go on. A child that dies for another reason is replaced and the batch is done again once:
+design functions have no side effects.
+
+The names of errors are CouchDB's, so that the HTTP layer can send them as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import DatabaseError
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 5.0  # seconds a function may take for one document, CouchDB's os_process_timeout
+MEMORY = 64 * 1024 * 1024  # bytes a design document's functions may use, CouchDB's default
+LANES = {"build": 2, "guard": 1, "feed": 2}
+"""Children of each lane: views, validation, filters. They start when first needed."""
+
+BATCH_BYTES = 2 * 1024 * 1024  # JSON text sent to a child at once
+BATCH_TEXTS = 1000
+GRACE = 1.5  # seconds beyond the limit before the parent kills: the child reports its own time-outs better
+_HOST = Path(__file__).with_name("javascript_host.py")
+
+Json = Any
+Row = tuple[Json, Json]
+
+
+class FunctionError(DatabaseError):
+    """A design function cannot be compiled, threw where it must not, or went beyond its limits.
+
+    ``error`` and ``reason`` are what CouchDB sends; ``status`` is the HTTP status that goes with them.
+    """
+
+    def __init__(self, error: str, reason: str, status: int = 500) -> None:
+        super().__init__(f"{error}: {reason}")
+        self.error = error
+        self.reason = reason
+        self.status = status
+
+
+class _ChildLost(Exception):
+    """The child ended or was killed; ``timed_out`` says that it was we who killed it."""
+
+    def __init__(self, timed_out: bool) -> None:
+        super().__init__("timed out" if timed_out else "ended")
+        self.timed_out = timed_out
+
+
+class _Child:
+    """One child process and the socket to it. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            # -P keeps this folder off the child's path: its module names are not meant for the standard library.
+            self.process = subprocess.Popen([sys.executable, "-P", str(_HOST)], stdin=theirs, stdout=subprocess.DEVNULL)
+        finally:
+            theirs.close()
+        self.socket = ours
+        self.known: set[str] = set()
+
+    def exchange(self, request: bytes, patience: float) -> tuple[dict[str, Any], list[str]]:
+        """Send one request; return the last header and all result lines. The child must move within ``patience`` s."""
+        results: list[str] = []
+        try:
+            self.socket.settimeout(patience)
+            self.socket.sendall(len(request).to_bytes(4, "big") + request)
+            while True:
+                frame = self._receive(patience)
+                first, _, rest = frame.decode("utf-8", "surrogatepass").partition("\n")
+                if rest:
+                    results += rest.split("\n")
+                header = json.loads(first)
+                if header["state"] != "more":
+                    return header, results
+        except TimeoutError:
+            raise _ChildLost(True) from None
+        except OSError:
+            raise _ChildLost(False) from None
+
+    def _receive(self, patience: float) -> bytes:
+        deadline = time.monotonic() + patience
+        head = self._read(4, deadline)
+        return self._read(int.from_bytes(head, "big"), deadline)
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self.socket.settimeout(left)
+            piece = self.socket.recv(min(size - len(data), 1 << 20))
+            if not piece:
+                raise ConnectionError("the child has ended")
+            data += piece
+        return bytes(data)
+
+    def end(self) -> None:
+        """Kill the process and collect it."""
+        self.socket.close()
+        self.process.kill()
+        self.process.wait()
+
+
+class DesignFunctions:
+    """Runs design functions. One object per server; every method may be called from any thread.
+
+    Args:
+        timeout: seconds that one call for one document may take.
+        memory: bytes that one design document's functions may use.
+    """
+
+    def __init__(self, timeout: float = TIMEOUT, memory: int = MEMORY) -> None:
+        self.timeout = timeout
+        self.memory = memory
+        self._lanes: dict[str, queue.LifoQueue[_Child | None]] = {}
+        self._closed = threading.Event()
+        for lane, size in LANES.items():
+            slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+            for _ in range(size):
+                slots.put(None)
+            self._lanes[lane] = slots
+
+    # What the server calls
+
+    def map(self, sources: list[str], docs: list[dict[str, Any]], lib: Json = None) -> list[list[list[Row]]]:
+        """Apply map functions to documents.
+
+        Args:
+            sources: the texts of the functions.
+            docs: documents with ``_id`` and ``_rev``.
+            lib: the design document's ``views.lib``, for ``require('views/lib/...')``.
+
+        Returns:
+            For each document, for each function, the ``[key, value]`` pairs it emitted. A function that throws emits nothing.
+
+        Raises:
+            FunctionError: a text is not a function, or a limit was passed.
+        """
+        texts = [json.dumps(doc) for doc in docs]
+        return [json.loads(line) for line in self.map_texts(sources, texts, lib)]
+
+    def map_texts(self, sources: list[str], texts: list[str], lib: Json = None) -> list[str]:
+        """Like ``map``, from JSON texts (ASCII, one line each) to JSON texts."""
+        ddoc = {"views": {"lib": lib}} if lib is not None else None
+        return self._run("build", "map", {"sources": sources, "ddoc": ddoc}, None, texts)
+
+    def reduce(self, sources: list[str], keys: Json, values: list[Json], rereduce: bool) -> list[Json]:
+        """Apply reduce functions once. ``keys`` is a list of ``[key, id]``, or None with ``rereduce``.
+
+        Raises:
+            FunctionError: as ``map``; also ``reduce_overflow_error`` if the result does not shrink.
+        """
+        return self.reduce_many(sources, [(keys, values, rereduce)])[0]
+
+    def reduce_many(self, sources: list[str], calls: list[tuple[Json, list[Json], bool]]) -> list[list[Json]]:
+        """Apply reduce functions to several groups in one exchange; see ``reduce``."""
+        texts = [json.dumps(call) for call in calls]
+        lines = self._run("build", "reduce", {"sources": sources, "ddoc": None}, None, texts)
+        for text, line in zip(texts, lines, strict=True):
+            if len(line) > 200 and len(line) * 2 > len(text):
+                preview = f"Current output: '{line[:100]}'... (first 100 of {len(line)} bytes)"
+                raise FunctionError("reduce_overflow_error", f"Reduce output must shrink more rapidly: {preview}")
+        return [json.loads(line) for line in lines]
+
+    def filter(
+        self, source: str, docs: list[dict[str, Any]], req: dict[str, Any], ddoc: dict[str, Any] | None = None
+    ) -> list[bool]:
+        """Ask a filter function which documents pass. ``ddoc`` is ``this`` in the function and the root of ``require``.
+
+        Raises:
+            FunctionError: it threw, cannot be compiled, or passed a limit.
+        """
+        program = {"sources": [source], "ddoc": ddoc or {}}
+        return [line == "true" for line in self._run("feed", "filter", program, req, [json.dumps(doc) for doc in docs])]
+
+    def view_filter(self, source: str, docs: list[dict[str, Any]], ddoc: dict[str, Any] | None = None) -> list[bool]:
+        """Ask a map function, used as a filter, for which documents it emits anything (``filter=_view``)."""
+        program = {"sources": [source], "ddoc": ddoc or {}}
+        return [line == "true" for line in self._run("feed", "view_filter", program, None, [json.dumps(d) for d in docs])]
+
+    def validate(
+        self,
+        sources: list[tuple[str, str | dict[str, Any]]],
+        triples: list[tuple[Json, Json, Json, Json]],
+    ) -> list[dict[str, str] | None]:
+        """Ask the guards whether writes may pass.
+
+        Args:
+            sources: (design document id, its ``validate_doc_update`` text, or the whole design document for ``require``).
+            triples: (new document, old document or None, userCtx, secObj) for each write.
+
+        Returns:
+            For each write None, or the first refusal: ``{"forbidden": reason}`` or ``{"unauthorized": reason}``.
+
+        Raises:
+            FunctionError: a guard threw anything else, cannot be compiled, or passed a limit.
+        """
+        verdicts: list[dict[str, str] | None] = [None] * len(triples)
+        texts = [json.dumps(triple) for triple in triples]
+        for _name, given in sources:
+            ddoc = given if isinstance(given, dict) else {}
+            source = ddoc.get("validate_doc_update", "") if isinstance(given, dict) else given
+            left = [index for index, verdict in enumerate(verdicts) if verdict is None]
+            if not left:
+                break
+            program = {"sources": [source], "ddoc": ddoc}
+            lines = self._run("guard", "validate", program, None, [texts[index] for index in left])
+            for index, line in zip(left, lines, strict=True):
+                if line != "1":
+                    verdicts[index] = _refusal(json.loads(line))
+        return verdicts
+
+    def check(self, sources: list[str], lib: Json = None, kind: str = "map") -> None:
+        """Compile functions without running them. Raises ``FunctionError`` (``compilation_error``) if one is not a function."""
+        ddoc = {"views": {"lib": lib}} if lib is not None else None
+        self._run("build", kind, {"sources": sources, "ddoc": ddoc}, None, [])
+
+    def close(self) -> None:
+        """End all children. Calls under way raise ``FunctionError``."""
+        self._closed.set()
+        for slots in self._lanes.values():
+            while True:
+                try:
+                    child = slots.get_nowait()
+                except queue.Empty:
+                    break
+                if child is not None:
+                    child.end()
+
+    # How it gets there
+
+    def _run(self, lane: str, kind: str, program: Json, argument: Json, texts: list[str]) -> list[str]:
+        packed = json.dumps(program)
+        key = hashlib.sha256(f"{kind}\n{packed}".encode()).hexdigest()
+        results: list[str] = []
+        for batch in _batches(texts):
+            results += self._batch(lane, kind, key, packed, argument, batch)
+        return results
+
+    def _batch(self, lane: str, kind: str, key: str, packed: str, argument: Json, texts: list[str]) -> list[str]:
+        for last in (False, True):
+            child = self._take(lane)
+            try:
+                header, results = self._ask(child, kind, key, packed, argument, texts)
+            except _ChildLost as lost:
+                child.end()
+                self._lanes[lane].put(None)
+                if lost.timed_out:
+                    raise FunctionError("os_process_error", "OS process timed out.") from None
+                if last or self._closed.is_set():
+                    code = child.process.returncode
+                    if code == -14:  # SIGALRM: the child's own last resort against a function that does not end
+                        raise FunctionError("os_process_error", "OS process timed out.") from None
+                    raise FunctionError("os_process_error", f"the design functions' process ended ({code})") from None
+                continue
+            except BaseException:
+                child.end()
+                self._lanes[lane].put(None)
+                raise
+            if header.get("fatal"):
+                child.end()
+                self._lanes[lane].put(None)
+            else:
+                self._give_back(lane, child)
+            if header["state"] == "error":
+                raise FunctionError(header["error"], header["reason"] or "")
+            for line in header.get("log", []):
+                log.info("design function: %s", line)
+            return results
+        raise AssertionError("unreachable")
+
+    def _ask(
+        self, child: _Child, kind: str, key: str, packed: str, argument: Json, texts: list[str]
+    ) -> tuple[dict[str, Any], list[str]]:
+        fixed = f'"key": "{key}", "kind": "{kind}", "timeout": {self.timeout}, "memory": {self.memory}'
+        tail = "".join(["\n" + text for text in texts])
+        for program in ("null", packed) if key in child.known else (packed,):
+            head = f'{{{fixed}, "argument": {json.dumps(argument)}, "program": {program}}}'
+            header, results = child.exchange((head + tail).encode("ascii"), self.timeout + GRACE)
+            if header["state"] != "unknown":
+                break
+        child.known.add(key)
+        return header, results
+
+    def _take(self, lane: str) -> _Child:
+        if self._closed.is_set():
+            raise FunctionError("os_process_error", "the server is stopping")
+        child = self._lanes[lane].get()
+        if child is not None:
+            return child
+        try:
+            return _Child()
+        except OSError as error:
+            self._lanes[lane].put(None)
+            raise FunctionError("os_process_error", f"no process for design functions could be started: {error}") from error
+
+    def _give_back(self, lane: str, child: _Child) -> None:
+        if self._closed.is_set():
+            child.end()
+        else:
+            self._lanes[lane].put(child)
+
+
+def _batches(texts: list[str]) -> list[list[str]]:
+    """Split texts by number and size. No texts give one empty batch: the functions are compiled all the same."""
+    batches: list[list[str]] = [[]]
+    size = 0
+    for text in texts:
+        if batches[-1] and (size + len(text) > BATCH_BYTES or len(batches[-1]) >= BATCH_TEXTS):
+            batches.append([])
+            size = 0
+        batches[-1].append(text)
+        size += len(text)
+    return batches
+
+
+def _refusal(thrown: Json) -> dict[str, str]:
+    """Return what a guard threw as a refusal; anything that is none is an error."""
+    if isinstance(thrown, dict) and len(thrown) == 1:
+        ((word, reason),) = thrown.items()
+        if word in ("forbidden", "unauthorized"):
+            return {word: reason if isinstance(reason, str) else json.dumps(reason)}
+        raise FunctionError("unknown_error", reason if isinstance(reason, str) else json.dumps(reason))
+    raise FunctionError("unknown_error", thrown if isinstance(thrown, str) else json.dumps(thrown))
