@@ -5,14 +5,18 @@
 """
 
 from orchestrator.couch.bulk import BulkWriter
+from orchestrator.couch.changes import Batch, Change, Follower
 from orchestrator.couch.client import Server
 from orchestrator.couch.credentials import Credentials, load_credentials
 from orchestrator.couch.database import Database, Refusal, Row, Saved, ViewResult
 
 __all__ = [
+    "Batch",
     "BulkWriter",
+    "Change",
     "Credentials",
     "Database",
+    "Follower",
     "Refusal",
     "Row",
     "Saved",
