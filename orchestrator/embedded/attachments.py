@@ -1,0 +1,142 @@
+"""Attachments: bytes on the disk named by their digest, entries in the document.
+
+A file is written under a temporary name, flushed and renamed before the document that names it is committed, so a
+stored document never points at nothing. Equal contents are one file.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from orchestrator.embedded.problems import Problem, bad_request
+
+CHUNK = 256 * 1024  # bytes read from a file and sent at a time
+
+
+class Incoming:
+    """An attachment that is being received; feed it with :meth:`write`, then :meth:`finish`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._path = folder / f"incoming-{uuid.uuid4().hex}"
+        self._stream: IO[bytes] = self._path.open("wb")
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha = hashlib.sha256()
+        self.length = 0
+
+    def write(self, data: bytes) -> None:
+        """Take some more bytes."""
+        self._stream.write(data)
+        self._md5.update(data)
+        self._sha.update(data)
+        self.length += len(data)
+
+    def finish(self) -> dict[str, Any]:
+        """Make the file durable and give the entry's ``digest``, ``length`` and ``blob``."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        blob = self._sha.hexdigest()
+        self._path.replace(self._folder / blob)
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        digest = "md5-" + base64.b64encode(self._md5.digest()).decode()
+        return {"digest": digest, "length": self.length, "blob": blob}
+
+    def abandon(self) -> None:
+        """Throw away what came."""
+        self._stream.close()
+        self._path.unlink(missing_ok=True)
+
+
+class Blobs:
+    """The folder of one database's attachments."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def receive(self) -> Incoming:
+        """Begin to receive one."""
+        return Incoming(self.folder)
+
+    def put(self, data: bytes) -> dict[str, Any]:
+        """Store one that is in memory."""
+        incoming = self.receive()
+        incoming.write(data)
+        return incoming.finish()
+
+    def read(self, blob: str) -> bytes:
+        """All bytes of one."""
+        return (self.folder / blob).read_bytes()
+
+    def chunks(self, blob: str, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes from ``start`` up to ``stop``, some at a time."""
+        with (self.folder / blob).open("rb") as stream:
+            stream.seek(start)
+            left = stop - start
+            while left > 0:
+                data = stream.read(min(CHUNK, left))
+                if not data:
+                    return
+                left -= len(data)
+                yield data
+
+    def settle(self, attachments: dict[str, Any]) -> dict[str, Any]:
+        """Store what a document carries inline; stubs stay as they are, to be settled by the writer.
+
+        Raises:
+            Problem: 400 for data that is not base64 or an entry that is no object.
+        """
+        settled: dict[str, Any] = {}
+        for name, entry in attachments.items():
+            check_name(name)
+            if not isinstance(entry, dict):
+                raise bad_request("Attachment must be a JSON object")
+            if entry.get("stub") or entry.get("follows"):
+                settled[name] = {"stub": True}
+                continue
+            if "blob" in entry and "data" not in entry:
+                settled[name] = entry
+                continue
+            data = entry.get("data")
+            if not isinstance(data, str):
+                raise bad_request(f"Attachment {name} has neither data nor stub")
+            try:
+                raw = base64.b64decode(data, validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise bad_request(f"Invalid attachment data for {name}") from error
+            kind = entry.get("content_type", "application/octet-stream")
+            made = {"content_type": kind, **self.put(raw)}
+            settled[name] = made
+        return settled
+
+    def prune(self, used: set[str]) -> int:
+        """Remove files that no stored revision names; returns how many."""
+        removed = 0
+        if self.folder.exists():
+            for path in self.folder.iterdir():
+                if path.name not in used:
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+
+def check_name(name: str) -> None:
+    """Refuse an attachment's name that CouchDB refuses.
+
+    Raises:
+        Problem: 400 for an empty name or one that begins with an underscore.
+    """
+    if not name or name.startswith("_"):
+        raise Problem(400, "bad_request", f"Attachment name '{name}' starts with prohibited character '_'")
