@@ -52,9 +52,7 @@ def build(chain: Chain, source: Path | None = None) -> dict[str, dict[str, Any]]
     designs: dict[str, dict[str, Any]] = {}
     for name in DESIGNS:
         if not (folder / name).is_dir():
-            raise ChainError(
-                f"there is no folder {folder / name}: the couchapp is incomplete, install it again"
-            )
+            raise ChainError(f"there is no folder {folder / name}: the couchapp is incomplete, install it again")
         designs[f"_design/{name}"] = _design(name, folder / name, chain)
     designs["_design/work"]["chain"] = summary(chain)
     return designs
@@ -80,7 +78,7 @@ def summary(chain: Chain) -> dict[str, Any]:
 
 
 def transitions_table() -> dict[str, str]:
-    """The table of transitions as the guard reads it: ``{"closed>good": "any", "in progress>queued": "later", ...}``."""
+    """The table of transitions as the guard reads it: ``{"closed>good": "any", "queued>queued": "later", ...}``."""
     table: dict[str, set[str]] = {}
     for transition in TRANSITIONS:
         for before in transition.before:
@@ -115,9 +113,7 @@ def _design(name: str, folder: Path, chain: Chain) -> dict[str, Any]:
     if validate.exists():
         design["validate_doc_update"] = function(validate, values)
     if len(design) == 2:
-        raise ChainError(
-            f"the folder {folder} holds no view, filter or validation: the couchapp is incomplete"
-        )
+        raise ChainError(f"the folder {folder} holds no view, filter or validation: the couchapp is incomplete")
     return design
 
 
@@ -144,9 +140,7 @@ def _view(folder: Path, values: dict[str, Any]) -> dict[str, str]:
     elif builtin.exists():
         name = builtin.read_text(encoding="utf-8").strip()
         if name not in BUILTIN_REDUCES:
-            raise ChainError(
-                f"{builtin}: {name!r} is no builtin reduce (known: {', '.join(BUILTIN_REDUCES)})"
-            )
+            raise ChainError(f"{builtin}: {name!r} is no builtin reduce (known: {', '.join(BUILTIN_REDUCES)})")
         view["reduce"] = name
     return view
 
@@ -159,9 +153,7 @@ def function(path: Path, values: dict[str, Any]) -> str:
         raise ChainError(f"the couchapp file {path} cannot be read: {error}") from error
     head = _HEAD.match(text)
     if head is None:
-        raise ChainError(
-            f"{path}: a comment and one named function are expected: function map(doc) {{ ... }}"
-        )
+        raise ChainError(f"{path}: a comment and one named function are expected: function map(doc) {{ ... }}")
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:

@@ -4,6 +4,7 @@
 ``deploy`` design documents, ``credentials`` the account, ``answers`` from HTTP to errors, ``wire`` JSON.
 """
 
+from orchestrator.couch import deploy
 from orchestrator.couch.bulk import BulkWriter
 from orchestrator.couch.changes import Batch, Change, Follower
 from orchestrator.couch.client import Server
@@ -22,5 +23,6 @@ __all__ = [
     "Saved",
     "Server",
     "ViewResult",
+    "deploy",
     "load_credentials",
 ]

@@ -57,17 +57,11 @@ def failure(status: int, error: str, reason: str, subject: Subject) -> DatabaseE
     if status == 404:
         return _not_found(said, subject)
     if status in (409, 412):
-        return Conflict(
-            f"{subject}: changed by somebody else in between ({said}). Read it again and decide again"
-        )
+        return Conflict(f"{subject}: changed by somebody else in between ({said}). Read it again and decide again")
     if status == 413:
-        return Refused(
-            f"{subject}: too large for the database ({said}). Put large data into a file or an attachment"
-        )
+        return Refused(f"{subject}: too large for the database ({said}). Put large data into a file or an attachment")
     if status == 429 or (status >= 500 and status != 501):
-        return Unavailable(
-            f"{subject}: the database is in trouble (HTTP {status}, {error}: {said}). Try again later"
-        )
+        return Unavailable(f"{subject}: the database is in trouble (HTTP {status}, {error}: {said}). Try again later")
     if status == 400 and subject.write:
         return Refused(f"{subject}: the database does not take it ({said})")
     return DatabaseError(f"{subject}: HTTP {status}, {error}: {said}")
@@ -77,27 +71,19 @@ def _forbidden(said: str, subject: Subject) -> DatabaseError:
     account = any(word in said.lower() for word in _ACCOUNT_WORDS)
     if subject.write and not account:
         return Refused(f"{subject}: refused: {said}")
-    return Unauthorised(
-        f"{subject}: this account may not do that ({said}). Use an account with the role it needs"
-    )
+    return Unauthorised(f"{subject}: this account may not do that ({said}). Use an account with the role it needs")
 
 
 def _not_found(said: str, subject: Subject) -> NotFound:
     words = said.lower()
     if subject.database and ("database does not exist" in words or "no_db_file" in words):
-        return NotFound(
-            f"{subject.server} has no database {subject.database!r}: create it, or check its name"
-        )
+        return NotFound(f"{subject.server} has no database {subject.database!r}: create it, or check its name")
     if subject.view:
         design, _, name = subject.view.partition("/")
         if "view" in words or "filter" in words or "missing_named" in words:
-            return NotFound(
-                f"_design/{design} of database {subject.database!r} has no view {name!r} ({said}): {PUSH}"
-            )
+            return NotFound(f"_design/{design} of database {subject.database!r} has no view {name!r} ({said}): {PUSH}")
         return NotFound(f"Database {subject.database!r} has no _design/{design} ({said}): {PUSH}")
-    return NotFound(
-        f"There is no {subject} ({said})" if subject.document else f"{subject}: not found ({said})"
-    )
+    return NotFound(f"There is no {subject} ({said})" if subject.document else f"{subject}: not found ({said})")
 
 
 def refusal(error: str, reason: str, subject: Subject) -> DatabaseError:

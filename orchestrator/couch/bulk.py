@@ -85,9 +85,7 @@ class BulkWriter:
     def _enqueue(self, entries: list[_Entry]) -> list[Future[Saved]]:
         with self._change:
             if self._closed:
-                raise DatabaseError(
-                    f"The writer for database {self.database.name!r} is closed: make a new one"
-                )
+                raise DatabaseError(f"The writer for database {self.database.name!r} is closed: make a new one")
             self._waiting.extend(entries)
             self._unanswered.update(entry.future for entry in entries)
             self._change.notify_all()

@@ -33,9 +33,7 @@ from orchestrator.errors import Conflict, DatabaseError, NotFound, SettingsError
 if TYPE_CHECKING:
     from orchestrator.couch.database import Database
 
-TIMEOUT = (
-    30.0  # s; a server that says nothing for so long is away. CouchDB answers all but a view build in ms
-)
+TIMEOUT = 30.0  # s; a server that says nothing for so long is away. CouchDB answers all but a view build in ms
 
 
 class _NoCache:
@@ -150,15 +148,11 @@ class Connection:
                 if safe and isinstance(error, ConnectionError | HTTPException):
                     safe = False
                     continue
-                raise Unavailable(
-                    f"{subject}: cannot be reached ({_words(error)}). Is it running?"
-                ) from error
+                raise Unavailable(f"{subject}: cannot be reached ({_words(error)}). Is it running?") from error
             except library.HTTPError as error:
                 raise _failure(error, subject) from None
             except library.RedirectLimit as error:
-                raise DatabaseError(
-                    f"{subject}: it redirects elsewhere. Give the URL it redirects to"
-                ) from error
+                raise DatabaseError(f"{subject}: it redirects elsewhere. Give the URL it redirects to") from error
             except (AttributeError, TypeError, ValueError) as error:
                 raise Unavailable(f"{subject}: its error answer cannot be read. Is it CouchDB?") from error
             return status, answered, data
@@ -203,9 +197,7 @@ def checked_url(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise SettingsError(
-            f"The database's URL cannot be used ({error}): write http://127.0.0.1:5984"
-        ) from error
+        raise SettingsError(f"The database's URL cannot be used ({error}): write http://127.0.0.1:5984") from error
     if "@" in parts.netloc:
         raise SettingsError(
             "The database's URL holds a user or a password, which would end up in logs and process lists. Write "
@@ -213,9 +205,7 @@ def checked_url(url: str) -> str:
             "or into ORCHESTRATOR_COUCH_USER and ORCHESTRATOR_COUCH_PASSWORD"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise SettingsError(
-            f"The database's URL {url!r} cannot be used: write http://127.0.0.1:5984 or https://..."
-        )
+        raise SettingsError(f"The database's URL {url!r} cannot be used: write http://127.0.0.1:5984 or https://...")
     if parts.query or parts.fragment:
         raise SettingsError(f"The database's URL {url!r} has a query: leave away all from '?' or '#' on")
     return url.rstrip("/")

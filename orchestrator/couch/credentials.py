@@ -31,9 +31,7 @@ class Credentials:
 
     def __post_init__(self) -> None:
         if not self.username or ":" in self.username:
-            raise SettingsError(
-                "A user name is not empty and has no ':' in it (basic authentication forbids it)"
-            )
+            raise SettingsError("A user name is not empty and has no ':' in it (basic authentication forbids it)")
 
 
 def load_credentials(path: Path | str | None, environ: Mapping[str, str]) -> Credentials | None:
@@ -64,9 +62,7 @@ def load_credentials(path: Path | str | None, environ: Mapping[str, str]) -> Cre
                 )
             content = file.read(65536)
     except FileNotFoundError as error:
-        raise SettingsError(
-            f"There is no credentials file {path}: make it with mode 0600 and {FORMAT}"
-        ) from error
+        raise SettingsError(f"There is no credentials file {path}: make it with mode 0600 and {FORMAT}") from error
     except OSError as error:
         raise SettingsError(f"Credentials file {path} cannot be read: {error.strerror}") from error
     try:

@@ -82,15 +82,11 @@ class Attachment:
         try:
             content = self._data.read(size)
         except (OSError, HTTPException) as error:
-            raise Unavailable(
-                f"{self._subject}: the attachment broke off after {self._read} bytes"
-            ) from error
+            raise Unavailable(f"{self._subject}: the attachment broke off after {self._read} bytes") from error
         self._read += len(content)
         ended = size is None or len(content) < size
         if ended and self.length is not None and self._read != self.length:
-            raise Unavailable(
-                f"{self._subject}: the attachment broke off at {self._read} of {self.length} bytes"
-            )
+            raise Unavailable(f"{self._subject}: the attachment broke off at {self._read} of {self.length} bytes")
         return content
 
     def __iter__(self) -> Iterator[bytes]:
@@ -112,9 +108,7 @@ class Database:
         return f"Database({self.name!r} at {self.connection.url!r})"
 
     def _document(self, doc_id: str, *, write: bool = False) -> tuple[tuple[str, ...], Subject]:
-        return (self.name, *segments(doc_id)), Subject(
-            self.connection.url, self.name, document=doc_id, write=write
-        )
+        return (self.name, *segments(doc_id)), Subject(self.connection.url, self.name, document=doc_id, write=write)
 
     def info(self) -> dict[str, Any]:
         """``GET /db``: doc_count, update_seq, sizes, ... Raises NotFound if the database is not there."""
@@ -158,9 +152,7 @@ class Database:
         subject = Subject(self.connection.url, self.name, document=target, write=True)
         quoted = "/".join(_quoted(part) for part in segments(target))
         destination = quoted + (f"?rev={target_rev}" if target_rev else "")
-        return self.connection.json("COPY", path, subject=subject, headers={"Destination": destination})[
-            "rev"
-        ]
+        return self.connection.json("COPY", path, subject=subject, headers={"Destination": destination})["rev"]
 
     def bulk(self, docs: Iterable[dict[str, Any]], *, timeout: float | None = None) -> list[Saved | Refusal]:
         """Write documents in one request; each gets its own result, in order. ``_deleted: true`` deletes.
@@ -178,13 +170,9 @@ class Database:
             return []
         body = b'{"docs":[' + b",".join(docs) + b"]}"
         subject = Subject(self.connection.url, self.name, write=True)
-        answer = self.connection.json(
-            "POST", (self.name, "_bulk_docs"), subject=subject, body=body, timeout=timeout
-        )
+        answer = self.connection.json("POST", (self.name, "_bulk_docs"), subject=subject, body=body, timeout=timeout)
         if not isinstance(answer, list) or len(answer) != len(docs):
-            raise DatabaseError(
-                f"{subject}: _bulk_docs did not answer with one result a document. Is it CouchDB?"
-            )
+            raise DatabaseError(f"{subject}: _bulk_docs did not answer with one result a document. Is it CouchDB?")
         return [
             Refusal(line.get("id", ""), line["error"], str(line.get("reason", "")))
             if "error" in line
@@ -234,19 +222,14 @@ class Database:
                 "POST", path, subject=subject, params=query, body=body, timeout=timeout, safe=True
             )
         rows = [
-            Row(row.get("id"), row["key"], row.get("value"), row.get("doc"), row.get("error"))
-            for row in answer["rows"]
+            Row(row.get("id"), row["key"], row.get("value"), row.get("doc"), row.get("error")) for row in answer["rows"]
         ]
-        return ViewResult(
-            rows, answer.get("total_rows"), answer.get("offset"), _sequence(answer.get("update_seq"))
-        )
+        return ViewResult(rows, answer.get("total_rows"), answer.get("offset"), _sequence(answer.get("update_seq")))
 
     def find(self, selector: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
         """Documents that match a Mango ``selector``; ``options``: fields, sort, limit, skip, use_index, ..."""
         body = {"selector": selector, **{name: value for name, value in options.items() if value is not None}}
-        answer = self.connection.json(
-            "POST", (self.name, "_find"), subject=self.subject, body=body, safe=True
-        )
+        answer = self.connection.json("POST", (self.name, "_find"), subject=self.subject, body=body, safe=True)
         return answer["docs"]
 
     def get_local(self, local_id: str) -> dict[str, Any] | None:
@@ -317,13 +300,9 @@ class Database:
         )
         encoding = headers.get("content-encoding", "identity")
         if encoding not in ("", "identity"):
-            raise DatabaseError(
-                f"{subject}: attachment {name!r} came {encoding}-encoded, which was not asked for"
-            )
+            raise DatabaseError(f"{subject}: attachment {name!r} came {encoding}-encoded, which was not asked for")
         length = headers.get("content-length")
-        attachment = Attachment(
-            data, headers.get("content-type", ""), int(length) if length else None, subject
-        )
+        attachment = Attachment(data, headers.get("content-type", ""), int(length) if length else None, subject)
         try:
             yield attachment
         finally:
