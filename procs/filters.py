@@ -4,10 +4,10 @@ Both take many traces of one channel at once, shape (traces, points) in ADU, and
 peak, at the trigger's place (``fixed``, which is unbiased whatever the amplitude) and at the best place within a search
 window. Everything that depends only on the template and the noise is computed once, at construction.
 
-Optimal filter: the least-squares fit of ``amplitude * template + offset + slope * line`` with the weights 1 / noise power
-in the frequency domain (E. Gatti and P. F. Manfredi, Riv. Nuovo Cim. 9 (1986) 1). Offset costs nothing there (the zero
-frequency is left out); the line is fitted along with the pulse. Trapezoidal filter: pole-zero correction by the decay
-constant turns a pulse into a step, and the difference of two running means makes a flat-topped trapezoid of it
+Optimal filter: the least-squares fit of ``amplitude * template + offset + slope * line`` with the weights 1 / noise
+power in the frequency domain (E. Gatti and P. F. Manfredi, Riv. Nuovo Cim. 9 (1986) 1). Offset costs nothing there (the
+zero frequency is left out); the line is fitted along with the pulse. Trapezoidal filter: pole-zero correction by the
+decay constant turns a pulse into a step, and the difference of two running means makes a flat-topped trapezoid of it
 (V. T. Jordanov and G. F. Knoll, Nucl. Instr. Meth. A 345 (1994) 337).
 """
 
@@ -208,7 +208,7 @@ class TrapezoidalFilter:
         return result
 
     def _functional(self) -> np.ndarray:
-        """The weights w with ``trace @ w`` = the unscaled trapezoid at the trigger's place (the adjoint of the above)."""
+        """The weights w with ``trace @ w`` = the unscaled trapezoid at the trigger's place."""
         weights = np.zeros(self.length)
         weights[self.pick - self.rise : self.pick] = 1 / self.rise
         early = self.pick - self.rise - self.gap

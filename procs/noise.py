@@ -1,7 +1,7 @@
 """Noise and baselines of traces: straight lines, power spectra, what counts as a trace without a pulse.
 
-Spectra here are means of ``|rfft(trace)|**2`` (ADU squared), one value per frequency of the real transform of the trace's
-length. White noise of variance v in n points has the flat spectrum n * v.
+Spectra here are means of ``|rfft(trace)|**2`` (ADU squared), one value per frequency of the real transform of the
+trace's length. White noise of variance v in n points has the flat spectrum n * v.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The template database: what a pulse of each channel looks like, and where that knowledge comes from.
 
 A pulse that begins at t = 0 is (1 - exp(-t / rise)) * exp(-t / decay), scaled to a peak of 1; or, where a shape was
-measured, a list of samples. The database is a YAML file of entries, each with a ``match`` pattern for channel names; the
-first that fits wins. A channel that none fits gets the entry named ``fallback``, and the result says so.
+measured, a list of samples. The database is a YAML file of entries, each with a ``match`` pattern for channel names;
+the first that fits wins. A channel that none fits gets the entry named ``fallback``, and the result says so.
 """
 
 from __future__ import annotations

@@ -1,0 +1,104 @@
+"""Static pictures of histograms: a page of panels as PNG, without pyplot and its global state.
+
+Titles come from documents and raw files. They are drawn as plain text (no TeX), with control characters removed.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from procs.binning import Counts
+from procs.outputs import atomic_output
+
+MOST_PANELS = 16  # a page with more is not legible
+INK = "#1f4e79"
+
+
+def clean(text: str, limit: int = 60) -> str:
+    """A text that can be drawn: no control characters, not too long."""
+    shown = "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log: bool = False) -> int:
+    """Draw up to :data:`MOST_PANELS` histograms on one page.
+
+    Args:
+        path: the PNG file; written atomically.
+        attempt: the attempt's id.
+        title: over the page.
+        panels: one histogram each.
+        log: logarithmic counts.
+
+    Returns:
+        how many panels were left out (the title says so too).
+    """
+    # Imported here: drawing is the smaller part of the steps, and the import takes a while.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = panels[:MOST_PANELS]
+    left_out = len(panels) - len(shown)
+    columns = min(len(shown), 4 if len(shown) > 4 else 2) or 1
+    rows = math.ceil(len(shown) / columns) or 1
+    figure = Figure(figsize=(4.2 * columns + 0.6, 2.9 * rows + 0.7), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    extra = f" (the first {len(shown)} of {len(panels)})" if left_out else ""
+    figure.suptitle(clean(title, 90) + extra, fontsize=11, parse_math=False)
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axis, counts in zip(axes, shown, strict=False):
+        values, edges = counts.zoomed()
+        axis.stairs(values, edges, fill=True, color=INK, alpha=0.75)
+        axis.set_title(clean(counts.title), fontsize=9, parse_math=False)
+        axis.set_xlabel(clean(counts.unit), fontsize=8, parse_math=False)
+        axis.set_ylabel("entries", fontsize=8)
+        axis.tick_params(labelsize=7)
+        if log and values.max(initial=0) > 0:
+            axis.set_yscale("log")
+            axis.set_ylim(0.5, None)
+        else:
+            axis.set_ylim(0, None)
+        axis.text(
+            0.97, 0.95, f"{counts.entries}", ha="right", va="top", fontsize=8, transform=axis.transAxes
+        )
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    try:
+        with atomic_output(path, attempt) as temporary:
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+    finally:
+        figure.clear()
+    return left_out
+
+
+def bars(path: Path, attempt: str, title: str, groups: dict[str, tuple[np.ndarray, np.ndarray]], unit: str) -> None:
+    """Draw one panel of bars per group: ``groups[name] = (positions, heights)``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    names = list(groups)[:MOST_PANELS]
+    columns = min(len(names), 2) or 1
+    rows = math.ceil(len(names) / columns) or 1
+    figure = Figure(figsize=(4.8 * columns + 0.6, 2.6 * rows + 0.7), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    extra = f" (the first {len(names)} of {len(groups)})" if len(groups) > len(names) else ""
+    figure.suptitle(clean(title, 90) + extra, fontsize=11, parse_math=False)
+    for axis, name in zip(np.atleast_1d(figure.subplots(rows, columns)).ravel(), names, strict=False):
+        positions, heights = groups[name]
+        axis.bar(positions, heights, color=INK, alpha=0.75)
+        axis.set_title(clean(name), fontsize=9, parse_math=False)
+        axis.set_xlabel(unit, fontsize=8)
+        axis.set_ylabel("entries", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    try:
+        with atomic_output(path, attempt) as temporary:
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+    finally:
+        figure.clear()
