@@ -1,0 +1,361 @@
+"""The heart of a poller: from ready documents to claims, from reports to records, in bulk writes.
+
+The engine owns no thread, no clock and no process. A poller offers it documents, hands it reports and asks it to
+``commit``; what comes back are tasks that are safely claimed. Every write carries the revision that its decision was
+made on; on a conflict the document is read again and the decision made again. While the database is away nothing is
+lost: writes wait here (and reports also in the spool) until ``commit`` succeeds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from orchestrator import documents
+from orchestrator.chain import Chain, Step
+from orchestrator.documents import Claimant, Document, Report
+from orchestrator.engine.backlog import Backlog
+from orchestrator.errors import DatabaseError, Unauthorised, Unavailable
+from orchestrator.runner import Task
+
+log = logging.getLogger(__name__)
+
+#: Documents in one bulk write: CouchDB's rate no longer grows beyond some hundreds, and the request stays small.
+BULK = 500
+#: Revisions remembered of what was written last, to know our own echo in the feed.
+REMEMBERED = 20_000
+#: Worker time (s) that is claimed ahead for each worker: enough that it never waits for the next commit, and no more,
+#: for what is claimed here cannot be done by another poller.
+DEPTH = 0.25
+#: Tasks that one worker has before it at most, however short they are.
+MOST = 250
+#: The step's cost (s) that is assumed before the first report tells it.
+FIRST_COST = 0.05
+
+
+class Outcome(Protocol):
+    """What the database says to one document of a bulk write: ``rev`` if saved, else ``error`` and ``reason``."""
+
+    @property
+    def id(self) -> str: ...
+
+
+class Database(Protocol):
+    """What the engine needs of a database (orchestrator.couch.Database has it)."""
+
+    def bulk(self, docs: list[Document]) -> list[Any]: ...
+
+    def get_many(self, ids: list[str]) -> dict[str, Document | None]: ...
+
+
+@dataclass
+class Write:
+    """One document's next version, and why: a claim, a report, or a loss; possibly the next claim with it."""
+
+    document: Document
+    step: Step
+    attempt: str
+    report: Report | None = None
+    record: Document | None = None
+    then: Step | None = None
+    then_attempt: str = ""
+    lost: str | None = None
+    tries: int = 0
+
+
+@dataclass
+class Counts:
+    """What an engine has done since it was made."""
+
+    claimed: int = 0
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    lost: int = 0
+    conflicts: int = 0
+    dropped: int = 0
+
+
+@dataclass
+class Engine:
+    """Decides and records for the steps of one site. Use from one thread."""
+
+    chain: Chain
+    steps: tuple[Step, ...]
+    claimant: Claimant
+    database: Database
+    new_attempt: Callable[[], str]
+    random: Random
+    depth: float = DEPTH
+    held: dict[str, Write] = field(default_factory=dict)
+    outbox: list[Write] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        self.backlog = Backlog(self.chain, self.steps)
+        self.unrecorded: set[str] = set()
+        self._costs: dict[str, float] = {}
+        self._busy: set[str] = set()
+        self._written: OrderedDict[str, int] = OrderedDict()
+        self._refused: OrderedDict[str, str] = OrderedDict()
+        self._contended = 0.0
+        self._budget = 0.0
+        # Claimed tasks wait here, not in a variable of commit: it may be interrupted by the database going away.
+        self._tasks: list[Task] = []
+
+    # --- documents in ---
+
+    def offer(self, found: Iterable[Document], now: float) -> None:
+        """Documents as the feed or a view shows them. What we hold, or have since written, is passed over."""
+        for document in found:
+            name = str(document["_id"])
+            if name in self._busy or _generation(document) < self._written.get(name, 0):
+                continue
+            if self._refused.get(name) == document.get("_rev"):
+                continue
+            self.backlog.offer(document, now)
+
+    def knows(self, attempt: str) -> bool:
+        """Whether the attempt is in our hands: held, or in a write that is under way."""
+        return attempt in self.held or any(attempt in (write.attempt, write.then_attempt) for write in self.outbox)
+
+    def cost(self, step: Step) -> float:
+        """How long an attempt of the step is expected to hold a worker (s), between ``depth`` / MOST and ``depth``."""
+        return max(self.depth / MOST, min(self._costs.get(step.key, FIRST_COST), self.depth))
+
+    def reported(self, report: Report, now: float, *, go_on: bool = True) -> None:
+        """An attempt has ended: its record joins the next commit, with the next step's claim where there is room."""
+        held = self.held.pop(report.attempt, None)
+        if held is None:
+            log.warning("a report of attempt %s of %s is not ours and is passed over", report.attempt, report.document)
+            return
+        self._learn(report)
+        self.unrecorded.add(report.attempt)
+        self._record(Write(held.document, held.step, report.attempt, report=report), now, go_on=go_on)
+
+    def adopted(self, found: Document, report: Report, now: float) -> None:
+        """Record what a dead poller's worker had reported and nobody had written down."""
+        step = self.chain.step(report.step)
+        self._record(Write(found, step, report.attempt, report=report), now, go_on=False)
+
+    def take_back(self, found: Document, step: Step, reason: str, now: float) -> None:
+        """Free a document whose poller is no more."""
+        entry = found[step.key]
+        changed, record = documents.lose(found, step, reason, now)
+        self._busy.add(str(found["_id"]))
+        self.outbox.append(Write(changed, step, str(entry.get("attempt")), record=record, lost=reason))
+
+    def give_back(self, task: Task, reason: str, now: float) -> None:
+        """A claimed task will not be begun here (shutdown): the document is released as if it had not been claimed."""
+        held = self.held.pop(task.attempt, None)
+        if held is not None:
+            changed = documents.release(held.document, held.step, reason, now)
+            self.outbox.append(Write(changed, held.step, task.attempt, lost=reason))
+
+    def claim(self, now: float, budget: float) -> None:
+        """Put claims for as much work as ``budget`` (s of worker time) allows into the next commit."""
+        shuffle = self.random if self._contended > now else None
+        for found, step in self.backlog.take(now, budget - self._pending_cost(), self.cost, shuffle=shuffle):
+            attempt = self.new_attempt()
+            changed = documents.claim(found, step, self.claimant, attempt, now)
+            self._busy.add(str(found["_id"]))
+            self.outbox.append(Write(changed, step, attempt))
+
+    def room(self, budget: float) -> None:
+        """Say how much worker time (s) is free, before reports are handed in: a next step is claimed only into room."""
+        self._budget = budget - self._pending_cost()
+
+    def _pending_cost(self) -> float:
+        """Worker time that claims in the outbox will ask for."""
+        total = 0.0
+        for write in self.outbox:
+            if write.then is not None:
+                total += self.cost(write.then)
+            elif write.report is None and write.lost is None:
+                total += self.cost(write.step)
+        return total
+
+    # --- writes out ---
+
+    def commit(self, now: float) -> list[Task]:
+        """Write everything that waits, in bulk; the tasks whose claims are now in the database.
+
+        Raises Unavailable or Unauthorised with all that was not written still waiting.
+        """
+        while self.outbox:
+            writes = self.outbox[:BULK]
+            conflicts = self._write(writes, now)
+            del self.outbox[: len(writes)]
+            if conflicts:
+                self._decide_again(conflicts, now)
+        tasks, self._tasks = self._tasks, []
+        return tasks
+
+    def _write(self, writes: list[Write], now: float) -> list[Write]:
+        records = [write.record for write in writes if write.record is not None]
+        try:
+            # An attempt's own document goes first: its id is deterministic, so writing it again harms nothing, and a
+            # crash in between leaves a document that is still held and a record that will be written again.
+            outcomes = self.database.bulk([*records, *(write.document for write in writes)])[len(records) :]
+        except (Unavailable, Unauthorised):
+            raise
+        except DatabaseError as error:
+            if len(writes) == 1:
+                self._refuse(writes[0], str(error), now)
+                return []
+            return [again for write in writes for again in self._write([write], now)]
+        conflicts = []
+        for write, outcome in zip(writes, outcomes, strict=True):
+            rev = getattr(outcome, "rev", None)
+            if rev is not None:
+                self._saved(write, {**write.document, "_rev": rev}, now)
+            elif outcome.error == "conflict":
+                conflicts.append(write)
+            else:
+                self._refuse(write, f"{outcome.error}: {outcome.reason}", now)
+        return conflicts
+
+    def _saved(self, write: Write, saved: Document, now: float) -> None:
+        name = str(saved["_id"])
+        self._remember(name, saved)
+        if write.lost is not None:
+            self.counts.lost += 1
+        elif write.report is None:
+            self._begin(saved, write.step, write.attempt)
+            return
+        else:
+            self.unrecorded.discard(write.attempt)
+            self._count(write)
+            if write.then is not None:
+                self._begin(saved, write.then, write.then_attempt)
+                return
+        self._busy.discard(name)
+        self.backlog.offer(saved, now)
+
+    def _begin(self, saved: Document, step: Step, attempt: str) -> None:
+        self.counts.claimed += 1
+        self.held[attempt] = Write(saved, step, attempt)
+        self._tasks.append(Task(saved, step.key, attempt, documents.input_file(self.chain, saved, step)))
+
+    def _count(self, write: Write) -> None:
+        if write.report is not None and write.report.ok:
+            self.counts.done += 1
+        elif write.document.get("status") == "failed":
+            self.counts.failed += 1
+        else:
+            self.counts.retried += 1
+
+    def _remember(self, name: str, saved: Document) -> None:
+        self._written[name] = _generation(saved)
+        self._written.move_to_end(name)
+        while len(self._written) > REMEMBERED:
+            self._written.popitem(last=False)
+
+    def _record(self, write: Write, now: float, *, go_on: bool) -> None:
+        """Put the document that a report makes into the outbox."""
+        report = write.report
+        assert report is not None
+        self._busy.add(str(write.document["_id"]))
+        if not report.ok:
+            changed, record = documents.fail(write.document, write.step, report, now)
+            self.outbox.append(Write(changed, write.step, write.attempt, report, record, tries=write.tries))
+            return
+        changed = documents.finish(write.document, write.step, report, now)
+        result = Write(changed, write.step, write.attempt, report, tries=write.tries)
+        following = documents.ready_step(self.chain, changed, self.steps) if go_on else None
+        if following is not None and following.number > write.step.number and self._budget >= self.cost(following):
+            self._budget -= self.cost(following)
+            result.then, result.then_attempt = following, self.new_attempt()
+            result.document = documents.claim(changed, following, self.claimant, result.then_attempt, now)
+        self.outbox.append(result)
+
+    # --- when the database says no ---
+
+    def _decide_again(self, writes: list[Write], now: float) -> None:
+        """Somebody changed these first, or a write of ours was stored and its answer got lost: look, then decide."""
+        self.counts.conflicts += len(writes)
+        # Raises Unavailable: then the writes go back to wait with the others.
+        try:
+            fresh = self.database.get_many([str(write.document["_id"]) for write in writes])
+        except DatabaseError:
+            self.outbox.extend(writes)
+            raise
+        for write in writes:
+            name = str(write.document["_id"])
+            current = fresh.get(name)
+            if current is not None and _is_stored(current, write):
+                self._saved(write, current, now)
+            elif current is None:
+                self._drop(write, "the document has been deleted")
+            elif write.report is not None and documents.held_by(current, write.step.key, write.attempt):
+                write.tries += 1
+                self._record(
+                    Write(current, write.step, write.attempt, write.report, tries=write.tries), now, go_on=False
+                )
+            elif write.report is not None:
+                self._drop(write, f"the document is no longer held by this attempt (status {current.get('status')!r})")
+            else:
+                if write.lost is None:
+                    self._contended = now + 10.0  # others claim too: for a while draw at random instead of in order
+                self._busy.discard(name)
+                self.backlog.offer(current, now)
+
+    def _drop(self, write: Write, why: str) -> None:
+        name = str(write.document["_id"])
+        self._busy.discard(name)
+        self.unrecorded.discard(write.attempt)
+        if write.report is not None:
+            self.counts.dropped += 1
+            log.warning("the result of %s of %s (attempt %s) is dropped: %s", write.step.key, name, write.attempt, why)
+
+    def _refuse(self, write: Write, why: str, now: float) -> None:
+        """The database will not have this version of the document."""
+        name = str(write.document["_id"])
+        if write.report is not None and write.report.ok and write.tries == 0:
+            log.error("the database refused the result of %s of %s: %s", write.step.key, name, why)
+            held = self._held_version(write)
+            if held is not None:
+                write.report.error_class, write.report.result = "code", {}
+                write.report.reason = f"the database refused the result: {why}"
+                self._record(Write(held, write.step, write.attempt, write.report, tries=1), now, go_on=False)
+                return
+        log.error("the database refused %s of document %s: %s", write.step.key, name, why)
+        self._refused[name] = str(write.document.get("_rev"))
+        while len(self._refused) > REMEMBERED:
+            self._refused.popitem(last=False)
+        self._drop(write, why)
+
+    def _held_version(self, write: Write) -> Document | None:
+        """The document as the database has it, if the write's attempt still holds it."""
+        current = self.database.get_many([str(write.document["_id"])]).get(str(write.document["_id"]))
+        if current is not None and documents.held_by(current, write.step.key, write.attempt):
+            return current
+        return None
+
+    def _learn(self, report: Report) -> None:
+        """Let the expected cost follow what the step takes: quickly, for a new kind of file can change it at once."""
+        known = self._costs.get(report.step)
+        self._costs[report.step] = report.seconds if known is None else 0.8 * known + 0.2 * report.seconds
+
+
+def _is_stored(current: Document, write: Write) -> bool:
+    """Whether the database's version is the one that ``write`` wanted, stored though the answer was lost."""
+    if write.report is None and write.lost is None:
+        return documents.held_by(current, write.step.key, write.attempt)
+    if write.then is not None:
+        return documents.held_by(current, write.then.key, write.then_attempt)
+    entry, retry = current.get(write.step.key), current.get("retry")
+    if isinstance(entry, dict) and entry.get("attempt") == write.attempt:
+        return entry.get("state") in ("done", "failed")
+    return isinstance(retry, dict) and retry.get("last") == write.attempt
+
+
+def _generation(document: Document) -> int:
+    """The number before the dash of a revision."""
+    rev = document.get("_rev")
+    head = rev.partition("-")[0] if isinstance(rev, str) else ""
+    return int(head) if head.isdigit() else 0

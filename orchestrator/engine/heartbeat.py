@@ -1,0 +1,65 @@
+"""What a living poller says of itself in the database, where anybody can see whether it still beats.
+
+The document is ``_local/poller:<id>``: never replicated, no revision kept, so it can be written every few seconds for
+years. Who watches compares the *counter* and uses a clock of his own: hosts need not agree on the time.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from orchestrator.documents import Claimant, iso
+
+PREFIX = "poller:"
+
+
+class LocalDocuments(Protocol):
+    """What a heartbeat needs of a database."""
+
+    def get_local(self, id: str) -> dict[str, Any] | None: ...
+
+    def put_local(self, id: str, doc: dict[str, Any]) -> Any: ...
+
+    def local_docs(self, startkey: str, endkey: str) -> list[dict[str, Any]]: ...
+
+
+@dataclass
+class Heartbeat:
+    """The poller's own heartbeat document."""
+
+    database: LocalDocuments
+    claimant: Claimant
+    steps: list[str]
+    started: float
+    workers: int
+    beat: int = 0
+
+    def write(self, now: float, **facts: Any) -> None:
+        """Beat once, with facts for people (what runs, what has been done). Raises what the database raises."""
+        self.beat += 1
+        document = {
+            "id": self.claimant.poller,
+            "host": self.claimant.host,
+            "pid": self.claimant.pid,
+            "site": self.claimant.site,
+            "steps": self.steps,
+            "workers": self.workers,
+            "started": iso(self.started),
+            "at": iso(now),
+            "beat": self.beat,
+            "load": round(os.getloadavg()[0], 2),
+            **facts,
+        }
+        self.database.put_local(PREFIX + self.claimant.poller, document)
+
+    def stop(self, now: float) -> None:
+        """Say that the poller has ended by itself: nothing is in its hands any more."""
+        self.write(now, ended=iso(now), running=[])
+
+
+def beats(database: LocalDocuments) -> dict[str, dict[str, Any]]:
+    """The last heartbeat of every poller that ever ran on this database, by poller id."""
+    found = database.local_docs(PREFIX, PREFIX + "\uffff")
+    return {str(document.get("id")): document for document in found}

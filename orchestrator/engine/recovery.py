@@ -1,0 +1,146 @@
+"""Finding what dead pollers left: claims that nobody works on, and reports that nobody wrote down.
+
+Runs before work and every so often, never on exit. Three cases, for a claim of another poller:
+
+- its spool is on this machine and its lock is free: it is dead, beyond doubt. Its reports are recorded, the claims
+  without a report are given back at once.
+- its spool is here and locked: it lives, whatever its heartbeat looks like.
+- its spool is elsewhere: its heartbeat must stand still for a whole lease, by this poller's own monotonic clock and
+  while the database was there to be read, before it counts as dead.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestrator import documents
+from orchestrator.chain import Chain
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.heartbeat import LocalDocuments, beats
+from orchestrator.engine.spool import Spool
+from orchestrator.errors import ChainError
+
+log = logging.getLogger(__name__)
+
+#: Claims looked at in one round; the rest come in the next.
+LIMIT = 2000
+
+
+class Views(LocalDocuments, Protocol):
+    """What recovery needs of a database."""
+
+    def view(self, name: str, **params: Any) -> Any: ...
+
+    def get_many(self, ids: list[str]) -> dict[str, documents.Document | None]: ...
+
+
+@dataclass
+class Recovery:
+    """Looks for lost claims of the steps of this poller's site, and gives them to its engine."""
+
+    chain: Chain
+    database: Views
+    engine: Engine
+    spool: Spool
+    lease: float
+    #: poller -> (its counter when it last changed, when that was by our monotonic clock)
+    _seen: dict[str, tuple[Any, float]] = field(default_factory=dict)
+    _strays: dict[str, str] = field(default_factory=dict)
+    _dealt_with: set[str] = field(default_factory=set)
+
+    def away(self) -> None:
+        """The database was away: nobody could beat, so all leases begin anew."""
+        self._seen.clear()
+
+    def look(self, now: float, monotonic: float) -> int:
+        """One round; how many claims were found lost. Changes go into the engine's next commit."""
+        self._finish_adoptions()
+        keys = {step.key for step in self.engine.steps}
+        rows = self.database.view("work/inprogress", reduce=False, limit=LIMIT)
+        by_poller: dict[str, list[str]] = {}
+        strays: dict[str, str] = {}
+        for row in rows:
+            value = row.value if isinstance(row.value, dict) else {}
+            poller, attempt = str(value.get("poller")), str(value.get("attempt"))
+            if poller != self.engine.claimant.poller:
+                by_poller.setdefault(poller, []).append(row.id)
+            elif not self.engine.knows(attempt):
+                strays[row.id] = attempt
+        lost = self._own_strays(strays, keys, now)
+        for name in self.spool.others():
+            # Spools without claims too: reports whose documents somebody else has taken back meanwhile.
+            if self.spool.alive(name) is False and name not in self._dealt_with:
+                by_poller.setdefault(name, [])
+        beating = beats(self.database) if by_poller else {}
+        for poller, ids in by_poller.items():
+            if self._is_dead(poller, beating.get(poller), monotonic):
+                lost += self._take_over(poller, ids, keys, now)
+        return lost
+
+    def _own_strays(self, strays: dict[str, str], keys: set[str], now: float) -> int:
+        """Claims in our own name that we know nothing of, twice in a row: a write whose answer was lost for good."""
+        certain = [name for name, attempt in strays.items() if self._strays.get(name) == attempt]
+        self._strays = strays
+        return self._take_back(
+            certain, keys, "the claim was stored, but its poller never knew", now, self.engine.claimant.poller
+        )
+
+    def _is_dead(self, poller: str, beat: dict[str, Any] | None, monotonic: float) -> bool:
+        alive = self.spool.alive(poller)
+        if alive is not None:
+            return not alive
+        counter = None if beat is None else (beat.get("beat"), beat.get("started"))
+        known = self._seen.get(poller)
+        if known is None or known[0] != counter:
+            self._seen[poller] = (counter, monotonic)
+            return False
+        return monotonic - known[1] > self.lease
+
+    def _take_over(self, poller: str, ids: list[str], keys: set[str], now: float) -> int:
+        reports = self.spool.adopt(poller)
+        if reports is None and self.spool.alive(poller) is not None:
+            return 0  # another poller on this machine was first, or it has come to life
+        lost = 0
+        found = {report.attempt: report for report in reports or ()}
+        wanted = list(dict.fromkeys([*ids, *(report.document for report in found.values())]))
+        recorded = 0
+        for name, document in self._read(wanted).items():
+            held = documents.holder(document)
+            report = found.get(str(held[1].get("attempt"))) if held else None
+            if held and report is not None and held[0] == report.step and held[0] in keys:
+                self.engine.adopted(document, report, now)
+                recorded += 1
+            elif name in ids:
+                lost += self._take_back_one(document, keys, f"its poller {poller} is no more", now, poller)
+        log.warning("poller %s is no more: %d of its results recorded, %d documents taken back", poller, recorded, lost)
+        self._dealt_with.add(poller)
+        self._seen.pop(poller, None)
+        return lost
+
+    def _finish_adoptions(self) -> None:
+        """Spools whose reports have been written into the database since the last round can go."""
+        if not self.engine.outbox:
+            for poller in self._dealt_with:
+                self.spool.let_go(poller)
+            self._dealt_with.clear()
+
+    def _take_back(self, ids: list[str], keys: set[str], reason: str, now: float, poller: str) -> int:
+        return sum(self._take_back_one(document, keys, reason, now, poller) for document in self._read(ids).values())
+
+    def _take_back_one(self, document: documents.Document, keys: set[str], reason: str, now: float, poller: str) -> int:
+        held = documents.holder(document)
+        if held is None or held[0] not in keys or str(held[1].get("poller")) != poller:
+            return 0
+        try:
+            step = self.chain.step(held[0])
+        except ChainError:
+            return 0
+        self.engine.take_back(document, step, reason, now)
+        return 1
+
+    def _read(self, ids: list[str]) -> dict[str, documents.Document]:
+        if not ids:
+            return {}
+        return {name: found for name, found in self.database.get_many(ids).items() if found is not None}

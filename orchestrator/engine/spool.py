@@ -1,0 +1,139 @@
+"""Reports that are not in the database yet, on disk: they survive the poller, and wait while the database is away.
+
+Each poller has a folder of its own in the spool; in it a file per batch holds a line of JSON per report. A file goes
+when all its reports are recorded. Beside the folder stands a lock file, held for as long as the poller lives: the
+kernel lets go of it however the process ends, so on one machine nobody has to guess whether a poller is alive, and of
+two that want to adopt what a dead one left exactly one gets the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from orchestrator.capture import safe_file_name
+from orchestrator.documents import Report
+from orchestrator.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+
+def read_reports(path: Path) -> list[Report]:
+    """The reports in a spool file; a half-written last line (the writer was killed) is passed over."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    reports = []
+    for line in lines[:-1]:
+        try:
+            reports.append(Report.from_json(json.loads(line)))
+        except (ValueError, TypeError, AttributeError) as error:
+            log.error("a line of the spool file %s cannot be read and is passed over: %s", path, error)
+    return reports
+
+
+class Spool:
+    """The spool folder of one living poller, and the way to those of dead ones."""
+
+    def __init__(self, root: Path, poller: str) -> None:
+        """Make and lock the poller's folder below ``root``. Raises SettingsError if it cannot be written."""
+        self.root = root / "pollers"
+        self._name = safe_file_name(poller)
+        self.folder = self.root / self._name
+        self._count = 0
+        self._adopted: dict[str, int] = {}
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.root / f"{self._name}.lock", create=True)
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"the spool {root} cannot be written ({error.strerror or error}): correct the setting 'spool' or the "
+                "folder's permissions"
+            ) from error
+
+    def new_batch(self) -> tuple[str, Path]:
+        """A name for a new batch and the file that its reports go to."""
+        self._count += 1
+        name = f"{self._count:08d}"
+        return name, self.folder / f"{name}.jsonl"
+
+    def done(self, batch: str) -> None:
+        """Every report of the batch is recorded: its file can go."""
+        (self.folder / f"{batch}.jsonl").unlink(missing_ok=True)
+
+    def others(self) -> list[str]:
+        """The names (as in file names) of other pollers that have or had their spool here."""
+        return sorted(path.stem for path in self.root.glob("*.lock") if path.stem != self._name)
+
+    def alive(self, poller: str) -> bool | None:
+        """Whether a poller that has its spool here lives; None if this spool knows nothing of it."""
+        name = safe_file_name(poller)
+        if name == self._name:
+            return True
+        if name in self._adopted:
+            return False
+        try:
+            lock = _locked(self.root / f"{name}.lock")
+        except FileNotFoundError:
+            return None
+        if lock is None:
+            return True
+        os.close(lock)
+        return False
+
+    def adopt(self, poller: str) -> list[Report] | None:
+        """What a dead poller left, for this one alone until ``let_go``; None if it lives or somebody else was first."""
+        name = safe_file_name(poller)
+        if name not in self._adopted:
+            try:
+                lock = _locked(self.root / f"{name}.lock")
+            except FileNotFoundError:
+                return None
+            if lock is None:
+                return None
+            self._adopted[name] = lock
+        return [report for path in sorted((self.root / name).glob("*.jsonl")) for report in read_reports(path)]
+
+    def let_go(self, poller: str) -> None:
+        """What an adopted poller left has been dealt with: remove it."""
+        name = safe_file_name(poller)
+        lock = self._adopted.pop(name)
+        shutil.rmtree(self.root / name, ignore_errors=True)
+        (self.root / f"{name}.lock").unlink(missing_ok=True)
+        os.close(lock)
+
+    def close(self) -> None:
+        """Let go of everything; a folder that still holds reports stays for the next poller to adopt."""
+        for lock in self._adopted.values():
+            os.close(lock)
+        self._adopted.clear()
+        try:
+            self.folder.rmdir()
+            (self.root / f"{self._name}.lock").unlink(missing_ok=True)
+        except OSError:
+            log.warning(
+                "the spool %s keeps reports that are not in the database; the next poller records them", self.folder
+            )
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _locked(path: Path, *, create: bool = False) -> int | None:
+    """A descriptor that holds the lock, or None if somebody else does. Raises FileNotFoundError if there is no file."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    if not path.exists():  # its holder removed it between our open and our lock
+        os.close(descriptor)
+        raise FileNotFoundError(path)
+    return descriptor

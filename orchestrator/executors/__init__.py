@@ -1,0 +1,1 @@
+"""Ways to have steps run: here in a pool of workers."""

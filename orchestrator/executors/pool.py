@@ -1,0 +1,406 @@
+"""A pool of worker processes on this machine: birth, process, death, and every worker's end noticed.
+
+The pool never blocks but in ``events``: pipes are non-blocking, and what a worker is not ready to read waits here.
+A worker that dies, takes too long or holds too much memory is replaced; the attempt it was making gets a report that
+says so, the tasks behind it go back to the caller untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from orchestrator.chain import Chain
+from orchestrator.documents import Report
+from orchestrator.engine.spool import Spool, read_reports
+from orchestrator.runner import Places, Task
+
+log = logging.getLogger(__name__)
+
+#: How often limits are looked at (s): a limit is exceeded by at most this, and a look costs about 0.1 ms a worker.
+LIMIT_CHECK = 0.5
+#: A pool whose workers die at birth waits this long (s) before it makes another, or it would do nothing else.
+BIRTH_WAIT = 2.0
+#: An idle worker that has not closed its steps in so long (s) when the pool closes is ended.
+DEATH_WAIT = 10.0
+
+
+@dataclass
+class Batch:
+    """Tasks that one worker makes in order, with the spool file that its reports are in."""
+
+    name: str
+    spool: Path
+    tasks: deque[Task]
+    attempts: frozenset[str]
+
+
+@dataclass
+class Progressed:
+    """A step reported how far it is."""
+
+    attempt: str
+    fraction: float
+    text: str
+
+
+@dataclass
+class Returned:
+    """Tasks that were not begun because their worker died: to be handed out again."""
+
+    tasks: list[Task]
+
+
+@dataclass
+class BatchDone:
+    """Every report of a batch has been handed over: its spool file may go once these attempts are recorded."""
+
+    name: str
+    attempts: frozenset[str]
+
+
+Event = Report | Progressed | Returned | BatchDone
+
+
+@dataclass
+class Worker:
+    """One process, seen from the poller."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    reader: IO[bytes]
+    unread: bytes = b""
+    unsent: bytes = b""
+    batches: deque[Batch] = field(default_factory=deque)
+    heard: float = 0.0
+    verdict: tuple[str, str] | None = None
+    born: bool = False
+
+    def outstanding(self) -> int:
+        return sum(len(batch.tasks) for batch in self.batches)
+
+
+class Pool:
+    """Workers for one chain. Use from one thread; ``wake`` alone may be called from any."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        places: Places,
+        spool: Spool,
+        size: int,
+        *,
+        name: str,
+        cost: Callable[[str], float],
+        depth: float,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make ``size`` places for workers, which are born when there is work.
+
+        ``cost`` says how long (s) an attempt of a step, by keyword, is expected to take; each worker is given tasks for
+        ``depth`` seconds ahead.
+        """
+        self._chain, self._places, self._spool, self._size, self._name = chain, places, spool, size, name
+        self._cost, self._depth = cost, depth
+        self._clock, self._monotonic = clock, monotonic
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._workers: dict[int, Worker] = {}
+        self._numbers = 0
+        self._next_check = 0.0
+        self._no_birth_before = 0.0
+        self._events: deque[Event] = deque()
+        self._closing = False
+
+    # --- handing out ---
+
+    def outstanding(self) -> int:
+        """How many tasks have been handed out and not been reported."""
+        return sum(worker.outstanding() for worker in self._workers.values())
+
+    def budget(self) -> float:
+        """Worker time (s) for which there is room; 0 while workers die at birth or the pool closes."""
+        if self._closing or self._monotonic() < self._no_birth_before:
+            return 0.0
+        return sum(max(0.0, self._depth - load) for load in self._loads())
+
+    def _loads(self) -> list[float]:
+        """The expected time (s) that each worker still needs for what it has."""
+        loads = []
+        for slot in range(self._size):
+            worker = self._workers.get(slot)
+            tasks = (task for batch in worker.batches for task in batch.tasks) if worker else ()
+            loads.append(sum(self._cost(task.step) for task in tasks))
+        return loads
+
+    def submit(self, tasks: list[Task]) -> None:
+        """Hand tasks to the workers that have the least to do: short ones of a worker as one batch, long ones singly."""
+        loads = self._loads()
+        shares: list[list[Task]] = [[] for _ in range(self._size)]
+        for task in tasks:
+            slot = loads.index(min(loads))
+            cost = self._cost(task.step)
+            loads[slot] += cost
+            if cost >= self._depth / 4:
+                self._hand_over(slot, [task])
+            else:
+                shares[slot].append(task)
+        for slot, share in enumerate(shares):
+            if share:
+                self._hand_over(slot, share)
+
+    def _hand_over(self, slot: int, tasks: list[Task]) -> None:
+        worker = self._workers.get(slot) or self._birth(slot)
+        name, path = self._spool.new_batch()
+        if not worker.batches:
+            worker.heard = self._monotonic()
+        worker.batches.append(Batch(name, path, deque(tasks), frozenset(task.attempt for task in tasks)))
+        message = {"batch": name, "spool": str(path), "tasks": [task.to_json() for task in tasks]}
+        worker.unsent += json.dumps(message).encode() + b"\n"
+        self._send(worker)
+
+    def _birth(self, slot: int) -> Worker:
+        read, write = os.pipe2(os.O_CLOEXEC)
+        self._numbers += 1
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "orchestrator.worker", str(write), str(os.getpid())],
+                stdin=subprocess.PIPE, pass_fds=[write], start_new_session=True, bufsize=0,
+            )  # fmt: skip
+        finally:
+            os.close(write)
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        os.set_blocking(read, False)
+        worker = Worker(slot, process, os.fdopen(read, "rb", buffering=0), heard=self._monotonic())
+        hello: dict[str, Any] = {
+            "name": f"{self._name}-worker-{self._numbers}",
+            "chain": self._chain.model_dump(mode="json"),
+            "output": str(self._places.output), "scratch": str(self._places.scratch), "logs": str(self._places.logs),
+            "path": [path for path in sys.path if path],
+        }  # fmt: skip
+        worker.unsent = json.dumps(hello).encode() + b"\n"
+        self._workers[slot] = worker
+        self._selector.register(read, selectors.EVENT_READ, worker)
+        return worker
+
+    def _send(self, worker: Worker) -> None:
+        """Write what the worker's pipe takes; the rest waits until it is ready for more."""
+        assert worker.process.stdin is not None
+        descriptor = worker.process.stdin.fileno()
+        try:
+            while worker.unsent:
+                worker.unsent = worker.unsent[os.write(descriptor, worker.unsent[: 1 << 20]) :]
+        except BlockingIOError:
+            if descriptor not in self._selector.get_map():
+                self._selector.register(descriptor, selectors.EVENT_WRITE, worker)
+            return
+        except OSError:
+            worker.unsent = b""  # it is dead: its pipe says so when it is read
+        if descriptor in self._selector.get_map():
+            self._selector.unregister(descriptor)
+
+    # --- hearing back ---
+
+    def wake(self) -> None:
+        """End a wait in ``events`` early. May be called from any thread and from a signal handler."""
+        try:
+            os.write(self._wake_write, b"x")
+        except BlockingIOError:
+            return
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has happened; waits up to ``timeout`` seconds for something if nothing has."""
+        wait = 0.0 if self._events else max(0.0, timeout)
+        if any(worker.batches for worker in self._workers.values()):
+            wait = min(wait, LIMIT_CHECK)
+        for key, mask in self._selector.select(wait):
+            if key.data is None:
+                _drain(self._wake_read)
+            elif mask & selectors.EVENT_WRITE:
+                self._send(key.data)
+            else:
+                self._read(key.data)
+        now = self._monotonic()
+        if now >= self._next_check:
+            self._next_check = now + LIMIT_CHECK
+            for worker in list(self._workers.values()):
+                self._check_limits(worker, now)
+        happened = list(self._events)
+        self._events.clear()
+        return happened
+
+    def _read(self, worker: Worker) -> None:
+        ended = False
+        chunks = [worker.unread]
+        while True:
+            try:
+                chunk = worker.reader.read(1 << 20)
+            except OSError:
+                chunk = b""
+            if not chunk:
+                ended = chunk is not None  # None: nothing more to read yet
+                break
+            chunks.append(chunk)
+        lines = b"".join(chunks).split(b"\n")
+        worker.unread = lines.pop()
+        for line in lines:
+            self._message(worker, json.loads(line))
+        if ended:
+            self._death(worker)
+
+    def _message(self, worker: Worker, message: dict[str, Any]) -> None:
+        if "report" in message:
+            worker.heard = self._monotonic()
+            self._reported(worker, Report.from_json(message["report"]))
+        elif "progress" in message:
+            self._events.append(Progressed(message["progress"], message["fraction"], message["text"]))
+        elif "batch" in message:
+            worker.heard = self._monotonic()
+            done = worker.batches.popleft()
+            self._events.append(BatchDone(done.name, done.attempts))
+        elif "born" in message:
+            worker.born = True
+
+    def _reported(self, worker: Worker, report: Report) -> None:
+        worker.batches[0].tasks.popleft()
+        self._events.append(report)
+
+    # --- limits and deaths ---
+
+    def _check_limits(self, worker: Worker, now: float) -> None:
+        if not worker.batches or not worker.batches[0].tasks or worker.verdict is not None:
+            return
+        step = self._chain.step(worker.batches[0].tasks[0].step)
+        took = now - worker.heard
+        if step.time_limit is not None and took > step.time_limit:
+            worker.verdict = ("resources", f"ended after {took:.1f} s: its time limit is {step.time_limit:g} s")
+        elif step.memory_limit is not None:
+            held = _resident(worker.process.pid)
+            if held > step.memory_limit:
+                worker.verdict = (
+                    "resources", f"ended with {held / 1e6:.0f} MB in memory: its limit is {step.memory_limit / 1e6:.0f} MB",
+                )  # fmt: skip
+        if worker.verdict is not None:
+            self._kill(worker)
+
+    @staticmethod
+    def _kill(worker: Worker) -> None:
+        try:
+            os.killpg(worker.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def _death(self, worker: Worker) -> None:
+        """Clear up after a worker that has ended: blame the attempt it was making, hand back the rest."""
+        self._kill(worker)  # an executable that it started may be alive
+        self._forget(worker)
+        code = worker.process.wait()
+        if not worker.batches:
+            return
+        for report in _unheard(worker.batches[0]):
+            self._reported(worker, report)
+        returned: list[Task] = []
+        for batch in worker.batches:
+            if batch is worker.batches[0] and batch.tasks and worker.born:
+                self._events.append(self._blame(worker, batch.tasks.popleft(), code))
+            returned.extend(batch.tasks)
+            self._events.append(BatchDone(batch.name, batch.attempts))
+        if not worker.born:
+            log.error("a worker could not be started (exit code %s)", code)
+            self._no_birth_before = self._monotonic() + BIRTH_WAIT
+        if returned:
+            self._events.append(Returned(returned))
+
+    def _forget(self, worker: Worker) -> None:
+        assert worker.process.stdin is not None
+        if worker.process.stdin.fileno() in self._selector.get_map():
+            self._selector.unregister(worker.process.stdin.fileno())
+        self._selector.unregister(worker.reader)
+        worker.reader.close()
+        try:
+            worker.process.stdin.close()
+        except BrokenPipeError:
+            log.debug("worker %s ended with unread commands", worker.number)
+        if self._workers.get(worker.number) is worker:
+            del self._workers[worker.number]
+
+    def _blame(self, worker: Worker, task: Task, code: int) -> Report:
+        took = max(0.0, self._monotonic() - worker.heard)
+        now = self._clock()
+        if worker.verdict is not None:
+            kind, reason = worker.verdict
+        elif code == -signal.SIGKILL:
+            kind, reason = "resources", "its worker was killed (signal 9), as the kernel does when memory runs out"
+        elif code < 0:
+            kind, reason = "code", f"its worker crashed: signal {-code} ({signal.strsignal(-code)})"
+        else:
+            kind, reason = "code", f"the step ended its worker with exit code {code}"
+        return Report(
+            str(task.document.get("_id")), task.step, task.attempt, started=now - took, finished=now,
+            seconds=round(took, 3), exit_code=code, error_class=kind, reason=reason,
+        )  # fmt: skip
+
+    def close(self) -> list[Task]:
+        """End every worker now; returns the tasks that were handed out and not reported."""
+        self._closing = True
+        left: list[Task] = []
+        for worker in list(self._workers.values()):
+            if worker.batches:
+                self._kill(worker)
+                left.extend(task for batch in worker.batches for task in batch.tasks)
+            self._forget(worker)  # closing its standard input lets an idle worker close its steps and go
+            try:
+                worker.process.wait(timeout=DEATH_WAIT)
+            except subprocess.TimeoutExpired:
+                self._kill(worker)
+                worker.process.wait()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        return left
+
+
+def _unheard(batch: Batch) -> list[Report]:
+    """Reports that the worker spooled but could not send before it ended."""
+    expected = {task.attempt for task in batch.tasks}
+    return [report for report in read_reports(batch.spool) if report.attempt in expected]
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        while os.read(descriptor, 4096):
+            pass
+    except BlockingIOError:
+        return
+
+
+def _resident(pid: int) -> int:
+    """Resident memory of a process and all that it started, in bytes; 0 if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    total = 0
+    for member in family:
+        try:
+            total += member.memory_info().rss
+        except psutil.Error:
+            continue
+    return total

@@ -1,0 +1,307 @@
+"""The poller: a daemon that follows the run database and has the steps of its site done.
+
+One loop in one thread: hear what the workers say, hear what the feed says, decide, commit in bulk, hand out. A second
+thread follows the feed and rings. Before work, and every so often, it sweeps the work views, for a feed is a doorbell
+and state decides; and it looks for what dead pollers left. ``kill -9`` at any line is survived by the next poller.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import random
+import signal
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from orchestrator.chain import Chain
+from orchestrator.couch import Database, Follower
+from orchestrator.documents import Claimant, Report, iso
+from orchestrator.engine.engine import DEPTH, Engine
+from orchestrator.engine.heartbeat import Heartbeat
+from orchestrator.engine.recovery import Recovery
+from orchestrator.engine.spool import Spool
+from orchestrator.errors import ChainError, DatabaseError, NotFound, Unauthorised, Unavailable
+from orchestrator.executors.pool import BatchDone, Pool, Progressed, Returned
+from orchestrator.runner import Places, Task
+
+log = logging.getLogger(__name__)
+
+#: A heartbeat, and a look for lost claims, this many times in a lease: two may fail without harm.
+BEATS = 4
+#: While the database is away it is asked again after this long (s), doubled each time up to the longest.
+FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
+#: The feed's queue (batches): the feed waits when the loop is behind, and a sweep finds what matters anyway.
+QUEUE = 50
+#: Progress of at most so many attempts is shown in the heartbeat.
+SHOWN = 50
+
+
+@dataclass
+class Terms:
+    """How a poller behaves: seconds all, but for ``workers``."""
+
+    workers: int = 2
+    lease: float = 60.0
+    sweep: float = 60.0
+    drain: float = 30.0
+
+
+class Poller:
+    """Everything that one poller process is made of."""
+
+    def __init__(
+        self, chain: Chain, database: Database, places: Places, spool_root: Any, site: str = "here",
+        terms: Terms | None = None, *, only: list[str] | None = None,
+    ) -> None:  # fmt: skip
+        """Raises ChainError if the site has no steps here, SettingsError if the spool cannot be written."""
+        self.chain, self.database, self.terms = chain, database, terms or Terms()
+        steps = chain.at(site)
+        if only:
+            chosen = {chain.step(name).key for name in only}
+            steps = tuple(step for step in steps if step.key in chosen)
+        if not steps:
+            raise ChainError(
+                f"the chain {chain.name!r} has no step for site {site!r}: its sites are {', '.join(chain.sites)}"
+            )
+        host = socket.gethostname()
+        self.claimant = Claimant(f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}", host, os.getpid(), site)
+        self.engine = Engine(chain, steps, self.claimant, database, lambda: uuid.uuid4().hex, random.Random())
+        self.spool = Spool(spool_root, self.claimant.poller)
+        self.pool = Pool(
+            chain, places, self.spool, self.terms.workers, name=self.claimant.poller,
+            cost=lambda key: self.engine.cost(chain.step(key)), depth=DEPTH,
+        )  # fmt: skip
+        self.recovery = Recovery(chain, database, self.engine, self.spool, self.terms.lease)
+        self.heartbeat = Heartbeat(
+            database, self.claimant, [step.key for step in steps], time.time(), self.terms.workers
+        )
+        self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
+        self._follower: Follower | None = None
+        self._feed_fault: DatabaseError | None = None
+        self._stop = threading.Event()
+        self._stopping_since: float | None = None
+        self._away_since: float | None = None
+        self._next = {"beat": 0.0, "sweep": 0.0, "try": 0.0}
+        self._wait = FIRST_WAIT
+        self._returned: list[Task] = []
+        self._batches: list[BatchDone] = []
+        self._progress: dict[str, Progressed] = {}
+
+    # --- from outside ---
+
+    def stop(self, *_: Any) -> None:
+        """Drain: take no more, let running steps end (for ``drain`` seconds), record, go. From any thread or a signal."""
+        self._stop.set()
+        self.pool.wake()
+
+    def install_signals(self) -> None:
+        """SIGTERM and SIGINT drain; a second one ends at once, as kill -9 would, which is safe too."""
+
+        def answer(number: int, _: FrameType | None) -> None:
+            if self._stop.is_set():
+                os._exit(128 + number)
+            log.info("%s: draining", signal.Signals(number).name)
+            self.stop()
+
+        signal.signal(signal.SIGTERM, answer)
+        signal.signal(signal.SIGINT, answer)
+
+    def run(self, *, until_idle: bool = False) -> None:
+        """Work until stopped, or, with ``until_idle``, until nothing is ready or running.
+
+        Raises Unauthorised and NotFound (no database, no couchapp): a daemon cannot mend those. While the database is
+        merely away it waits, for ever.
+        """
+        feed = threading.Thread(target=self._follow, name="feed", daemon=True)
+        log.info("poller %s: steps %s", self.claimant.poller, ", ".join(s.name for s in self.engine.steps))
+        try:
+            started = False
+            while True:
+                now, monotonic = time.time(), time.monotonic()
+                if self._stop.is_set() and self._drained(now, monotonic):
+                    break
+                self._hear(self._timeout(now, monotonic))
+                if self._feed_fault is not None:
+                    raise self._feed_fault
+                if time.monotonic() < self._next["try"]:
+                    continue
+                try:
+                    self._round(time.time(), time.monotonic())
+                except Unavailable as error:
+                    self._is_away(error)
+                    continue
+                self._is_back()
+                if not started:
+                    started = True
+                    feed.start()
+                if until_idle and self._idle():
+                    break
+        finally:
+            self._end()
+
+    # --- the loop's parts ---
+
+    def _round(self, now: float, monotonic: float) -> None:
+        """Whatever is due, decisions, one commit, new tasks to the workers. Raises Unavailable with nothing lost."""
+        if self._away_since is not None:
+            self.recovery.away()
+        stopping = self._stop.is_set()
+        if monotonic >= self._next["beat"]:
+            self._beat(now)
+            self.recovery.look(now, monotonic)
+            self._next["beat"] = monotonic + self.terms.lease / BEATS
+        while not self._rings.empty():
+            self.engine.offer(self._rings.get_nowait(), now)
+        if not stopping:
+            short = self.engine.backlog.more and len(self.engine.backlog) < self.engine.backlog.room()
+            if monotonic >= self._next["sweep"] or short:
+                self._sweep(now)
+                self._next["sweep"] = monotonic + self.terms.sweep
+            self.engine.claim(now, self.pool.budget())
+        tasks = self.engine.commit(now)
+        if tasks or self._returned:
+            again, self._returned = self._returned, []
+            self.pool.submit([*again, *tasks])
+        self._clear_spool()
+
+    def _hear(self, timeout: float) -> None:
+        """Take in what the workers have to say."""
+        events = self.pool.events(timeout)
+        if not events:
+            return
+        now = time.time()
+        self.engine.room(self.pool.budget())
+        go_on = not self._stop.is_set()
+        for event in events:
+            if isinstance(event, Report):
+                self._progress.pop(event.attempt, None)
+                self.engine.reported(event, now, go_on=go_on)
+            elif isinstance(event, Progressed):
+                self._progress[event.attempt] = event
+            elif isinstance(event, Returned):
+                self._returned.extend(event.tasks)
+            elif isinstance(event, BatchDone):
+                self._batches.append(event)
+
+    def _timeout(self, now: float, monotonic: float) -> float:
+        """How long nothing needs to be done (s)."""
+        if monotonic < self._next["try"]:
+            return self._next["try"] - monotonic
+        if self.engine.outbox or not self._rings.empty():
+            return 0.0
+        due = min(self._next["beat"], self._next["sweep"]) - monotonic
+        retry = self.engine.backlog.next_due()
+        if retry is not None:
+            due = min(due, retry - now)
+        if self._stop.is_set():
+            due = min(due, 0.2)
+        return max(0.0, due)
+
+    def _sweep(self, now: float) -> None:
+        """Look at all that is ready, later steps first. Raises NotFound if the couchapp has not been pushed."""
+        self.engine.backlog.more = False
+        for step in reversed(self.engine.steps):
+            room = self.engine.backlog.room()
+            if room <= 0:
+                self.engine.backlog.more = True
+                return
+            found = self.database.view(f"work/{step.key}", reduce=False, include_docs=True, limit=room)
+            self.engine.offer([row.doc for row in found if row.doc is not None], now)
+            if len(found.rows) >= room:
+                self.engine.backlog.more = True
+
+    def _beat(self, now: float) -> None:
+        running = [
+            {
+                "document": held.document["_id"], "step": held.step.key, "attempt": attempt,
+                "fraction": self._progress[attempt].fraction if attempt in self._progress else None,
+                "text": self._progress[attempt].text if attempt in self._progress else "",
+            }
+            for attempt, held in list(self.engine.held.items())[:SHOWN]
+        ]  # fmt: skip
+        counts = self.engine.counts
+        self.heartbeat.write(
+            now, running=running, held=len(self.engine.held), backlog=len(self.engine.backlog),
+            counts={name: getattr(counts, name) for name in counts.__dataclass_fields__},
+            draining=self._stop.is_set(), since=self._follower.since if self._follower else None,
+        )  # fmt: skip
+
+    def _clear_spool(self) -> None:
+        kept = []
+        for batch in self._batches:
+            if batch.attempts & self.engine.unrecorded:
+                kept.append(batch)
+            else:
+                self.spool.done(batch.name)
+        self._batches = kept
+
+    def _is_away(self, error: Unavailable) -> None:
+        if self._away_since is None:
+            self._away_since = time.time()
+            log.warning("the database is away; running steps go on, results wait here: %s", error)
+        self._next["try"] = time.monotonic() + self._wait * random.uniform(0.7, 1.3)
+        self._wait = min(self._wait * 2, LONGEST_WAIT)
+
+    def _is_back(self) -> None:
+        if self._away_since is not None:
+            log.warning("the database is back after %.0f s", time.time() - self._away_since)
+            self._away_since, self._wait = None, FIRST_WAIT
+            self._next["sweep"] = 0.0
+
+    # --- the feed ---
+
+    def _follow(self) -> None:
+        """The feed's thread: ring with every document that may be ready."""
+        selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
+        self._follower = Follower(self.database, since="now", selector=selector, mode="continuous", timeout=50)
+        # What was written between our sweep and this moment rings nowhere: have another sweep.
+        self._next["sweep"] = 0.0
+        self.pool.wake()
+        try:
+            for batch in self._follower.batches():
+                found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
+                if found:
+                    self._rings.put(found)
+                    self.pool.wake()
+        except DatabaseError as error:
+            if not self._stop.is_set():
+                self._feed_fault = error
+                self.pool.wake()
+
+    # --- the end ---
+
+    def _idle(self) -> bool:
+        return not (
+            self.engine.outbox or self.engine.held or self._returned or len(self.engine.backlog)
+            or self.engine.backlog.more or not self._rings.empty()
+        )  # fmt: skip
+
+    def _drained(self, now: float, monotonic: float) -> bool:
+        """Whether a stop can be carried out now: nothing runs and nothing waits to be written, or time is up."""
+        if self._stopping_since is None:
+            self._stopping_since = monotonic
+        if monotonic - self._stopping_since > self.terms.drain:
+            return True
+        return not self.engine.held and not self.engine.outbox
+
+    def _end(self) -> None:
+        """Leave in order: free what was not begun, say so. Whatever fails here is mended by the next poller's start."""
+        if self._follower is not None:
+            self._follower.close()
+        for task in [*self.pool.close(), *self._returned]:
+            self.engine.give_back(task, f"poller {self.claimant.poller} was stopped", time.time())
+        try:
+            self.engine.commit(time.time())
+            self._clear_spool()
+            self.heartbeat.stop(time.time())
+        except (Unavailable, Unauthorised, NotFound) as error:
+            log.warning("the database was not told that this poller has ended: %s", error)
+        self.spool.close()
+        log.info("poller %s has ended at %s: %s", self.claimant.poller, iso(time.time()), self.engine.counts)
