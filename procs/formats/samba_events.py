@@ -1,0 +1,461 @@
+"""The events of a Samba file: text headers and binary blocks, parsed into a :class:`BatchBuilder`.
+
+Binary blocks are taken by their declared length, never as lines. A block's layout (which keys on which lines) hardly
+changes from one pulse to the next, so the layouts seen last are kept as compiled patterns: one match reads a whole
+block; a block that does not match is read line by line, with the same meaning.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from orchestrator.errors import FormatError
+from procs.formats import samba_text as text
+from procs.formats.samba_batch import BatchBuilder
+from procs.formats.samba_header import Lines, SambaHeader, channel_name
+from procs.formats.window import NeedMore, Window
+
+MAX_BLOCK = 1024 * 1024  # bytes of one block's text; a real one has some 1 kB
+MAX_TRACE = 128 * 1024 * 1024  # bytes of one trace with its filter values: more than any digitiser's buffer
+MAX_PULSES = 65_536  # channels in one event
+LAYOUTS = 6  # layouts kept: blocks of different kinds of channels differ
+I4 = 2**31 - 1
+GIGA = 1_000_000_000  # time stamps in one giga stamp
+NAN = math.nan
+
+EVENT_KEYS = frozenset(
+    b"Numero Regeneration Date.secondes Date.microsecs GigaStamp TimeStamp TempsMort.secondes TempsMort.microsecs "
+    b"Delai Trigger Temperature T_Bolo Bolo.touche Voie.touchee Voies.nb".split()
+)
+PULSE_KEYS = frozenset(
+    b"Numero Compteur.secondes Compteur.microsecs GigaStamp TimeStamp Horloge Dimension Trigger.ampl.pos "
+    b"Trigger.ampl.neg Pretrigger Base Reference Bruit Montee Descente Amplitude Filtre.nb Filtre.recalcul".split()
+)
+LIST_KEY = re.compile(rb"Liste:([0-9]{1,4})-([0-9]{1,4})\Z")
+LINE_KEY = re.compile(rb"[ \t]*([^=#\r\n*][^=#\r\n]*?)[ \t]*:?=")
+LOG_LINE = re.compile(rb"[\t\x20-\x7e\x80-\xff]{1,4096}\Z")
+UNKNOWN_BYTES = frozenset(word.encode("latin-1") for word in text.UNKNOWN)
+NUMBER = re.compile(rb"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?\Z")
+NOT_FINITE = re.compile(rb"[-+]?(?:inf|infinity|nan)\Z", re.IGNORECASE)
+WORD = re.compile(rb"[A-Za-z_][-\w.]*\Z")
+BITS = re.compile(rb"[-+]?[0-9]{1,20}\Z")
+HEX = re.compile(rb"(?:0[xX])?[0-9a-fA-F]{1,16}\Z")
+
+Fields = dict[bytes, bytes]
+
+
+class BadValue(ValueError):
+    """A key of a block has a value that it cannot have (internal: becomes a FormatError with the value's offset)."""
+
+    def __init__(self, key: bytes, expected: str) -> None:
+        super().__init__(expected)
+        self.key = key
+        self.expected = expected
+
+
+class Layout(NamedTuple):
+    """A block's pattern: group 1 is what the tag names, then one group per key."""
+
+    pattern: re.Pattern[bytes]
+    keys: tuple[bytes, ...]
+
+
+def integer(fields: Fields, key: bytes, default: int, low: int = -I4 - 1, high: int = I4) -> int:
+    """A whole number; ``default`` where the key is missing or its value unknown."""
+    raw = fields.get(key)
+    if raw is None:
+        return default
+    try:
+        if len(raw) > 19 or b"_" in raw:
+            raise ValueError
+        value = int(raw)
+    except ValueError:
+        if raw.lower() in UNKNOWN_BYTES:
+            return default
+        if NUMBER.match(raw) is None or not float(raw).is_integer() or abs(float(raw)) > 2**53:
+            raise BadValue(key, "a whole number") from None
+        value = int(float(raw))
+    if not low <= value <= high:
+        raise BadValue(key, f"a number from {low} to {high}")
+    return value
+
+
+def number(fields: Fields, key: bytes) -> float:
+    """A number, ``inf`` among them; NaN where the key is missing or its value unknown."""
+    raw = fields.get(key)
+    if raw is None:
+        return NAN
+    if NUMBER.match(raw) or NOT_FINITE.match(raw):
+        return float(raw)
+    if raw.lower() in UNKNOWN_BYTES:
+        return NAN
+    raise BadValue(key, "a number")
+
+
+def loose(fields: Fields, key: bytes) -> float:
+    """As :func:`number`, and NaN for a word: some keys changed their meaning between releases."""
+    try:
+        return number(fields, key)
+    except BadValue:
+        return NAN
+
+
+def touched(fields: Fields, key: bytes, names: dict[bytes, int]) -> int:
+    """The index of the detector or channel that fired, given as a number or by name; -1 for unknown."""
+    try:
+        return integer(fields, key, -1)
+    except BadValue:
+        return names.get(fields[key].strip(b'"'), -1)
+
+
+def stamp(fields: Fields) -> int:
+    """giga * 1e9 + time, in units of 10 us; 0 where neither is given."""
+    giga = integer(fields, b"GigaStamp", 0, -(10**9), 9 * 10**9)
+    return giga * GIGA + integer(fields, b"TimeStamp", 0, -(10**18), 2 * 10**17)
+
+
+def yes(fields: Fields, key: bytes) -> bool:
+    """``oui`` or a number other than 0; False where the key is missing or unknown."""
+    raw = fields.get(key, b"").strip(b'"').lower()
+    if raw in (b"oui", b"vrai", b"1"):
+        return True
+    if raw in (b"non", b"faux", b"0") or raw in UNKNOWN_BYTES:
+        return False
+    raise BadValue(key, "oui or non")
+
+
+def trigger_bits(fields: Fields, keys: list[bytes]) -> tuple[int, int]:
+    """The trigger's bit lists: ``Liste:31-0`` (also spelt ``Liste:31-00``), ``Liste:63-32``, ... as bits 0-63, 64-127.
+
+    The DAQ prints each word as a signed decimal number; a value with ``0x``, a letter or a leading 0 is hexadecimal.
+    Bits from 128 on are not kept.
+    """
+    bits = 0
+    for key in keys:
+        match = LIST_KEY.match(key)
+        assert match is not None
+        low, high = sorted((int(match[1]), int(match[2])))
+        raw = fields[key].strip(b'"')
+        if raw.lower() in UNKNOWN_BYTES:
+            continue
+        if HEX.match(raw) and (not raw.isdigit() or (len(raw) > 1 and raw.startswith(b"0"))):
+            word = int(raw, 16)
+        elif BITS.match(raw):
+            word = int(raw)
+        else:
+            raise BadValue(key, "a word of trigger bits")
+        width = high - low + 1
+        if word < 0:
+            word += 1 << width
+        if not 0 <= word < 1 << width:
+            raise BadValue(key, f"a word of {width} bits")
+        bits |= word << low
+    return bits & 0xFFFFFFFFFFFFFFFF, bits >> 64 & 0xFFFFFFFFFFFFFFFF
+
+
+def make_layout(block: bytes, tag: bytes, wanted: frozenset[bytes]) -> Layout | None:
+    """The pattern of a block that was just read line by line, or None for one that is odd."""
+    if block.count(b"\r") != block.count(b"\r\n"):
+        return None
+    lines = block.split(b"\n")
+    if lines[-1] != b"":
+        return None
+    if tag == b"Voie":
+        pieces = [rb'\*[ \t]*Voie[ \t]+"([^"\r\n]+)"[ \t]*\r?\n']
+    else:
+        pieces = [rb"\*[ \t]*" + tag + rb"[ \t]+([0-9]+)[ \t]*\r?\n"]
+    keys: list[bytes] = []
+    for line in lines[1:-2]:
+        stripped = line.strip()
+        match = LINE_KEY.match(line)
+        if not stripped:
+            pieces.append(rb"[ \t]*\r?\n")
+        elif stripped.startswith(b"#"):
+            pieces.append(rb"[ \t]*#[^\r\n]*\r?\n")
+        elif match is None or b":=" in line or match[1] in keys:
+            return None
+        elif match[1] in wanted or LIST_KEY.match(match[1]):
+            keys.append(match[1])
+            value = rb"[ \t]*=[ \t]*([-+.0-9A-Za-z]*)(?:[ \t]+(?:#[^\r\n]*)?)?\r?\n"
+            pieces.append(rb"[ \t]*" + re.escape(match[1]) + value)
+        else:
+            pieces.append(rb"[ \t]*" + re.escape(match[1]) + rb"[ \t]*=[^\r\n]*\r?\n")
+    pieces.append(rb"\*[ \t]*-+[ \t]*\r?\n")
+    return Layout(re.compile(b"".join(pieces)), tuple(keys))
+
+
+class EventReader:
+    """Parses events of one file inside a :class:`Window`.
+
+    ``fast=False`` reads every block line by line (the tests compare the two).
+    """
+
+    def __init__(self, window: Window, header: SambaHeader, names: dict[bytes, int], fast: bool = True) -> None:
+        self.window = window
+        self.lines = Lines(window, header.cr_only)
+        self.names = names
+        self.detectors = {detector.name.encode(): index for index, detector in enumerate(header.detectors)}
+        self.fast = fast and not header.cr_only
+        self.words: dict[str, int] = {}
+        self._layouts: dict[bytes, list[Layout]] = {b"Voie": [], b"Evenement": []}
+        self._places: dict[bytes, int] = {}
+
+    def error(self, message: str, position: int) -> FormatError:
+        """A FormatError at an index of the window."""
+        return FormatError(message, path=self.window.path, offset=self.window.base + position)
+
+    def block(self, position: int, tag: bytes, wanted: frozenset[bytes]) -> tuple[bytes, Fields, int]:
+        """The block at ``position``: what its tag names, its values by key, and the index after its separator."""
+        if self.fast:
+            layouts = self._layouts[tag]
+            for layout in layouts:
+                match = layout.pattern.match(self.window.data, position)
+                if match is not None:
+                    if layout is not layouts[0]:
+                        layouts.remove(layout)
+                        layouts.insert(0, layout)
+                    values = match.groups()
+                    return values[0], dict(zip(layout.keys, values[1:], strict=True)), match.end()
+        return self.block_by_lines(position, tag, wanted)
+
+    def block_by_lines(self, position: int, tag: bytes, wanted: frozenset[bytes]) -> tuple[bytes, Fields, int]:
+        """As :meth:`block`, line by line, remembering where each value stands for a message."""
+        line, after = self.lines.line(position)
+        rest = line.strip()[1:].strip()[len(tag) :]
+        name = channel_name(text.decode(rest)).encode("utf-8") if tag == b"Voie" else rest.strip().rstrip(b":")
+        fields: Fields = {}
+        places: dict[bytes, int] = {}
+        while True:
+            if after - position > MAX_BLOCK:
+                raise self.error(f"expected the separator `* ---` of a block within {MAX_BLOCK} bytes", position)
+            start = after
+            line, after = self.lines.line(start)
+            stripped = line.strip()
+            if not stripped or stripped.startswith(b"#"):
+                continue
+            if stripped.startswith(b"*"):
+                if text.SEPARATOR.match(stripped):
+                    break
+                raise self.error(f"expected the separator `* ---` of the block `* {text.decode(tag)}`", start)
+            pair = text.split_assignment(text.decode(stripped))
+            if pair is not None and pair[0]:
+                key = pair[0].encode("utf-8")
+                fields[key] = pair[1].encode("utf-8")
+                places[key] = start + len(line) - len(line.lstrip())
+        self._places = places
+        if self.fast:
+            layout = make_layout(self.window.data[position:after], tag, wanted)
+            if layout is not None and layout not in self._layouts[tag]:
+                self._layouts[tag] = [layout, *self._layouts[tag][: LAYOUTS - 1]]
+        return name, fields, after
+
+    def bad_value(self, bad: BadValue, position: int, tag: bytes, wanted: frozenset[bytes]) -> FormatError:
+        """The error for a value, at the byte of its line."""
+        _, fields, _ = self.block_by_lines(position, tag, wanted)
+        found = text.decode(fields.get(bad.key, b""))
+        key = text.decode(bad.key)
+        return self.error(f"{key}: expected {bad.expected}, found {found[:60]!r}", self._places.get(bad.key, position))
+
+    def event(self, position: int, out: BatchBuilder) -> int:
+        """Parse the event whose tag is at ``position`` into ``out``; the index after it.
+
+        Nothing is added to ``out`` unless the whole event was there.
+
+        Raises:
+            NeedMore: the window ends inside the event.
+            EOFError: the file ends inside the event.
+            FormatError: the event is not what it says it is.
+        """
+        start = position
+        name, fields, after = self.block(position, b"Evenement", EVENT_KEYS)
+        try:
+            tag_number = int(name) if name.isdigit() and len(name) < 10 else -1
+            ints = (
+                integer(fields, b"Numero", tag_number),
+                integer(fields, b"Date.secondes", 0, -(10**12), 10**12),
+                integer(fields, b"Date.microsecs", 0),
+                stamp(fields),
+                yes(fields, b"Regeneration"),
+                touched(fields, b"Bolo.touche", self.detectors),
+                touched(fields, b"Voie.touchee", self.names),
+            )
+            temperature = number(fields, b"Temperature" if b"Temperature" in fields else b"T_Bolo")
+            floats = (temperature, dead_time(fields), number(fields, b"Delai"), loose(fields, b"Trigger"))
+            lists = [key for key in fields if key.startswith(b"Liste:") and LIST_KEY.match(key)]
+            low, high = trigger_bits(fields, lists)
+            declared = integer(fields, b"Voies.nb", -1, 0, MAX_PULSES)
+        except BadValue as bad:
+            raise self.bad_value(bad, start, b"Evenement", EVENT_KEYS) from None
+        pulse_ints: list[tuple[int, ...]] = []
+        pulse_floats: list[tuple[float, ...]] = []
+        binaries: list[tuple[int, int, int]] = []
+        position = after
+        while declared < 0 or len(pulse_ints) < declared:
+            position = self.skip(position)
+            if self.window.data[position : position + 1] == b"" and declared < 0 and self.window.at_end:
+                break
+            tag = self.tag(position)
+            if tag == b"-":  # one separator more than needed
+                _, position = self.lines.line(position)
+                continue
+            if tag != b"Voie":
+                if declared < 0:
+                    break
+                raise self.error(
+                    f"expected `* Voie` number {len(pulse_ints) + 1} of the {declared} that event {ints[0]} declares",
+                    position,
+                )
+            if len(pulse_ints) >= MAX_PULSES:
+                raise self.error(f"more than {MAX_PULSES} channels in one event", position)
+            position = self.pulse(position, start, pulse_ints, pulse_floats, binaries)
+        if declared >= 0 and self.tag_after(position) == b"Voie":
+            raise self.error(
+                f"event {ints[0]} declares {declared} channels (Voies.nb), and another one follows", position
+            )
+        view = memoryview(self.window.data)
+        for begin, middle, end in binaries:
+            if middle > begin:
+                out.filters.append(view[begin:middle])
+            out.traces.append(view[middle:end])
+            out.size += end - begin
+        out.event_ints.append(ints)
+        out.event_floats.append(floats)
+        out.bits.append(low)
+        out.bits_high.append(high)
+        out.counts.append(len(pulse_ints))
+        out.pulse_ints += pulse_ints
+        out.pulse_floats += pulse_floats
+        return position
+
+    def pulse(
+        self,
+        position: int,
+        event_start: int,
+        ints: list[tuple[int, ...]],
+        floats: list[tuple[float, ...]],
+        binaries: list[tuple[int, int, int]],
+    ) -> int:
+        """Parse one event channel and step over its binary block; the index after it."""
+        start = position
+        name, fields, position = self.block(start, b"Voie", PULSE_KEYS)
+        channel = self.names.get(name)
+        if channel is None:
+            channel = self.names.get(text.decode(name).encode("utf-8"))
+            if channel is None:
+                known = f"{len(self.names)} channels are configured"
+                raise self.error(f"no channel {text.decode(name)[:60]!r} in the header ({known})", start)
+        try:
+            points = integer(fields, b"Dimension", 0, 0)
+            filters = integer(fields, b"Filtre.nb", 0, 0)
+            word = -1
+            raw = fields.get(b"Reference", b"").strip(b'"')
+            if WORD.match(raw) and not NOT_FINITE.match(raw) and raw.lower() not in UNKNOWN_BYTES:
+                word = self.words.setdefault(text.decode(raw), len(self.words))
+                fields[b"Reference"] = b""
+            row = (
+                channel,
+                integer(fields, b"Numero", -1),
+                integer(fields, b"Compteur.secondes", 0, -(10**18), 10**18),
+                integer(fields, b"Compteur.microsecs", 0),
+                stamp(fields),
+                integer(fields, b"Pretrigger", 0),
+                integer(fields, b"Filtre.recalcul", 0),
+                word,
+                filters if points else 0,
+                points,
+            )
+            values = (
+                number(fields, b"Horloge") * 1e6,
+                number(fields, b"Trigger.ampl.pos"),
+                number(fields, b"Trigger.ampl.neg"),
+                number(fields, b"Base"),
+                number(fields, b"Reference"),
+                number(fields, b"Bruit"),
+                number(fields, b"Montee"),
+                number(fields, b"Descente"),
+                number(fields, b"Amplitude"),
+            )
+        except BadValue as bad:
+            raise self.bad_value(bad, start, b"Voie", PULSE_KEYS) from None
+        if points:
+            middle = position + 8 * filters
+            end = middle + 2 * points
+            if end > len(self.window.data):
+                self.beyond(position, end - position, start, event_start)
+            if self.window.data[end : end + 1] == b"" and not self.window.at_end:
+                raise NeedMore(end + 1 - event_start)
+            binaries.append((position, middle, end))
+            position = end
+        ints.append(row)
+        floats.append(values)
+        return position
+
+    def beyond(self, position: int, size: int, start: int, event_start: int) -> None:
+        """A binary block runs past the window: fetch more, or tell a file that was cut from a length that is wrong."""
+        window = self.window
+        if size > MAX_TRACE:
+            raise self.error(f"a trace of {size} bytes is declared here; no digitiser records so much", start)
+        if window.base + position + size <= window.size:
+            raise NeedMore(position + size + 1 - event_start)
+        if not window.at_end:
+            raise NeedMore(window.size - window.base - event_start)
+        rest = window.data[position:]
+        if re.search(rb'\*[ \t]*(?:Evenement[ \t]+[0-9]|Voie[ \t]+"|Arret[ \t])', rest):
+            raise self.error(
+                f"a trace of {size} bytes is declared here, {len(rest)} are left in the file, and other blocks begin "
+                "among them: Dimension or Filtre.nb is wrong",
+                start,
+            )
+        raise EOFError
+
+    def skip(self, position: int) -> int:
+        """Step over blank lines and comments; the index of what comes then (the file's end among that)."""
+        while True:
+            byte = self.window.data[position : position + 1]
+            if byte == b"*":
+                return position
+            if byte == b"":
+                if self.window.at_end:
+                    return position
+                raise NeedMore(len(self.window.data) + 1)
+            if byte in b" \t\r\n":
+                position += 1
+            elif byte == b"#":
+                try:
+                    _, position = self.lines.line(position)
+                except EOFError:
+                    return len(self.window.data)
+            else:
+                return position
+
+    def tag(self, position: int) -> bytes:
+        """The word after ``*`` at ``position``: Evenement, Voie, Arret, ``-`` for a separator; empty for no tag."""
+        data = self.window.data
+        if data.startswith(b"* Voie", position):
+            return b"Voie"
+        if data[position : position + 1] == b"" and self.window.at_end:
+            raise EOFError
+        if data[position : position + 1] != b"*":
+            return b""
+        line, _ = self.lines.line(position)
+        words = line[1:].split(maxsplit=1)
+        if text.SEPARATOR.match(line):
+            return b"-"
+        return words[0].rstrip(b":") if words else b""
+
+    def tag_after(self, position: int) -> bytes:
+        """As :meth:`tag` for what follows a complete event; empty where the file ends."""
+        try:
+            return self.tag(self.skip(position))
+        except EOFError:
+            return b""
+
+
+def dead_time(fields: Fields) -> float:
+    """TempsMort.secondes + TempsMort.microsecs in seconds; NaN where neither is given."""
+    seconds, micro = number(fields, b"TempsMort.secondes"), number(fields, b"TempsMort.microsecs")
+    if math.isnan(seconds):
+        return micro * 1e-6
+    return seconds if math.isnan(micro) else seconds + micro * 1e-6
