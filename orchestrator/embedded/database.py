@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import sqlite3
 import threading
 import time
@@ -92,7 +93,7 @@ class DatabaseStore:
         self._watchers: set[Callable[[], None]] = set()
         self.validators = Validators(judge)
         self._writer = Writer(path, synchronous, self.validators, self._committed)
-        self._counters = self._writer.counters
+        self._counters = copy.copy(self._writer.counters)
         with self.reading() as connection:
             known = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         self.token = str(known.get("token", ""))

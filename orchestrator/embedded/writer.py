@@ -150,7 +150,7 @@ class Writer:
             self._validators.forget()
         _deliver([(job, job.outcomes) for job in jobs])
         if self.counters.seq != before.seq:
-            self._committed(self.counters)
+            self._committed(copy.copy(self.counters))
 
     def _weigh(self, group: Group, jobs: list[Job]) -> None:
         for job in jobs:

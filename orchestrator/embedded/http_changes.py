@@ -1,0 +1,301 @@
+"""``_changes`` in its four feeds: normal, longpoll, continuous, eventsource."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.embedded import codec, revisions
+from orchestrator.embedded.changes import Passing, choose_filter
+from orchestrator.embedded.database import DatabaseStore, Row
+from orchestrator.embedded.http_database import parse_token, token
+from orchestrator.embedded.http_documents import conflicts, whole
+from orchestrator.embedded.http_request import JSON, MUST_REVALIDATE, Request, Response
+from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed
+
+HEARTBEAT = 60.0  # seconds between blank lines for heartbeat=true, CouchDB's default
+TIMEOUT = 60.0  # seconds a feed waits without heartbeat; also the most that may be asked for
+
+_SCAN = 1000  # changes read, filtered and sent at a time
+
+_FEEDS = ("normal", "longpoll", "continuous", "eventsource")
+
+
+@dataclass(slots=True)
+class Feed:
+    """What a request for changes asks for."""
+
+    kind: str
+    since: int
+    limit: int | None
+    descending: bool
+    include_docs: bool
+    conflicts: bool
+    all_leaves: bool
+    heartbeat: float | None
+    timeout: float
+    passing: Passing | None
+
+
+async def changes(request: Request, database: DatabaseStore) -> Response:
+    """``GET`` or ``POST /{db}/_changes``."""
+    if request.method not in ("GET", "POST", "HEAD"):
+        raise method_not_allowed("GET,POST,HEAD")
+    body: dict[str, Any] = {}
+    if request.method == "POST":
+        request.check_type()
+        body = await request.json_object({})
+    else:
+        await request.body()
+    feed = await _read(request, database, body)
+    if feed.kind == "normal":
+        stream = _normal(request, database, feed)
+    elif feed.kind == "longpoll":
+        stream = _longpoll(request, database, feed)
+    else:
+        stream = _endless(request, database, feed)
+    first = await anext(stream, None)
+    headers = [JSON, MUST_REVALIDATE]
+    if feed.kind == "eventsource":
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+    return Response(200, b"", headers, _joined(first, stream))
+
+
+async def _joined(first: bytes | None, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first is None:
+        return
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+async def _read(request: Request, database: DatabaseStore, body: dict[str, Any]) -> Feed:
+    query = request.query
+    kind = query.get("feed", "normal")
+    if kind not in _FEEDS:
+        raise bad_request("Supported `feed` types: normal, continuous, live, longpoll, eventsource") if kind != "live" \
+            else Problem(501, "not_implemented", "feed=live is not supported: use continuous.")
+    given: Any = query.get("since", 0)
+    last_id = request.header(b"last-event-id")
+    if last_id is None:
+        last_id = query.get("last-event-id")
+    if last_id is not None and kind == "eventsource":
+        given = last_id
+    heartbeat = None
+    if "heartbeat" in query:
+        if query["heartbeat"] == "true":
+            heartbeat = HEARTBEAT
+        elif query["heartbeat"] != "false":
+            heartbeat = _milliseconds(query["heartbeat"], "heartbeat")
+            if heartbeat <= 0:
+                raise bad_request("The heartbeat value should be a positive integer (in milliseconds).")
+    timeout = min(TIMEOUT, _milliseconds(query["timeout"], "timeout")) if "timeout" in query else TIMEOUT
+    style = query.get("style", "main_only")
+    limit = request.number("limit")
+    return Feed(
+        kind=kind,
+        since=parse_token(database, given),
+        # CouchDB takes a limit of 0 as 1.
+        limit=max(1, limit) if limit is not None else None,
+        descending=request.flag("descending"),
+        include_docs=request.flag("include_docs"),
+        conflicts=request.flag("conflicts"),
+        all_leaves=style == "all_docs",
+        heartbeat=heartbeat,
+        timeout=timeout,
+        passing=await request.app.thread(choose_filter, request, database, body),
+    )
+
+
+def _milliseconds(text: str, name: str) -> float:
+    try:
+        return int(text) / 1000.0
+    except ValueError:
+        raise bad_request(f"The {name} value should be a positive integer (in milliseconds).") from None
+
+
+def _scan(
+    request: Request, database: DatabaseStore, feed: Feed, since: int, upto: int, left: int | None
+) -> tuple[list[bytes], list[int], int, bool]:
+    """Read and filter one piece.
+
+    Returns:
+        The encoded rows, their sequences, how far was read, and whether that was the end.
+    """
+    passing = feed.passing
+    size = _SCAN if left is None or passing is not None else min(_SCAN, left)
+    bodies = feed.include_docs or (passing is not None and passing.needs_documents)
+    if feed.descending:
+        rows = database.changes_rows(0, size, descending=True, bodies=bodies, upto=since)
+    else:
+        rows = database.changes_rows(since, size, bodies=bodies, upto=upto)
+    ended = len(rows) < size
+    reached = since
+    if rows:
+        reached = rows[-1].seq - 1 if feed.descending else rows[-1].seq
+    kept = rows if passing is None else passing.choose(rows)
+    if left is not None and len(kept) >= left:
+        kept = kept[:left]
+        reached = kept[-1].seq if kept else reached
+    elif ended and not feed.descending:
+        reached = max(reached, upto)
+    return [_line(request, database, feed, row) for row in kept], [row.seq for row in kept], reached, ended
+
+
+def _line(request: Request, database: DatabaseStore, feed: Feed, row: Row) -> bytes:
+    if feed.all_leaves and row.leaves > 1:
+        revs = b",".join(
+            b'{"rev":"%b"}' % revisions.text(leaf.revision).encode() for leaf in row.revision_tree().leaves()
+        )
+    else:
+        revs = b'{"rev":"%b"}' % row.rev.encode()
+    line = b'{"seq":"%b","id":%b,"changes":[%b]' % (token(database, row.seq).encode(), codec.dumps(row.id), revs)
+    if row.deleted:
+        line += b',"deleted":true'
+    if feed.include_docs:
+        extra = conflicts(row) if feed.conflicts and row.leaves > 1 else []
+        line += b',"doc":' + whole(request, database, row, extra)
+    return line + b"}"
+
+
+async def _pieces(
+    request: Request, database: DatabaseStore, feed: Feed, since: int
+) -> AsyncIterator[tuple[list[bytes], list[int], int]]:
+    """What is there now, in pieces of (rows, their sequences, how far was read)."""
+    upto = database.update_seq()
+    left = feed.limit
+    position = upto if feed.descending else since
+    while True:
+        found = await _in_thread(request, _scan, request, database, feed, position, upto, left)
+        lines, seqs, position, ended = found
+        yield lines, seqs, position
+        if left is not None:
+            left -= len(lines)
+            if left <= 0:
+                return
+        if ended or (not feed.descending and position >= upto):
+            return
+
+
+async def _in_thread(request: Request, function: Any, *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(request.app.feeds, function, *arguments)
+
+
+async def _normal(request: Request, database: DatabaseStore, feed: Feed) -> AsyncIterator[bytes]:
+    separator = b'{"results":[\n'
+    last = feed.since
+    async for lines, seqs, reached in _pieces(request, database, feed, feed.since):
+        if lines:
+            yield separator + b",\n".join(lines)
+            separator = b",\n"
+        elif separator != b",\n":
+            yield separator
+            separator = b""
+        last = (seqs[-1] if seqs else last) if feed.descending else reached
+    yield b'\n],\n"last_seq":"%b","pending":%d}\n' % (
+        token(database, last).encode(), await _pending(request, database, feed, last),
+    )  # fmt: skip
+
+
+async def _pending(request: Request, database: DatabaseStore, feed: Feed, last: int) -> int:
+    if feed.limit is None or feed.descending:
+        return 0
+
+    def count() -> int:
+        with database.reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM docs WHERE seq > ?", (last,)).fetchone()[0])
+
+    return int(await request.app.thread(count))
+
+
+class _Wait:
+    """Waits for a commit, sending blank lines or giving up in time."""
+
+    def __init__(self, request: Request, event: asyncio.Event, feed: Feed) -> None:
+        self._request = request
+        self._event = event
+        self._feed = feed
+        self._loop = asyncio.get_running_loop()
+        self.deadline = self._loop.time() + feed.timeout
+
+    def restart(self) -> None:
+        """A row was sent: the time-out begins again."""
+        self.deadline = self._loop.time() + self._feed.timeout
+
+    async def next(self) -> str:
+        """What comes first: "change", "beat" or "timeout"."""
+        beat = self._feed.heartbeat
+        patience = beat if beat is not None else max(0.0, self.deadline - self._loop.time())
+        try:
+            await asyncio.wait_for(self._event.wait(), patience)
+        except TimeoutError:
+            return "beat" if beat is not None else "timeout"
+        self._event.clear()
+        return "change"
+
+
+async def _longpoll(request: Request, database: DatabaseStore, feed: Feed) -> AsyncIterator[bytes]:
+    yield b'{"results":[\n'
+    async with database.watching() as event:
+        wait = _Wait(request, event, feed)
+        last, sent = feed.since, 0
+        ended = False
+        while not ended:
+            try:
+                async for lines, seqs, reached in _pieces(request, database, feed, last):
+                    if lines:
+                        yield (b",\n" if sent else b"") + b",\n".join(lines)
+                        sent += len(lines)
+                    last = (seqs[-1] if seqs else last) if feed.descending else reached
+            except Problem:
+                break  # the database was deleted
+            if sent or feed.descending:
+                break
+            while True:
+                what = await wait.next()
+                if what == "beat":
+                    yield b"\n"
+                    continue
+                ended = what == "timeout" or database.closed
+                break
+    pending = 0 if database.closed else await _pending(request, database, feed, last)
+    yield b'\n],\n"last_seq":"%b","pending":%d}\n' % (token(database, last).encode(), pending)
+
+
+async def _endless(request: Request, database: DatabaseStore, feed: Feed) -> AsyncIterator[bytes]:
+    events = feed.kind == "eventsource"
+    yield b""  # the head of the answer goes out at once
+    async with database.watching() as event:
+        wait = _Wait(request, event, feed)
+        last, left = feed.since, feed.limit
+        ended = False
+        while not ended:
+            try:
+                async for lines, seqs, reached in _pieces(request, database, feed, last):
+                    if lines:
+                        yield b"".join(_event(line, seq, database) if events else line + b"\n"
+                                       for line, seq in zip(lines, seqs, strict=True))  # fmt: skip
+                        wait.restart()
+                        if left is not None:
+                            left -= len(lines)
+                            feed.limit = left
+                    last = (seqs[-1] if seqs else last) if feed.descending else reached
+            except Problem:
+                break
+            if (left is not None and left <= 0) or feed.descending:
+                break
+            while True:
+                what = await wait.next()
+                if what == "beat":
+                    yield b"event: heartbeat\ndata: \n\n" if events else b"\n"
+                    continue
+                ended = what == "timeout" or database.closed
+                break
+    if not events:
+        yield b'{"last_seq":"%b","pending":0}\n' % token(database, last).encode()
+
+
+def _event(line: bytes, seq: int, database: DatabaseStore) -> bytes:
+    return b"data: %b\nid: %b\n\n" % (line, token(database, seq).encode())

@@ -1,0 +1,155 @@
+"""What a design document serves: views, and Mango's ``_find``, ``_index`` and ``_explain``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.embedded import codec
+from orchestrator.embedded.database import DatabaseStore
+from orchestrator.embedded.http_request import Request, Response, answer
+from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed, missing, not_implemented
+from orchestrator.embedded.security import require_database_admin
+from orchestrator.embedded.store import Store
+
+_UNSUPPORTED = {
+    "_show": "Show functions",
+    "_list": "List functions",
+    "_update": "Update handlers",
+    "_rewrite": "Rewrite rules",
+    "_search": "Full-text search",
+    "_search_info": "Full-text search",
+    "_nouveau": "Full-text search",
+    "_nouveau_info": "Full-text search",
+    "_geo": "Geospatial search",
+}
+
+
+async def function(
+    request: Request, database: DatabaseStore, design: str, kind: str, rest: list[str]
+) -> Response:
+    """``/{db}/_design/{name}/_…``."""
+    if kind == "_view" and rest:
+        return await _view(request, database, design, rest)
+    if kind == "_info" and not rest:
+        if request.method not in ("GET", "HEAD"):
+            raise method_not_allowed("GET")
+        from orchestrator.embedded import views
+
+        return answer(await request.app.thread(views.info, database, f"_design/{design}"))
+    if kind in _UNSUPPORTED:
+        raise not_implemented(_UNSUPPORTED[kind])
+    raise missing()
+
+
+async def _view(request: Request, database: DatabaseStore, design: str, rest: list[str]) -> Response:
+    if request.method not in ("GET", "HEAD", "POST"):
+        raise method_not_allowed("GET,POST,HEAD")
+    body: dict[str, Any] = {}
+    if request.method == "POST":
+        request.check_type()
+        body = await request.json_object({})
+    from orchestrator.embedded import views
+
+    given = read_parameters(request.query)
+    if len(rest) == 2 and rest[1] == "queries":
+        queries = body.get("queries")
+        if not isinstance(queries, list):
+            raise bad_request("`queries` must be an array")
+
+        def gather() -> dict[str, Any]:
+            return {"results": [views.query(database, design, rest[0], {**given, **query}) for query in queries]}
+
+        return answer(await request.app.thread(gather))
+    found = await request.app.thread(views.query, database, design, rest[0], {**given, **body})
+    return answer(found)
+
+
+def read_parameters(query: dict[str, str]) -> dict[str, Any]:
+    """Query parameters, decoded where they are JSON.
+
+    Raises:
+        Problem: 400 for a key that is no JSON.
+    """
+    given: dict[str, Any] = {}
+    for name, text in query.items():
+        try:
+            given[name] = codec.loads(text)
+        except codec.InvalidJson as error:
+            if name in ("key", "keys", "startkey", "start_key", "endkey", "end_key"):
+                raise bad_request("invalid UTF-8 JSON") from error
+            given[name] = text
+    for name in ("startkey_docid", "start_key_doc_id", "endkey_docid", "end_key_doc_id"):
+        if name in query:
+            text = query[name]
+            given[name] = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+    return given
+
+
+async def find(request: Request, database: DatabaseStore) -> Response:
+    """``POST /{db}/_find``."""
+    from orchestrator.embedded import mango
+
+    return await _mango(request, database, mango.find)
+
+
+async def explain(request: Request, database: DatabaseStore) -> Response:
+    """``POST /{db}/_explain``."""
+    from orchestrator.embedded import mango
+
+    return await _mango(request, database, mango.explain)
+
+
+async def _mango(request: Request, database: DatabaseStore, ask: Any) -> Response:
+    if request.method != "POST":
+        raise method_not_allowed("POST")
+    request.check_type()
+    body = await request.json_object()
+    return answer(await request.app.thread(ask, database, body))
+
+
+async def index(request: Request, database: DatabaseStore) -> Response:
+    """``/{db}/_index``: list, make and delete Mango's indexes."""
+    from orchestrator.embedded import mango
+
+    rest = request.parts[2:]
+    if not rest:
+        if request.method == "GET":
+            return answer(await request.app.thread(mango.list_indexes, database))
+        if request.method != "POST":
+            raise method_not_allowed("GET,POST")
+        require_database_admin(request.user, database.security())
+        request.check_type()
+        return answer(await request.app.thread(mango.create_index, database, await request.json_object()))
+    if rest == ["_bulk_delete"]:
+        raise not_implemented("_index/_bulk_delete")
+    if request.method != "DELETE":
+        raise method_not_allowed("DELETE")
+    require_database_admin(request.user, database.security())
+    if rest[0] == "_design":
+        rest = rest[1:]
+    if len(rest) != 3:
+        raise missing()
+    design, kind, name = rest
+    return answer(await request.app.thread(mango.delete_index, database, design.removeprefix("_design/"), kind, name))
+
+
+async def view_cleanup(request: Request, database: DatabaseStore) -> Response:
+    """``POST /{db}/_view_cleanup``: remove index files that no design document needs any more."""
+    if request.method != "POST":
+        raise method_not_allowed("POST")
+    require_database_admin(request.user, database.security())
+    request.check_type()
+    from orchestrator.embedded import views
+
+    await request.app.thread(views.cleanup, database)
+    return answer({"ok": True}, 202)
+
+
+def tasks(store: Store) -> list[dict[str, Any]]:
+    """Indexes that are being built, for ``_active_tasks``."""
+    from orchestrator.embedded import views
+
+    return views.active_tasks()
+
+
+__all__ = ["Problem", "explain", "find", "function", "index", "tasks", "view_cleanup"]
