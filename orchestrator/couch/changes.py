@@ -273,22 +273,28 @@ class Follower:
     def _lines(self) -> Iterator[Batch]:
         """Batches of a continuous feed: a row is handed on at once, rows that are here already go with it."""
         changes: list[Change] = []
-        for line in self._stream.lines():
-            if line is None or len(changes) >= self._most_rows:  # None: nothing more is here now
-                if changes:
-                    yield Batch(changes, changes[-1].seq)
-                    changes = []
-                if line is None:
-                    continue
-            row = _row(line)
-            if "last_seq" in row:
-                yield Batch(changes, _seq(row["last_seq"]))
-                return
-            if "error" in row and "id" not in row:
-                raise Broken(f"the feed ended with {row.get('error')}: {row.get('reason')}")
-            changes.append(_change(row))
-        if changes:
+        broken: Broken | None = None
+        try:
+            for line in self._stream.lines():
+                if line is None or len(changes) >= self._most_rows:  # None: nothing more is here now
+                    if changes:
+                        yield Batch(changes, changes[-1].seq)
+                        changes = []
+                    if line is None:
+                        continue
+                row = _row(line)
+                if "last_seq" in row:
+                    yield Batch(changes, _seq(row["last_seq"]))
+                    return
+                if "error" in row and "id" not in row:
+                    raise Broken(f"the feed ended with {row.get('error')}: {row.get('reason')}")
+                changes.append(_change(row))
+        except Broken as error:
+            broken = error
+        if changes:  # whole rows that came before the connection was cut
             yield Batch(changes, changes[-1].seq)
+        if broken is not None:
+            raise broken
 
 
 def _row(line: bytes) -> dict[str, Any]:

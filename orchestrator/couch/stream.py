@@ -112,15 +112,18 @@ class Stream:
 
         A half line at the end is discarded: the next round brings it whole. Raises Broken if the connection was cut.
         """
-        rest = b""
+        rest: list[bytes] = []  # of a line; kept in pieces, for a row can be megabytes long
         while block := self._block():
-            *whole, rest = (rest + block).split(b"\n")
-            for line in whole:
+            first, *whole = block.split(b"\n")
+            rest.append(first)
+            for piece in whole:
+                line = b"".join(rest)
+                rest = [piece]
                 if line.strip():
                     yield line
             if not self._more():
                 yield None
-        if rest.strip():
+        if b"".join(rest).strip():
             raise Broken("the connection was cut in the middle of a line")
 
     def json(self) -> Any:
