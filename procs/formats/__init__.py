@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import builtins
 import os
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import FormatError
@@ -60,7 +61,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
         return headers.date_document(path)
     if kind == "root":
         return headers.root_document(path)
-    size = os.stat(path).st_size
+    size = Path(path).stat().st_size
     what = "the file is empty" if size == 0 else "no known format: neither Samba, DATE nor ROOT"
     raise FormatError(f"{what}. Is it a raw data file, and was it written to its end?", path=os.fspath(path), offset=0)
 

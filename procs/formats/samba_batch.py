@@ -164,6 +164,24 @@ class BatchBuilder:
         return SambaBatch(**columns)
 
 
+def blank_columns(events: int, pulses: int) -> dict[str, NDArray[Any]]:
+    """Columns for ``SambaBatch(first, **columns)`` with the values that a reader gives to keys that are missing."""
+    columns: dict[str, NDArray[Any]] = {}
+    missing = {"touched_detector": -1, "touched_channel": -1, "pulse_number": -1, "reference_word": -1}
+    for size, names in ((events, EVENT_INTS), (pulses, PULSE_INTS)):
+        for name, kind in names:
+            columns[name] = np.full(size, missing.get(name, 0), dtype=kind)
+    for size, floats in ((events, EVENT_FLOATS), (pulses, PULSE_FLOATS)):
+        for name in floats:
+            columns[name] = np.full(size, np.nan)
+    columns["trigger_bits"] = np.zeros(events, dtype=np.uint64)
+    columns["trigger_bits_high"] = np.zeros(events, dtype=np.uint64)
+    columns["counts"] = np.zeros(events, dtype=np.int32)
+    columns["samples"] = np.zeros(0, dtype=np.int16)
+    columns["filters"] = np.zeros(0)
+    return columns
+
+
 def native(parts: list[memoryview], kind: str) -> NDArray[Any]:
     """Binary blocks one after the other as one writable array in this machine's byte order."""
     joined = np.frombuffer(bytearray().join(parts), dtype=kind)

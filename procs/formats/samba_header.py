@@ -21,6 +21,7 @@ from procs.formats.window import NeedMore, Window
 MAX_HEADER = 64 * 1024 * 1024  # bytes of all headers together; a real one has some 100 kB
 MAX_STAGES = 64  # stages of one channel's filter
 MAX_NOTES = 50  # notes kept of one header
+NAMED_LISTS = ("Bolo.reglages", "Variables")  # lists of `{ name := value }`
 MAX_LIST_LINES = 10_000  # lines of one bracketed list
 
 
@@ -262,6 +263,8 @@ class HeaderReader:
         if key in self._block and self._block[key] is not None:
             self.header.note(f"`{key[:60]}` is given twice in its block, the second at byte {offset}: that one counts")
         self._block[key] = text.typed(value)
+        if key in NAMED_LISTS and self._block[key] == []:
+            self._block[key] = {}  # `()`: no names given
         if key == "Bolo.position" and re.fullmatch(r"(0[xX])?[0-9a-fA-F]{1,15}", value):
             self._block[key] = int(value, 16)  # hexadecimal, with or without its 0x
         if key == "Release":
