@@ -1,0 +1,178 @@
+"""A document's page and a run's page, as plain JSON: each step in full, what was tried, logs, plots, the header."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from orchestrator.web import lists
+from orchestrator.web.roots import Roots
+from orchestrator.web.source import DatabaseLike, Source
+from orchestrator.web.states import Outline, kind_counts, kind_of, standings, summary
+
+#: Attempts shown, the last ones: a step that was tried more often than that has said what it has to say.
+ATTEMPTS = 50
+#: Pictures listed for one step.
+PLOTS = 200
+#: Files of a run whose pictures are shown on the run's page, the last ones; more would be a page of megabytes.
+PLOT_FILES = 4
+
+#: What an attempt's document is asked for.
+_ATTEMPT = (
+    *("number", "state", "error_class", "reason", "host", "pid", "started", "finished", "seconds"),
+    *("cpu_seconds", "max_rss", "exit_code", "attempt", "log", "log_tail"),
+)
+#: Parts of a step's record that have a place of their own on the page.
+_SHOWN = ("result", "software", "log")
+
+
+def plot_names(proc: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The pictures that a step left, as (path, title): every PNG named under a key that speaks of plots in its result.
+
+    A step may write one path, a list of paths, a list of ``{"file", "title"}``, or a table of titles and paths.
+    """
+    result = proc.get("result")
+    if not isinstance(result, Mapping):
+        return []
+    found: list[tuple[str, str]] = []
+    for key in ("plots", "plot", "pictures", "images", "png"):
+        found += _pictures(result.get(key), "")
+    return found[:PLOTS]
+
+
+def _pictures(value: Any, title: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        if value.lower().endswith(".png"):
+            yield value, title or PurePosixPath(value).stem
+    elif isinstance(value, list):
+        for entry in value[:PLOTS]:
+            yield from _pictures(entry, title)
+    elif isinstance(value, Mapping):
+        path = value.get("file", value.get("path"))
+        if isinstance(path, str):
+            yield from _pictures(path, str(value.get("title") or value.get("name") or title))
+        else:
+            for name, entry in list(value.items())[:PLOTS]:
+                yield from _pictures(entry, str(name))
+
+
+def plots(document: Mapping[str, Any], steps: Sequence[Outline], roots: Roots) -> list[dict[str, Any]]:
+    """The pictures of all steps: ``{"step", "index", "title", "file", "shown"}``."""
+    made = []
+    for step in steps:
+        proc = document.get(step.key)
+        for index, (path, title) in enumerate(plot_names(proc if isinstance(proc, Mapping) else {})):
+            shown = roots.find(path) is not None
+            made.append({"step": step.key, "index": index, "title": title, "file": path, "shown": shown})
+    return made
+
+
+def document(
+    source: Source, database: DatabaseLike, steps: Sequence[Outline], logs: Roots, pictures: Roots, id: str
+) -> dict[str, Any]:
+    """All about one document. Raises NotFound for one that there is not."""
+    now = source.now()
+    body = database.get(id)
+    made = standings(body, steps, now)
+    by_key: dict[str, list[dict[str, Any]]] = {}
+    for attempt in attempts(source, database, id):
+        by_key.setdefault(str(attempt["step"]), []).append(attempt)
+    return {
+        "id": id,
+        "type": body.get("type"),
+        "run": body.get("run_name"),
+        "file_number": body.get("file_number"),
+        "file": body.get("file"),
+        "size": body.get("size"),
+        "checksum": body.get("checksum"),
+        "format": body.get("format"),
+        "hostname": body.get("hostname"),
+        "site": body.get("site"),
+        "priority": body.get("priority"),
+        "registered": body.get("registered"),
+        "updated": body.get("updated"),
+        "status": body.get("status"),
+        "kind": kind_of(body.get("status")),
+        "sentence": summary(body, made, now),
+        "steps": [
+            {
+                "number": s.outline.number,
+                "name": s.outline.name,
+                "key": s.outline.key,
+                "needs": list(s.outline.needs),
+                "state": s.state,
+                "sentence": s.sentence,
+                "facts": {k: v for k, v in s.proc.items() if k not in _SHOWN},
+                "result": s.proc.get("result"),
+                "software": s.proc.get("software"),
+                "log": s.proc.get("log"),
+                "tail": logs.tail(s.proc.get("log")) if s.proc.get("log") else None,
+                "attempts": by_key.get(s.outline.key, []),
+            }
+            for s in made
+        ],
+        "plots": plots(body, steps, pictures),
+        "batch_jobs": [j for j in _list(body.get("batchjob")) if isinstance(j, dict)],
+        "header": body.get("header") if isinstance(body.get("header"), dict) else {},
+        "document": body,
+    }
+
+
+def attempts(source: Source, database: DatabaseLike, id: str) -> list[dict[str, Any]]:
+    """The attempts at a document that did not succeed, with the end of their logs, in order."""
+    rows = source.rows(
+        database, "pages/attempts", startkey=[id, {}], endkey=[id], descending=True, limit=ATTEMPTS, include_docs=True
+    )
+    made = []
+    for row in reversed(rows):
+        body = row.doc or {}
+        value = row.value if isinstance(row.value, dict) else {}
+        made.append({"id": row.id, "step": row.key[1]} | value | {k: body[k] for k in _ATTEMPT if k in body})
+    return made
+
+
+def run(
+    source: Source,
+    database: DatabaseLike,
+    steps: Sequence[Outline],
+    roots: Roots,
+    name: str,
+    at: str | None,
+    limit: int = lists.ROWS,
+) -> dict[str, Any] | None:
+    """A run: how many files stand where, a page of them, and the pictures of the last ones. None without such a run."""
+    span = {"startkey": [name], "endkey": [name, {}]}
+    totals = source.rows(database, "pages/runs", group_level=1, **span)
+    if not totals:
+        return None
+    statuses = {str(r.key[1]): int(r.value) for r in source.rows(database, "pages/run_status", group=True, **span)}
+    listed = lists.files(source, database, steps, lists.Filter(run=name), at, limit)
+    last = source.rows(
+        database,
+        "pages/files",
+        startkey=[name, {}],
+        endkey=[name],
+        descending=True,
+        limit=PLOT_FILES,
+        include_docs=True,
+    )
+    shown = []
+    for row in last:
+        if row.doc is not None:
+            shown += [p | {"id": row.id} for p in plots(row.doc, steps, roots) if p["shown"]]
+    return {
+        "run": name,
+        "files": int(totals[0].value["count"]),
+        "size": totals[0].value["sum"],
+        "statuses": statuses,
+        "kinds": kind_counts(statuses),
+        "documents": listed["documents"],
+        "plots": shown,
+        "next": listed["next"],
+        "previous": listed["previous"],
+    }
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []

@@ -1,0 +1,134 @@
+"""The overview: how many documents stand where, how long the oldest has waited, who works, what was done lately."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from orchestrator.chain import Chain
+from orchestrator.web import human
+from orchestrator.web.source import DatabaseLike, Source
+from orchestrator.web.states import STATES, kind_counts, kind_of, outlines
+
+#: The span of the small curves of throughput, in hours.
+HOURS = 24
+#: Recent changes shown.
+RECENT = 12
+#: A poller whose heartbeat is older than this many seconds is shown as silent. A poller beats every few seconds; a
+#: minute allows for a busy machine and some difference between clocks.
+SILENT_SECONDS = 60.0
+
+
+def overview(source: Source, database: DatabaseLike, chain: Chain | None, title: str) -> dict[str, Any]:
+    """All that the overview shows, as plain JSON. Raises Setup where there is nothing to read yet."""
+    now = source.now()
+    counts: dict[int, dict[str, dict[str, Any]]] = {}
+    for row in source.rows(database, "pages/steps", group=True):
+        number, state = row.key
+        counts.setdefault(number, {})[state] = row.value
+    steps = []
+    for outline in outlines(chain, counts):
+        by_state = counts.get(outline.number, {})
+        hours = throughput(source, database, outline.number, now)
+        seconds = sum(h["seconds"] for h in hours)
+        done = sum(h["done"] for h in hours)
+        steps.append(
+            {
+                "number": outline.number,
+                "name": outline.name,
+                "key": outline.key,
+                "site": outline.site,
+                "executor": outline.executor,
+                "counts": {s: int(by_state.get(s, {}).get("count", 0)) for s in STATES},
+                "total": sum(int(v.get("count", 0)) for v in by_state.values()),
+                "oldest": {s: _oldest(by_state.get(s)) for s in ("waiting", "ready", "queued", "in progress")},
+                "hours": hours,
+                "this_hour": hours[-1]["done"],
+                "last_day": done,
+                "mean_seconds": seconds / done if done else None,
+            }
+        )
+    statuses = {str(r.key[0]): int(r.value) for r in source.rows(database, "pages/status", group_level=1)}
+    return {
+        "title": title,
+        "now": human.iso(now),
+        "chain": None if chain is None else chain.name,
+        "database": database.name,
+        "documents": sum(statuses.values()),
+        "statuses": statuses,
+        "kinds": kind_counts(statuses),
+        "steps": steps,
+        "daq": daq(source, database),
+        "recent": recent(source, database),
+        "pollers": pollers(database, now),
+    }
+
+
+def _oldest(stats: dict[str, Any] | None) -> str | None:
+    """The time that the oldest document of a state has been in it since; the view's values are milliseconds."""
+    if not stats or not stats.get("count") or not isinstance(stats.get("min"), int | float) or stats["min"] <= 0:
+        return None
+    return human.iso(stats["min"] / 1000)
+
+
+def throughput(source: Source, database: DatabaseLike, number: int, now: float) -> list[dict[str, Any]]:
+    """Documents done and seconds spent by one step in each of the last HOURS hours, the oldest first."""
+    this_hour = datetime.fromtimestamp(now, UTC).replace(minute=0, second=0, microsecond=0)
+    hours = [this_hour - timedelta(hours=back) for back in range(HOURS - 1, -1, -1)]
+    first = hours[0]
+    rows = source.rows(
+        database,
+        "pages/throughput",
+        group=True,
+        startkey=[number, first.year, first.month, first.day, first.hour],
+        endkey=[number, {}],
+    )
+    found = {tuple(row.key[1:]): row.value for row in rows}
+    made = []
+    for hour in hours:
+        stats = found.get((hour.year, hour.month, hour.day, hour.hour), {})
+        done = int(stats.get("count", 0))
+        made.append({"hour": hour.strftime("%Y-%m-%dT%H:00Z"), "done": done, "seconds": float(stats.get("sum", 0))})
+    return made
+
+
+def daq(source: Source, database: DatabaseLike) -> list[dict[str, Any]]:
+    """Counts by the host that wrote the files and by the kind of status."""
+    hosts: dict[Any, dict[str, int]] = {}
+    for row in source.rows(database, "pages/daq", group=True):
+        host, status = row.key
+        hosts.setdefault(host if isinstance(host, str) else None, {})[str(status)] = int(row.value)
+    return [
+        {"hostname": host, "kinds": kind_counts(statuses), "total": sum(statuses.values())}
+        for host, statuses in sorted(hosts.items(), key=lambda item: item[0] or "")
+    ]
+
+
+def recent(source: Source, database: DatabaseLike) -> list[dict[str, Any]]:
+    """The documents that changed last, the newest first."""
+    rows = source.rows(database, "pages/recent", descending=True, limit=RECENT)
+    made = []
+    for row in rows:
+        status = row.value.get("status") if isinstance(row.value, dict) else row.value
+        made.append({"id": row.id, "updated": row.key, "status": status, "kind": kind_of(status)})
+    return made
+
+
+def pollers(database: DatabaseLike, now: float) -> list[dict[str, Any]]:
+    """The pollers that have left a heartbeat, the living first."""
+    made: list[dict[str, Any]] = []
+    for beat in database.local_docs("_local/poller:", "_local/poller:\ufff0"):
+        seen = human.parse_time(beat.get("at"))
+        made.append(
+            {
+                "id": str(beat.get("id") or str(beat.get("_id", "")).removeprefix("_local/poller:")),
+                "host": beat.get("host"),
+                "pid": beat.get("pid"),
+                "site": beat.get("site"),
+                "steps": beat.get("steps") if isinstance(beat.get("steps"), list) else [],
+                "started": beat.get("started"),
+                "at": beat.get("at"),
+                "alive": seen is not None and now - seen < SILENT_SECONDS,
+            }
+        )
+    return sorted(made, key=lambda p: (not p["alive"], p["id"]))

@@ -1,0 +1,105 @@
+"""HTML from templates. Everything is escaped unless a template of ours says otherwise, and none does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import Response
+
+from orchestrator.version import VERSION
+from orchestrator.web import chain_picture, human
+from orchestrator.web.links import Links
+from orchestrator.web.states import STATES, kind_of
+
+HERE = Path(__file__).parent
+#: Entries of a list or table in a result that a page shows; the JSON has them all.
+NESTED_ENTRIES = 60
+#: Levels of nesting shown as tables; deeper ones as one line of JSON.
+NESTED_LEVELS = 5
+
+
+@lru_cache(maxsize=1)
+def assets_version() -> str:
+    """Changes when a style sheet or script changes, so that no browser keeps an old one."""
+    digest = hashlib.sha256(VERSION.encode())
+    for path in sorted((HERE / "static").iterdir()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:10]
+
+
+@lru_cache(maxsize=1)
+def environment() -> jinja2.Environment:
+    """The templates, made ready once."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": human.number,
+        "size": human.size,
+        "duration": human.duration,
+        "clock": human.clock,
+        "pretty": pretty,
+        "slug": slug,
+    }
+    made.globals |= {
+        "STATES": STATES,
+        "status_kind": kind_of,
+        "bar": chain_picture.bar,
+        "columns": chain_picture.columns,
+        "BOX": (chain_picture.BOX_WIDTH, chain_picture.BOX_HEIGHT),
+        "NESTED_ENTRIES": NESTED_ENTRIES,
+        "NESTED_LEVELS": NESTED_LEVELS,
+    }
+    return made
+
+
+def pretty(value: Any) -> str:
+    """JSON for the eye."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def slug(text: Any) -> str:
+    """A state or kind as the name of a style: one of ours, or ``other``; nothing else ever becomes part of a class."""
+    known = {"open", "closed", "good", *STATES}
+    return str(text).replace(" ", "-") if text in known else "other"
+
+
+def html(template: str, request: Request, context: dict[str, Any], status: int = 200) -> Response:
+    """A page. ``now`` in the context is what ages are counted from."""
+    links = Links(request.scope.get("root_path", ""))
+    now = context["now_seconds"]
+    text = environment().get_template(template).render(
+        links=links,
+        asset=lambda name: links.static(name, assets_version()),
+        ago=lambda time: human.ago(time, now),
+        path=request.scope.get("path", ""),
+        version=VERSION,
+        **context,
+    )  # fmt: skip
+    headers = {"Vary": "Accept"}
+    return Response(text.encode("utf-8", "replace"), status, headers, "text/html; charset=utf-8")
+
+
+def json_answer(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Plain ASCII JSON: safe whatever a document holds."""
+    body = json.dumps(data, separators=(",", ":"), default=str)
+    return Response(body.encode(), status, {"Vary": "Accept"} | (headers or {}), "application/json")
+
+
+def wants_json(request: Request) -> bool:
+    """Whether the reader is a program: by the address (``/api/``, ``?format=json``) or by what it accepts."""
+    path = request.scope.get("path", "").removeprefix(request.scope.get("root_path", ""))
+    if path.startswith("/api/") or request.query_params.get("format") == "json":
+        return True
+    accept = request.headers.get("accept", "")
+    return "application/json" in accept and "text/html" not in accept
