@@ -280,7 +280,8 @@ def _sentences(error: ValidationError, data: dict[str, Any], source: str) -> str
         elif fault["type"] in _SHAPES:
             message = f"must be {_SHAPES[fault['type']]}, not {_kind(fault['input'])}"
         elif fault["type"] == "too_short":
-            if any(f["loc"][: len(location)] == fault["loc"] and f is not fault for f in error.errors()):
+            deeper = [other["loc"] for other in error.errors() if len(other["loc"]) > len(fault["loc"])]
+            if any(inside[: len(fault["loc"])] == fault["loc"] for inside in deeper):
                 continue  # its items are at fault, and said so
             message = "must hold at least one"
         else:

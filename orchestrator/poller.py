@@ -28,7 +28,7 @@ from orchestrator.engine.heartbeat import Heartbeat
 from orchestrator.engine.recovery import Recovery
 from orchestrator.engine.spool import Spool
 from orchestrator.errors import ChainError, DatabaseError, NotFound, Unauthorised, Unavailable
-from orchestrator.executors.pool import BatchDone, Pool, Progressed, Returned
+from orchestrator.executors.pool import BatchDone, Event, Pool, Progressed, Returned
 from orchestrator.runner import Places, Task
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ class Poller:
         )
         self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
         self._follower: Follower | None = None
+        self._since = ""
         self._feed_fault: DatabaseError | None = None
         self._stop = threading.Event()
         self._stopping_since: float | None = None
@@ -97,7 +98,7 @@ class Poller:
     # --- from outside ---
 
     def stop(self, *_: Any) -> None:
-        """Drain: take no more, let running steps end (for ``drain`` seconds), record, go. From any thread or a signal."""
+        """Drain: take no more, let running steps end (for ``drain`` seconds), record, go. From anywhere."""
         self._stop.set()
         self.pool.wake()
 
@@ -152,6 +153,9 @@ class Poller:
         """Whatever is due, decisions, one commit, new tasks to the workers. Raises Unavailable with nothing lost."""
         if self._away_since is not None:
             self.recovery.away()
+        if not self._since:
+            # The feed begins where the database stood before the first sweep: between the two nothing is missed.
+            self._since = str(self.database.info()["update_seq"])
         stopping = self._stop.is_set()
         if monotonic >= self._next["beat"]:
             self._beat(now)
@@ -174,11 +178,12 @@ class Poller:
     def _hear(self, timeout: float) -> None:
         """Take in what the workers have to say."""
         events = self.pool.events(timeout)
-        if not events:
-            return
+        if events:
+            self.engine.room(self.pool.budget())
+            self._take_in(events, go_on=not self._stop.is_set())
+
+    def _take_in(self, events: list[Event], *, go_on: bool) -> None:
         now = time.time()
-        self.engine.room(self.pool.budget())
-        go_on = not self._stop.is_set()
         for event in events:
             if isinstance(event, Report):
                 self._progress.pop(event.attempt, None)
@@ -195,6 +200,8 @@ class Poller:
         if monotonic < self._next["try"]:
             return self._next["try"] - monotonic
         if self.engine.outbox or not self._rings.empty():
+            return 0.0
+        if not self._stop.is_set() and self.engine.backlog.claimable() and self.pool.budget() > 0:
             return 0.0
         due = min(self._next["beat"], self._next["sweep"]) - monotonic
         retry = self.engine.backlog.next_due()
@@ -260,10 +267,7 @@ class Poller:
     def _follow(self) -> None:
         """The feed's thread: ring with every document that may be ready."""
         selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
-        self._follower = Follower(self.database, since="now", selector=selector, mode="continuous", timeout=50)
-        # What was written between our sweep and this moment rings nowhere: have another sweep.
-        self._next["sweep"] = 0.0
-        self.pool.wake()
+        self._follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
         try:
             for batch in self._follower.batches():
                 found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
@@ -295,7 +299,8 @@ class Poller:
         """Leave in order: free what was not begun, say so. Whatever fails here is mended by the next poller's start."""
         if self._follower is not None:
             self._follower.close()
-        for task in [*self.pool.close(), *self._returned]:
+        self._take_in(self.pool.close(), go_on=False)
+        for task in self._returned:
             self.engine.give_back(task, f"poller {self.claimant.poller} was stopped", time.time())
         try:
             self.engine.commit(time.time())

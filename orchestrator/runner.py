@@ -140,14 +140,15 @@ class Runner:
         return dict(self._software[step.key])
 
     def _execute(self, step: Step, task: Task, work: Work, report: Report) -> dict[str, Any]:
-        """Run an executable step: an argument list, the document and the result as JSON files in the scratch directory."""
+        """Run an executable step: an argument list; document and result travel as JSON files in its directory."""
         directory = work.directory
         files = {name: directory / f"{name}.json" for name in ("document", "settings", "result")}
         files["document"].write_text(json.dumps(task.document), encoding="utf-8")
         files["settings"].write_text(json.dumps(dict(step.settings)), encoding="utf-8")
         words = {name: str(path) for name, path in files.items()}
         words |= {
-            "directory": str(directory), "input": task.source or "", "attempt": task.attempt, "output": str(work.output),
+            "directory": str(directory), "input": task.source or "",
+            "attempt": task.attempt, "output": str(work.output),
         }  # fmt: skip
         assert step.command is not None
         report.command = [_fill(word, words) for word in step.command]
@@ -189,9 +190,7 @@ def _fill(word: str, words: Mapping[str, str]) -> str:
 def _check_result(result: Any) -> None:
     """Raise StepError unless a document can hold the result."""
     if not isinstance(result, dict):
-        raise StepError(
-            f"the step returned {type(result).__name__}, not a dict: return {{}} if there is nothing to say"
-        )
+        raise StepError(f"the step returned {type(result).__name__}, not a dict: return {{}} for nothing")
     try:
         size = len(json.dumps(result, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:

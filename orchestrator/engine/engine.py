@@ -200,7 +200,7 @@ class Engine:
         try:
             # An attempt's own document goes first: its id is deterministic, so writing it again harms nothing, and a
             # crash in between leaves a document that is still held and a record that will be written again.
-            outcomes = self.database.bulk([*records, *(write.document for write in writes)])[len(records) :]
+            outcomes = self.database.bulk([*records, *(write.document for write in writes)])
         except (Unavailable, Unauthorised):
             raise
         except DatabaseError as error:
@@ -208,8 +208,11 @@ class Engine:
                 self._refuse(writes[0], str(error), now)
                 return []
             return [again for write in writes for again in self._write([write], now)]
+        for record, outcome in zip(records, outcomes, strict=False):
+            if getattr(outcome, "error", "conflict") != "conflict":  # a conflict: it has been written already
+                log.error("the record %s was refused: %s", record["_id"], outcome.reason)
         conflicts = []
-        for write, outcome in zip(writes, outcomes, strict=True):
+        for write, outcome in zip(writes, outcomes[len(records) :], strict=True):
             rev = getattr(outcome, "rev", None)
             if rev is not None:
                 self._saved(write, {**write.document, "_rev": rev}, now)

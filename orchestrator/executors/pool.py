@@ -149,7 +149,7 @@ class Pool:
         return loads
 
     def submit(self, tasks: list[Task]) -> None:
-        """Hand tasks to the workers that have the least to do: short ones of a worker as one batch, long ones singly."""
+        """Hand tasks to the workers that have the least to do: short ones as one batch, long ones singly."""
         loads = self._loads()
         shares: list[list[Task]] = [[] for _ in range(self._size)]
         for task in tasks:
@@ -293,9 +293,8 @@ class Pool:
         elif step.memory_limit is not None:
             held = _resident(worker.process.pid)
             if held > step.memory_limit:
-                worker.verdict = (
-                    "resources", f"ended with {held / 1e6:.0f} MB in memory: its limit is {step.memory_limit / 1e6:.0f} MB",
-                )  # fmt: skip
+                limit = step.memory_limit / 1e6
+                worker.verdict = ("resources", f"ended with {held / 1e6:.0f} MB in memory: its limit is {limit:.0f} MB")
         if worker.verdict is not None:
             self._kill(worker)
 
@@ -317,7 +316,7 @@ class Pool:
             self._reported(worker, report)
         returned: list[Task] = []
         for batch in worker.batches:
-            if batch is worker.batches[0] and batch.tasks and worker.born:
+            if batch is worker.batches[0] and batch.tasks and worker.born and not self._closing:
                 self._events.append(self._blame(worker, batch.tasks.popleft(), code))
             returned.extend(batch.tasks)
             self._events.append(BatchDone(batch.name, batch.attempts))
@@ -356,14 +355,16 @@ class Pool:
             seconds=round(took, 3), exit_code=code, error_class=kind, reason=reason,
         )  # fmt: skip
 
-    def close(self) -> list[Task]:
-        """End every worker now; returns the tasks that were handed out and not reported."""
+    def close(self) -> list[Event]:
+        """End every worker now; the last reports, and the tasks that were not finished as Returned."""
         self._closing = True
-        left: list[Task] = []
         for worker in list(self._workers.values()):
             if worker.batches:
                 self._kill(worker)
-                left.extend(task for batch in worker.batches for task in batch.tasks)
+                os.set_blocking(worker.reader.fileno(), True)
+                while self._workers.get(worker.number) is worker:
+                    self._read(worker)
+                continue
             self._forget(worker)  # closing its standard input lets an idle worker close its steps and go
             try:
                 worker.process.wait(timeout=DEATH_WAIT)
@@ -373,7 +374,7 @@ class Pool:
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
-        return left
+        return list(self._events)
 
 
 def _unheard(batch: Batch) -> list[Report]:

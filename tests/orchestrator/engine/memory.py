@@ -1,0 +1,88 @@
+"""A database in memory with CouchDB's rule for revisions: for tests of decisions, which need no server."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.couch import Refusal, Saved
+from orchestrator.errors import Unavailable
+
+
+@dataclass
+class Memory:
+    """Documents by id. ``away`` makes every call fail; ``answers_lost`` stores a bulk write and then fails."""
+
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    locals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    away: bool = False
+    answers_lost: int = 0
+    refuse: dict[str, str] = field(default_factory=dict)
+    writes: int = 0
+    requests: int = 0
+
+    def add(self, document: dict[str, Any]) -> dict[str, Any]:
+        (saved,) = self.bulk([document])
+        assert isinstance(saved, Saved)
+        return self.get_many([document["_id"]])[document["_id"]] or {}
+
+    def bulk(self, docs: Any) -> list[Saved | Refusal]:
+        self._there()
+        outcomes: list[Saved | Refusal] = []
+        for document in docs:
+            name = document["_id"]
+            current = self.documents.get(name)
+            if (current or {}).get("_rev") != document.get("_rev"):
+                outcomes.append(Refusal(name, "conflict", "Document update conflict."))
+            elif name in self.refuse and self.refuse[name] == document.get("status"):
+                outcomes.append(Refusal(name, "forbidden", "no"))
+            else:
+                self.writes += 1
+                generation = int((current or {}).get("_rev", "0-").partition("-")[0]) + 1
+                stored = {**copy.deepcopy(document), "_rev": f"{generation}-x{self.writes}"}
+                self.documents[name] = stored
+                outcomes.append(Saved(name, stored["_rev"]))
+        if self.answers_lost:
+            self.answers_lost -= 1
+            raise Unavailable("the answer got lost")
+        return outcomes
+
+    def get_many(self, ids: Any) -> dict[str, dict[str, Any] | None]:
+        self._there()
+        return {name: copy.deepcopy(self.documents.get(name)) for name in ids}
+
+    def get_local(self, id: str) -> dict[str, Any] | None:
+        self._there()
+        return self.locals.get(id)
+
+    def put_local(self, id: str, doc: dict[str, Any]) -> str:
+        self._there()
+        self.locals[id] = dict(doc)
+        return "0-1"
+
+    def local_docs(self, startkey: str | None = None, endkey: str | None = None) -> list[dict[str, Any]]:
+        self._there()
+        return list(self.locals.values())
+
+    def view(self, name: str, **params: Any) -> Any:
+        """``work/inprogress`` alone: what recovery asks for."""
+        self._there()
+        assert name == "work/inprogress"
+        return [
+            _Row(key, {"poller": entry.get("poller"), "attempt": entry.get("attempt")})
+            for key, document in self.documents.items()
+            if str(document.get("status", "")).endswith("in progress")
+            for entry in [document[f"proc{document['status'].split()[1]}"]]
+        ]
+
+    def _there(self) -> None:
+        self.requests += 1
+        if self.away:
+            raise Unavailable("the database does not answer")
+
+
+@dataclass
+class _Row:
+    id: str
+    value: dict[str, Any]

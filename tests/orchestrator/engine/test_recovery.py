@@ -1,0 +1,105 @@
+"""What dead pollers leave: results recorded, claims given back, the living left alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from memory import Memory
+
+from orchestrator.chain import Chain
+from orchestrator.documents import Report
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.recovery import Recovery
+from orchestrator.engine.spool import Spool
+
+Make = Callable[..., Engine]
+
+
+def claimed_by(engine: Engine, memory: Memory, *names: str) -> list[Any]:
+    for name in names:
+        memory.add({"_id": name, "type": "daqdocument", "status": "closed"})
+    engine.offer([d for d in memory.get_many(list(names)).values() if d], 1000.0)
+    engine.claim(1000.0, 10.0)
+    return engine.commit(1000.0)
+
+
+def test_a_dead_pollers_results_are_recorded_and_its_claims_given_back(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    dead, living = make_engine("dead"), make_engine("living")
+    tasks = claimed_by(dead, memory, "d1", "d2")
+    spool = Spool(tmp_path, "dead")
+    _, path = spool.new_batch()
+    report = Report("d1", "proc0", next(t.attempt for t in tasks if t.document["_id"] == "d1"), 1.0, 2.0)
+    path.write_text(json.dumps(report.to_json()) + "\n" + '{"half a li')
+    spool.close()  # as the kernel does: the lock is free, the reports stay
+    recovery = Recovery(chain, memory, living, Spool(tmp_path, "living"), lease=60.0)
+    assert recovery.look(1001.0, 0.0) == 1
+    living.commit(1001.0)
+    assert memory.documents["d1"]["proc0"]["state"] == "done"
+    assert memory.documents["d2"]["status"] == "closed"
+    assert memory.documents["d2"]["retry"]["losses"] == 1
+    recovery.look(1002.0, 1.0)
+    assert not (tmp_path / "pollers" / "dead").exists()
+
+
+def test_a_living_poller_here_is_left_alone_however_long_its_heartbeat_stands_still(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    other, me = make_engine("other"), make_engine("me")
+    claimed_by(other, memory, "d")
+    held = Spool(tmp_path, "other")
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me"), lease=60.0)
+    for monotonic in (0.0, 100.0, 1000.0):
+        assert recovery.look(1001.0, monotonic) == 0
+    held.close()
+
+
+def test_a_poller_elsewhere_is_dead_only_after_a_lease_without_a_beat(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    far, me = make_engine("far"), make_engine("me")
+    claimed_by(far, memory, "d")
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me"), lease=60.0)
+    memory.put_local("poller:far", {"id": "far", "beat": 1})
+    assert recovery.look(1001.0, 0.0) == 0
+    assert recovery.look(1050.0, 50.0) == 0
+    memory.put_local("poller:far", {"id": "far", "beat": 2})
+    assert recovery.look(1061.0, 61.0) == 0, "it has beaten since"
+    assert recovery.look(1100.0, 100.0) == 0
+    recovery.away()
+    assert recovery.look(1130.0, 130.0) == 0, "while the database was away nobody could beat"
+    assert recovery.look(1195.0, 195.0) == 1
+    me.commit(1195.0)
+    assert memory.documents["d"]["status"] == "closed"
+
+
+def test_of_two_that_find_a_dead_poller_one_takes_over(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    dead, one, two = make_engine("dead"), make_engine("one"), make_engine("two")
+    claimed_by(dead, memory, "d1", "d2", "d3")
+    left = Spool(tmp_path, "dead")
+    left.new_batch()[1].write_text("x\n")
+    left.close()
+    first = Recovery(chain, memory, one, Spool(tmp_path, "one"), lease=60.0)
+    second = Recovery(chain, memory, two, Spool(tmp_path, "two"), lease=60.0)
+    assert first.look(1001.0, 0.0) + second.look(1001.0, 0.0) == 3
+    one.commit(1001.0)
+    two.commit(1001.0)
+    assert all(d["status"] == "closed" for d in memory.documents.values() if d["type"] == "daqdocument")
+
+
+def test_a_claim_in_our_own_name_that_we_do_not_know_is_given_back(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    me = make_engine("me")
+    claimed_by(me, memory, "d")
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me"), lease=60.0)
+    assert recovery.look(1001.0, 0.0) == 0, "it is held"
+    me.held.clear()
+    assert recovery.look(1002.0, 1.0) == 0, "once may be a race"
+    assert recovery.look(1003.0, 2.0) == 1
