@@ -1,8 +1,8 @@
 """The order of keys in views: CouchDB's collation of JSON values, as byte strings that compare with ``memcmp``.
 
-Types come in the order null < false < true < numbers < strings < arrays < objects. Arrays compare element by element and
-a prefix comes first; objects likewise, pair by pair in the order in which they were written, name before value. Numbers
-compare by exact value: integers of any size and doubles together, ``1`` and ``1.0`` being one key.
+Types come in the order null < false < true < numbers < strings < arrays < objects. Arrays compare element by element
+and a prefix comes first; objects likewise, pair by pair in the order in which they were written, name before value.
+Numbers compare by exact value: integers of any size and doubles together, ``1`` and ``1.0`` being one key.
 
 Strings follow the ICU root collation (CLDR, punctuation not ignored, tertiary strength), which CouchDB uses, this far:
 
@@ -10,13 +10,16 @@ Strings follow the ICU root collation (CLDR, punctuation not ignored, tertiary s
   digits, letters; lower case before upper case, and only where nothing else differs. Control characters other than tab,
   line feed, vertical tab, form feed and carriage return are ignored, as in ICU;
 * **as ICU, for practical purposes**: letters with accents that Unicode decomposes (accents decide only where the base
-  letters are equal), ``æ œ ø ł đ ß``, compatibility forms (full width, ligatures, superscripts), decimal digits of all scripts,
-  Greek and Cyrillic alphabets, Hangul, kana, unified Han; composed and decomposed writing of one text are one key;
-* **approximate**: punctuation, symbols and currency signs outside ASCII come after the ASCII ones of their group, by code
-  point; Latin letters without decomposition follow the letter that their Unicode name gives; letters of all other scripts
-  go by script block and code point (no contractions, no Thai or Lao reordering, accents ordered by code point);
-* unassigned code points, private use and lone surrogates come last, by code point, so that the usual ``"\\ufff0"`` end of a
-  prefix range works; ``U+FFFF`` is the highest of all. Nothing raises.
+  letters are equal), ``æ œ ø ł đ ß``, compatibility forms (full width, ligatures, superscripts), decimal digits of all
+  scripts, Greek and Cyrillic alphabets, Hangul, kana, unified Han; composed and decomposed writing are one key;
+* **approximate**: punctuation, symbols and currency signs outside ASCII come after the ASCII ones of their group, by
+  code point; Latin letters without decomposition follow the letter that their Unicode name gives; letters of all
+  other scripts go by block and code point (no contractions, no Thai or Lao reordering, accents by code point);
+* unassigned code points, private use and lone surrogates come last, by code point, so that the usual ``"\\ufff0"`` end
+  of a prefix range works; ``U+FFFF`` is the highest of all. Nothing raises.
+
+Keys have two properties that the view index builds on: no key is a prefix of another, and the key of an array begins
+with the keys of its first elements, so that ``prefix`` can cut it to a group.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from __future__ import annotations
 import struct
 import unicodedata
 from functools import lru_cache
-from math import isinf, isnan
+from math import isnan
 from typing import Any
 
 # One byte per type. 0x00 ends arrays and objects, so that a prefix sorts first; 0xff never begins a value.
@@ -41,13 +44,15 @@ _SYMBOL_ORDER = "`^+<=>|~"
 # weight, which keeps the encoding free of prefixes. 0x00 and 0x01 are the separators between levels.
 _LEAD_SPACE, _LEAD_PUNCTUATION, _LEAD_SYMBOL, _LEAD_CURRENCY, _LEAD_NUMBER = 0x0F, 0x2F, 0x3B, 0x3D, 0x4A
 _LETTER_A = 0x50  # letters a..z take every second byte; the byte between leads the letters without decomposition
-_LEAD_OTHER, _LEAD_HANGUL, _LEAD_KANA, _LEAD_HAN, _LEAD_UNASSIGNED, _HIGHEST_PRIMARY = 0x90, 0x98, 0x99, 0xA0, 0xC0, 0xFE
+_LEAD_OTHER, _LEAD_HANGUL, _LEAD_KANA, _LEAD_HAN, _LEAD_UNASSIGNED = 0x90, 0x98, 0x99, 0xA0, 0xC0
+_HIGHEST_PRIMARY = 0xFE
 
 _COMMON = 0x05  # secondary and tertiary weight of an unaccented, lower-case letter; trailing ones are dropped
+_ACCENT = 0x06  # leads the secondary weight of an accent
 _UPPER = 0x06
 _COMPATIBLE = 0x07  # a compatibility form: full width, ligature, superscript
 
-_IGNORED = bytes([*range(0x00, 0x09), *range(0x0E, 0x20), 0x7F])
+_IGNORED = bytes([*range(0x09), *range(0x0E, 0x20), 0x7F])
 
 _EXPANSIONS = {
     "æ": "ae\u0335", "œ": "oe\u0335", "ø": "o\u0338", "ł": "l\u0335", "đ": "d\u0335", "ß": "ss",
@@ -75,7 +80,8 @@ _PRIMARY, _TERTIARY = _ascii_tables()
 
 
 def _long(lead: int, point: int) -> bytes:
-    return bytes((lead, point >> 16, (point >> 8) & 0xFF, point & 0xFF))
+    """Write a code point after its lead byte, in three bytes above 0x7f: 0x00 must not occur inside a string's key."""
+    return bytes((lead, 0x80 | (point >> 14), 0x80 | ((point >> 7) & 0x7F), 0x80 | (point & 0x7F)))
 
 
 def _latin_base(character: str) -> int | None:
@@ -148,47 +154,33 @@ def _weights(character: str) -> tuple[bytes, bytes, bytes]:
             weight = part.encode().translate(_PRIMARY, _IGNORED)
             level = part.encode().translate(_TERTIARY)[0]
         elif unicodedata.combining(part) or unicodedata.category(part).startswith("M"):
-            point = ord(part)
-            secondary += bytes((_COMMON + 1 + min(point >> 8, 0xF0), point & 0xFF))
+            secondary += _long(_ACCENT, ord(part))
             tertiary.append(_COMMON)
             continue
         else:
             weight, level = _primary_of(part)
         if weight:
             primary += weight
-            # Two bytes a secondary weight, so that accents and letters stay in step.
-            secondary += bytes((_COMMON, 0))
+            secondary.append(_COMMON)
             tertiary.append(level + _COMPATIBLE if compatible else level)
     return bytes(primary), bytes(secondary), bytes(tertiary)
 
 
-_COMMON_SECONDARY = bytes((_COMMON, 0))
-_COMMON_TERTIARY = bytes((_COMMON,))
+_TRAILING = bytes((_COMMON,))
 
 
 def text_key(text: str) -> bytes:
     """Return the collation key of a string: its primary, secondary and tertiary levels, separated by 0x01."""
     if text.isascii():
         raw = text.encode("ascii")
-        if raw.islower() or not raw.isalnum() and raw == raw.lower():
+        if raw == raw.lower():
             return raw.translate(_PRIMARY, _IGNORED) + b"\x01\x01"
-        tertiary = raw.translate(_TERTIARY, _IGNORED).rstrip(_COMMON_TERTIARY)
+        tertiary = raw.translate(_TERTIARY, _IGNORED).rstrip(_TRAILING)
         return raw.translate(_PRIMARY, _IGNORED) + b"\x01\x01" + tertiary
     pieces = [_weights(character) for character in unicodedata.normalize("NFC", text)]
-    secondary = b"".join([piece[1] for piece in pieces])
-    while secondary.endswith(_COMMON_SECONDARY):
-        secondary = secondary[:-2]
-    tertiary = b"".join([piece[2] for piece in pieces]).rstrip(_COMMON_TERTIARY)
+    secondary = b"".join([piece[1] for piece in pieces]).rstrip(_TRAILING)
+    tertiary = b"".join([piece[2] for piece in pieces]).rstrip(_TRAILING)
     return b"".join([piece[0] for piece in pieces]) + b"\x01" + secondary + b"\x01" + tertiary
-
-
-def _groups(value: int) -> bytes:
-    """Write a number below one, given as its binary digits left-aligned, in bytes above 0x7f."""
-    out = bytearray()
-    while value:
-        out.append(0x80 | (value & 0x7F))
-        value >>= 7
-    return bytes(reversed(out))
 
 
 def _magnitude(value: float | int) -> bytes:
@@ -217,6 +209,7 @@ def _groups_left(value: int, count: int) -> bytes:
 
 
 _INVERT = bytes(range(255, -1, -1))
+_INFINITE = struct.pack(">d", float("inf"))
 
 
 def number_key(value: float | int) -> bytes:
@@ -270,6 +263,46 @@ def sort_key(value: Any) -> bytes:
     out: list[bytes] = []
     _append(value, out)
     return b"".join(out)
+
+
+def _end_of(key: bytes, start: int) -> int:
+    """Return where the value that begins at ``start`` of a key ends."""
+    kind = key[start]
+    if kind < 0x30:
+        return start + 1
+    if kind == 0x40:
+        return key.index(0, start) + 1
+    if kind == 0x30:
+        sign = key[start + 1]
+        if sign == 2:
+            return start + 2
+        digits = start + 10
+        if sign == 3:
+            digits += 4 if key[start + 2 : digits] == _INFINITE else 0
+            return key.index(0, digits) + 1
+        digits += 4 if key[start + 2 : digits] == _INFINITE.translate(_INVERT) else 0
+        return key.index(255, digits) + 1
+    start += 1
+    while key[start] != 0:
+        start = _end_of(key, start)
+    return start + 1
+
+
+def prefix(key: bytes, level: int) -> bytes:
+    """Return what the keys of one group have in common: those that agree in the first ``level`` elements of an array.
+
+    Level 0 is all keys; a key that is no array, or a shorter one, is its own group.
+    """
+    if level == 0:
+        return b""
+    if key[0] != 0x50:
+        return key
+    end = 1
+    for _ in range(level):
+        if key[end] == 0:
+            return key
+        end = _end_of(key, end)
+    return key[:end]
 
 
 def compare(first: Any, second: Any) -> int:

@@ -2,9 +2,9 @@
 
 ``DesignFunctions`` is all that the rest of the embedded server sees. Work goes in batches to children (see
 ``javascript_host``) in three lanes, so that building a view never makes a write wait for its guard. A function that
-loops, eats memory, recurses without end or floods its output costs its child: the child is killed and replaced, the call raises
-``FunctionError``, and all others go on. A child that dies for another reason is replaced and the batch is done again once:
-design functions have no side effects.
+loops, eats memory, recurses without end or floods its output costs its child: the child is killed and replaced, the
+call raises ``FunctionError``, and all others go on. A child that dies for another reason is replaced and the batch is
+done again once: design functions have no side effects.
 
 The names of errors are CouchDB's, so that the HTTP layer can send them as they are.
 """
@@ -20,10 +20,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import DatabaseError
+from orchestrator.embedded.problems import Problem
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +42,14 @@ Json = Any
 Row = tuple[Json, Json]
 
 
-class FunctionError(DatabaseError):
+class FunctionError(Problem):
     """A design function cannot be compiled, threw where it must not, or went beyond its limits.
 
     ``error`` and ``reason`` are what CouchDB sends; ``status`` is the HTTP status that goes with them.
     """
 
     def __init__(self, error: str, reason: str, status: int = 500) -> None:
-        super().__init__(f"{error}: {reason}")
-        self.error = error
-        self.reason = reason
-        self.status = status
+        super().__init__(status, error, reason)
 
 
 class _ChildLost(Exception):
@@ -69,7 +67,8 @@ class _Child:
         ours, theirs = socket.socketpair()
         try:
             # -P keeps this folder off the child's path: its module names are not meant for the standard library.
-            self.process = subprocess.Popen([sys.executable, "-P", str(_HOST)], stdin=theirs, stdout=subprocess.DEVNULL)
+            command = [sys.executable, "-P", str(_HOST)]
+            self.process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
         finally:
             theirs.close()
         self.socket = ours
@@ -149,7 +148,7 @@ class DesignFunctions:
             lib: the design document's ``views.lib``, for ``require('views/lib/...')``.
 
         Returns:
-            For each document, for each function, the ``[key, value]`` pairs it emitted. A function that throws emits nothing.
+            For each document, for each function, the ``[key, value]`` pairs it emitted; none from one that throws.
 
         Raises:
             FunctionError: a text is not a function, or a limit was passed.
@@ -158,7 +157,7 @@ class DesignFunctions:
         return [json.loads(line) for line in self.map_texts(sources, texts, lib)]
 
     def map_texts(self, sources: list[str], texts: list[str], lib: Json = None) -> list[str]:
-        """Like ``map``, from JSON texts (ASCII, one line each) to JSON texts."""
+        """Like ``map``, from JSON texts (one line each) to JSON texts."""
         ddoc = {"views": {"lib": lib}} if lib is not None else None
         return self._run("build", "map", {"sources": sources, "ddoc": ddoc}, None, texts)
 
@@ -189,22 +188,24 @@ class DesignFunctions:
             FunctionError: it threw, cannot be compiled, or passed a limit.
         """
         program = {"sources": [source], "ddoc": ddoc or {}}
-        return [line == "true" for line in self._run("feed", "filter", program, req, [json.dumps(doc) for doc in docs])]
+        lines = self._run("feed", "filter", program, req, [json.dumps(doc) for doc in docs])
+        return [line == "true" for line in lines]
 
     def view_filter(self, source: str, docs: list[dict[str, Any]], ddoc: dict[str, Any] | None = None) -> list[bool]:
         """Ask a map function, used as a filter, for which documents it emits anything (``filter=_view``)."""
         program = {"sources": [source], "ddoc": ddoc or {}}
-        return [line == "true" for line in self._run("feed", "view_filter", program, None, [json.dumps(d) for d in docs])]
+        lines = self._run("feed", "view_filter", program, None, [json.dumps(doc) for doc in docs])
+        return [line == "true" for line in lines]
 
     def validate(
         self,
-        sources: list[tuple[str, str | dict[str, Any]]],
-        triples: list[tuple[Json, Json, Json, Json]],
+        sources: Sequence[tuple[str, str | dict[str, Any]]],
+        triples: Sequence[tuple[Json, Json, Json, Json]],
     ) -> list[dict[str, str] | None]:
         """Ask the guards whether writes may pass.
 
         Args:
-            sources: (design document id, its ``validate_doc_update`` text, or the whole design document for ``require``).
+            sources: (design document id, the design document, or only its ``validate_doc_update`` text).
             triples: (new document, old document or None, userCtx, secObj) for each write.
 
         Returns:
@@ -229,7 +230,11 @@ class DesignFunctions:
         return verdicts
 
     def check(self, sources: list[str], lib: Json = None, kind: str = "map") -> None:
-        """Compile functions without running them. Raises ``FunctionError`` (``compilation_error``) if one is not a function."""
+        """Compile functions without running them.
+
+        Raises:
+            FunctionError: ``compilation_error`` if one is not a function.
+        """
         ddoc = {"views": {"lib": lib}} if lib is not None else None
         self._run("build", kind, {"sources": sources, "ddoc": ddoc}, None, [])
 
@@ -294,7 +299,7 @@ class DesignFunctions:
         tail = "".join(["\n" + text for text in texts])
         for program in ("null", packed) if key in child.known else (packed,):
             head = f'{{{fixed}, "argument": {json.dumps(argument)}, "program": {program}}}'
-            header, results = child.exchange((head + tail).encode("ascii"), self.timeout + GRACE)
+            header, results = child.exchange((head + tail).encode("utf-8"), self.timeout + GRACE)
             if header["state"] != "unknown":
                 break
         child.known.add(key)
@@ -310,7 +315,7 @@ class DesignFunctions:
             return _Child()
         except OSError as error:
             self._lanes[lane].put(None)
-            raise FunctionError("os_process_error", f"no process for design functions could be started: {error}") from error
+            raise FunctionError("os_process_error", f"no process for design functions could start: {error}") from error
 
     def _give_back(self, lane: str, child: _Child) -> None:
         if self._closed.is_set():

@@ -11,9 +11,10 @@ header, the others are JSON texts without LF. A request's header::
     {"key": "<hash>", "kind": "map|reduce|filter|view_filter|validate", "program": {...} | null,
      "argument": <any>, "timeout": seconds, "memory": bytes}
 
-with ``program`` = ``{"sources": [...], "ddoc": {...} | null}`` or null if this child should know the key. Answers are one or
-more frames: ``{"state": "more"}`` and results so far, then ``{"state": "done"}``, or one of ``{"state": "unknown"}`` (send
-the program again), ``{"state": "error", "error": ..., "reason": ..., "fatal": bool}`` after which, if fatal, the process ends.
+with ``program`` = ``{"sources": [...], "ddoc": {...} | null}`` or null if this child should know the key. Answers are
+one or more frames: ``{"state": "more"}`` and results so far, then ``{"state": "done"}``; or ``{"state": "unknown"}``
+(send the program again); or ``{"state": "error", "error": ..., "reason": ..., "fatal": bool}`` after which, if fatal,
+the process ends.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ var __host = (function (global) {
     if (typeof source !== 'string' || source === '') { fail('not_found', 'missing function'); }
     var made;
     try {
-      made = evaluate('globalThis.__made = ' + source);
+      // as a value, not a statement: anonymous functions, leading comments and a last semicolon are all usual
+      evaluate('globalThis.__made = ' + source);
       made = global.__made;
     } catch (first) {
       if (first && first.couch === true) { throw first; }
@@ -194,7 +196,8 @@ var __host = (function (global) {
       try {
         funcs[0].call(ddoc, call[0], call[1], call[2], call[3]);
       } catch (error) {
-        if (error === null || error === undefined || (error.name && error.stack) || error.couch === true) { throw error; }
+        if (error === null || error === undefined || error.couch === true) { throw error; }
+        if (error.name && error.stack) { throw error; }
         return stringify(error) || 'null';
       }
       return '1';
@@ -353,7 +356,8 @@ def main() -> None:
                     continue
                 program = programs[key] = Program(header["kind"], header["program"], timeout, memory)
             programs.move_to_end(key)
-            serve_batch(channel, program, json.dumps(header["argument"]), rest.split("\n") if rest else [], timeout + 2.0)
+            texts = rest.split("\n") if rest else []
+            serve_batch(channel, program, json.dumps(header["argument"]), texts, timeout + 2.0)
             if program.size() > MAX_KEPT_BYTES:
                 del programs[key]
         except CompileError as error:

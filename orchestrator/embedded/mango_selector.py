@@ -1,13 +1,13 @@
 """Mango selectors: CouchDB's JSON query language, normalised as CouchDB does it and compiled to one Python function.
 
-``normalize`` brings a selector to the form that index choice and ``_explain`` work on: implicit ``$and`` and ``$eq`` written
-out, nested field names joined with dots, negations pushed down to the single conditions. ``compile_selector`` turns that
-into closures. Points that surprise and are CouchDB's: a condition on a field that is missing never holds, ``$ne`` and
-``$nin`` included (only ``{"$exists": false}`` does); comparisons follow view collation, so that ``{"$gt": 5}`` holds for every
-string; ``_id`` compares by bytes.
+``normalize`` brings a selector to the form that index choice and ``_explain`` work on: implicit ``$and`` and ``$eq``
+written out, nested field names joined with dots, negations pushed down to the single conditions. ``compile_selector``
+turns that into closures. Points that surprise and are CouchDB's: a condition on a field that is missing never holds,
+``$ne`` and ``$nin`` included (only ``{"$exists": false}`` does); comparisons follow view collation, so that
+``{"$gt": 5}`` holds for every string; ``_id`` compares by bytes.
 
-``$regex`` takes Python's syntax (close to PCRE for what is usual). Patterns that could take exponential time (an endless
-repeat inside an endless repeat, or over alternatives that may begin alike) are refused, because nothing could stop one.
+``$regex`` takes Python's syntax (close to PCRE for what is usual). Patterns that could take exponential time (an
+endless repeat inside an endless repeat, or over alternatives that may begin alike) are refused: nothing could stop one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.embedded.collation import sort_key
-from orchestrator.errors import DatabaseError
+from orchestrator.embedded.problems import Problem
 
 Json = Any
 Selector = dict[str, Any]
@@ -27,20 +27,18 @@ _MISSING = object()  # no such field
 _BAD_PATH = object()  # the path goes through something that is no object or array
 
 _COMPARISONS = frozenset(["$lt", "$lte", "$eq", "$ne", "$gte", "$gt"])
-_NEGATED = {"$lt": "$gte", "$lte": "$gt", "$eq": "$ne", "$ne": "$eq", "$gte": "$lt", "$gt": "$lte", "$in": "$nin", "$nin": "$in"}
+_NEGATED = {"$lt": "$gte", "$lte": "$gt", "$eq": "$ne", "$in": "$nin"}
+_NEGATED.update({other: operator for operator, other in _NEGATED.items()})
 _UNSUPPORTED = frozenset(["$where", "$geoWithin", "$geoIntersects", "$near", "$nearSphere"])
 _NESTED = frozenset(["$elemMatch", "$allMatch", "$keyMapMatch"])
 TYPES = ("null", "boolean", "number", "string", "array", "object")
 
 
-class SelectorError(DatabaseError):
+class SelectorError(Problem):
     """A selector, or another part of a query, that cannot be used. ``error`` and ``reason`` are what CouchDB sends."""
 
     def __init__(self, error: str, reason: str, status: int = 400) -> None:
-        super().__init__(f"{error}: {reason}")
-        self.error = error
-        self.reason = reason
-        self.status = status
+        super().__init__(status, error, reason)
 
 
 def _bad_argument(operator: str, argument: Json) -> SelectorError:
@@ -143,20 +141,20 @@ def _explosive(parsed: Any, repeated: bool) -> bool:
 
 def _distinct(branches: Any) -> bool:
     """Say whether all alternatives begin with a literal, and no two with the same."""
-    firsts = [branch[0] if len(branch) else None for branch in branches]
-    if any(first is None or str(first[0]) != "LITERAL" for first in firsts):
+    firsts = [branch[0] for branch in branches if len(branch) and str(branch[0][0]) == "LITERAL"]
+    if len(firsts) != len(branches):
         return False
     return len({first[1] for first in firsts}) == len(firsts)
 
 
-_ARGUMENT_CHECKS: dict[str, Callable[[Json], bool]] = {
+_ARGUMENT_CHECKS: dict[str, Callable[[Json], Any]] = {
     "$in": lambda value: isinstance(value, list),
     "$nin": lambda value: isinstance(value, list),
     "$all": lambda value: isinstance(value, list),
     "$exists": lambda value: isinstance(value, bool),
     "$type": lambda value: isinstance(value, str),
     "$size": lambda value: _is_integer(value) and value >= 0,
-    "$mod": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_integer, value)) and value[0] != 0,
+    "$mod": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_integer, value)) and value[0],
     "$beginsWith": lambda value: isinstance(value, str),
     "$regex": _is_regex,
 }
@@ -219,7 +217,10 @@ def parse_field(field: str) -> list[str]:
     Raises:
         SelectorError: a name between two dots is empty.
     """
-    parts = field.split(".") if "\\" not in field else [part.replace("\\", "") for part in re.split(r"(?<!\\)\.", field)]
+    if "\\" in field:
+        parts = [part.replace("\\", "") for part in re.split(r"(?<!\\)\.", field)]
+    else:
+        parts = field.split(".")
     if "" in parts:
         raise SelectorError("invalid_field_name", f"Invalid field name: {field}")
     return parts
@@ -288,27 +289,14 @@ def _all(parts: list[Predicate]) -> Predicate:
     if len(parts) == 2:
         first, second = parts
         return lambda value: first(value) and second(value)
-    return lambda value: _every(parts, value)
-
-
-def _every(parts: list[Predicate], value: Json) -> bool:
-    for part in parts:
-        if not part(value):
-            return False
-    return True
+    return lambda value: all(part(value) for part in parts)
 
 
 def _any(parts: list[Predicate]) -> Predicate:
     if not parts:  # CouchDB takes an empty list of alternatives for true
         return lambda value: True
 
-    def test(value: Json) -> bool:
-        for part in parts:
-            if part(value):
-                return True
-        return False
-
-    return test
+    return lambda value: any(part(value) for part in parts)
 
 
 def _at(path: list[str], test: Predicate) -> Predicate:
@@ -349,7 +337,8 @@ def _condition(operator: str, argument: Json, raw: bool) -> Predicate:
 
         return among
     if operator == "$not":
-        inner = _condition(*next(iter(argument.items())), raw)
+        ((inner_operator, inner_argument),) = argument.items()
+        inner = _condition(inner_operator, inner_argument, raw)
         return lambda value: not inner(value)
     return _FACTORIES[operator](argument)
 
@@ -368,7 +357,7 @@ def _equality(argument: Json, raw: bool) -> Predicate:
         def same(value: Json) -> bool:
             if value == argument:
                 return True
-            if not isinstance(value, str) or plain and _plain(value):
+            if not isinstance(value, str) or (plain and _plain(value)):
                 return False
             return sort_key(value) == key
 
@@ -383,7 +372,7 @@ def _equality(argument: Json, raw: bool) -> Predicate:
 
 def _ordering(operator: str, argument: Json, raw: bool) -> Predicate:
     number = isinstance(argument, (int, float)) and not isinstance(argument, bool)
-    direct = number or raw and isinstance(argument, str)
+    direct = number or (raw and isinstance(argument, str))
     kinds: tuple[type, ...] = (int, float) if number else (str,)
     bound = sort_key(argument)
     if operator == "$lt":

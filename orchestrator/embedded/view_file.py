@@ -1,0 +1,370 @@
+"""The file of one index: the rows of its map functions in key order, and what blocks of them add up to.
+
+For each map function two tables::
+
+    rows_N    (key, id, pos) -> k, v      key: ``collation.sort_key``; pos: for equal keys of a document; k, v: JSON
+    blocks_N  (key, id) -> count, states  one row for each run of up to SPLIT neighbouring rows, from that key on
+
+Blocks are what makes reduces, offsets and totals cheap: a query adds up whole blocks and reads rows only in the two at
+its ends (and where groups meet). A million rows are some four thousand blocks. Each change alters the counts and states
+of its block; a state that cannot take a value back (a minimum, a sum of fractions) is made anew from the block's rows,
+so that it is always what a reduction of exactly these rows gives. Blocks that grow are split, empty ones vanish.
+
+``back`` remembers what each document has emitted, so that an update removes and inserts only what differs. Rows,
+blocks and the sequence that they reflect change in one transaction: after a crash the file is some earlier state.
+
+One thread writes, holding the index's lock; readers have connections of their own and see one moment's state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import marshal
+import sqlite3
+import threading
+from bisect import bisect_right, insort
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.embedded import codec
+from orchestrator.embedded.collation import sort_key
+from orchestrator.embedded.view_reduce import State, add_value, reduce_values, remove_value
+
+FORMAT = "1"  # of the tables; another format is built anew
+SPLIT = 512  # rows at which a block is cut into pieces of half that
+_SHORT = 40  # characters of a value that ``back`` keeps as it is
+_CONNECTIONS = 4  # readers kept open for an index
+
+Place = tuple[bytes, str]
+Emitted = list[list[tuple[Any, Any]]]
+"""What the map functions of an index emitted for one document: for each function its (key, value) pairs."""
+
+
+class Row(NamedTuple):
+    """One row of a map function: its place, and key and value as JSON text."""
+
+    key: bytes
+    id: str
+    k: str
+    v: str
+
+
+class Block(NamedTuple):
+    """One run of ``size`` rows, from ``place`` up to the next block's; ``text`` is the JSON of its states."""
+
+    place: Place
+    size: int
+    text: str
+
+    @property
+    def states(self) -> list[State]:
+        """What the rows reduce to, one state for each reduce that the map function has."""
+        found: list[State] = json.loads(self.text)
+        return found
+
+
+class _Blocks:
+    """The blocks of one map function, in the writer's memory."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self.places = [block.place for block in blocks]
+        self.counts = {block.place: block.size for block in blocks}
+        self.states = {block.place: block.states for block in blocks}
+
+
+class _Delta:
+    """Changes to the rows of one map function, collected over a batch."""
+
+    def __init__(self) -> None:
+        self.removed: list[tuple[bytes, str, int, str | None]] = []  # value as JSON, None if it is not known
+        self.added: list[tuple[bytes, str, int, str, str]] = []
+
+
+def _schema(number: int) -> str:
+    return f"""
+    CREATE TABLE rows_{number} (key BLOB NOT NULL, id TEXT NOT NULL, pos INTEGER NOT NULL, k TEXT NOT NULL,
+        v TEXT NOT NULL, PRIMARY KEY (key, id, pos)) WITHOUT ROWID;
+    CREATE TABLE blocks_{number} (key BLOB NOT NULL, id TEXT NOT NULL, count INTEGER NOT NULL, states TEXT NOT NULL,
+        PRIMARY KEY (key, id)) WITHOUT ROWID;
+    INSERT INTO blocks_{number} VALUES (x'', '', 0, '[]');
+    """
+
+
+class ViewFile:
+    """The rows of an index on disk.
+
+    Args:
+        path: the SQLite file; made if it is not there, made anew if it belongs to something else.
+        kinds: for each map function the builtin reduces whose states its blocks keep.
+        token: names the database's incarnation: an index of an earlier one is thrown away.
+    """
+
+    def __init__(self, path: Path, kinds: list[tuple[str, ...]], token: str) -> None:
+        self.path = path
+        self.kinds = kinds
+        self.token = token
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._memory: dict[int, _Blocks] = {}
+        self._writer = self._connect()
+        if not self._is_ours():
+            self._writer.close()
+            self._remove()
+            self._writer = self._connect()
+            self._create()
+        self.seq = int(self._meta("seq"))
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30.0)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            # A power cut may cost the last batches, never the order between rows and sequence: they are built again.
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA cache_size=-8000")  # 8 MB a connection
+        except sqlite3.DatabaseError:
+            connection.close()
+            self._remove()
+            return self._connect()
+        return connection
+
+    def _is_ours(self) -> bool:
+        try:
+            return self._meta("format") == FORMAT and self._meta("token") == self.token
+        except (sqlite3.DatabaseError, TypeError):
+            return False
+
+    def _create(self) -> None:
+        tables = "".join(_schema(number) for number in range(len(self.kinds)))
+        self._writer.executescript(
+            "BEGIN; CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;"
+            "CREATE TABLE back (id TEXT PRIMARY KEY, emitted BLOB NOT NULL) WITHOUT ROWID;" + tables + "COMMIT;"
+        )
+        values = [("format", FORMAT), ("token", self.token), ("seq", "0")]
+        self._writer.executemany("INSERT INTO meta VALUES (?, ?)", values)
+
+    def _meta(self, key: str) -> str:
+        return str(self._writer.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    # Reading
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection inside a transaction: all that is read from it is one moment's state."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._connect()
+        try:
+            connection.execute("BEGIN")
+            yield connection
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            with self._lock:
+                keep = not self._closed and len(self._idle) < _CONNECTIONS
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the file, and of it in use; rows in all."""
+        with self.reading() as connection:
+            names = ("page_count", "freelist_count", "page_size")
+            pages, free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+            tables = range(len(self.kinds))
+            rows = sum(connection.execute(f"SELECT SUM(count) FROM blocks_{n}").fetchone()[0] or 0 for n in tables)
+        return {"file": pages * size, "active": (pages - free) * size, "rows": rows}
+
+    def close(self, remove: bool = False) -> None:
+        """Close all connections; remove the file if it is no longer needed."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in [*idle, self._writer]:
+            connection.close()
+        if remove:
+            self._remove()
+
+    # Writing
+
+    def apply(self, documents: list[tuple[str, Emitted | None]], seq: int) -> None:
+        """Take in what documents emit now, each at most once, and the sequence that this reflects.
+
+        Args:
+            documents: (id, emitted pairs, or None for a document that is deleted or not indexed).
+            seq: the database's sequence up to which the index is now complete.
+        """
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            deltas = [_Delta() for _ in self.kinds]
+            self._differences(documents, deltas)
+            for number, delta in enumerate(deltas):
+                if delta.removed or delta.added:
+                    self._write(number, delta)
+            self._writer.execute("UPDATE meta SET value = ? WHERE key = 'seq'", (str(seq),))
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._memory.clear()
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+        self.seq = seq
+
+    def _differences(self, documents: list[tuple[str, Emitted | None]], deltas: list[_Delta]) -> None:
+        """Compare what documents emit with what they emitted before."""
+        before: dict[str, list[tuple[int, bytes, int, Any]]] = {}
+        if self.seq:
+            for identifier, _emitted in documents:
+                found = self._writer.execute("SELECT emitted FROM back WHERE id = ?", (identifier,)).fetchone()
+                if found is not None:
+                    before[identifier] = marshal.loads(found[0])
+        forgotten, remembered = [], []
+        for identifier, emitted in documents:
+            old = {(number, key, pos): token for number, key, pos, token in before.get(identifier, ())}
+            entries = []
+            for number, pairs in enumerate(emitted or ()):
+                seen: dict[bytes, int] = {}
+                for key_value, value in pairs:
+                    key = sort_key(key_value)
+                    pos = seen.get(key, 0)
+                    seen[key] = pos + 1
+                    k, v = codec.dumps(key_value).decode(), codec.dumps(value).decode()
+                    token = _token(k, v)
+                    entries.append((number, key, pos, token))
+                    place = (number, key, pos)
+                    if place in old:
+                        was = old.pop(place)
+                        if was == token:
+                            continue
+                        deltas[number].removed.append((key, identifier, pos, was if isinstance(was, str) else None))
+                    deltas[number].added.append((key, identifier, pos, k, v))
+            for (number, key, pos), was in old.items():
+                deltas[number].removed.append((key, identifier, pos, was if isinstance(was, str) else None))
+            if entries:
+                remembered.append((identifier, marshal.dumps(entries, 4)))
+            elif identifier in before:
+                forgotten.append((identifier,))
+        self._writer.executemany("DELETE FROM back WHERE id = ?", forgotten)
+        self._writer.executemany("INSERT OR REPLACE INTO back VALUES (?, ?)", remembered)
+
+    def _blocks(self, number: int) -> _Blocks:
+        if number not in self._memory:
+            self._memory[number] = _Blocks(list(blocks(self._writer, number)))
+        return self._memory[number]
+
+    def _write(self, number: int, delta: _Delta) -> None:
+        """Change rows and blocks of one map function."""
+        table = self._blocks(number)
+        kinds = self.kinds[number]
+        touched: set[Place] = set()
+        stale: set[Place] = set()
+        for key, identifier, _pos, text in delta.removed:
+            place = table.places[bisect_right(table.places, (key, identifier)) - 1]
+            table.counts[place] -= 1
+            touched.add(place)
+            if kinds and place not in stale:
+                value = None if text is None else json.loads(text)
+                for index, kind in enumerate(kinds):
+                    table.states[place][index], known = remove_value(kind, table.states[place][index], value)
+                    if not known:
+                        stale.add(place)
+        for key, identifier, _pos, _k, v in delta.added:
+            place = table.places[bisect_right(table.places, (key, identifier)) - 1]
+            table.counts[place] += 1
+            touched.add(place)
+            if kinds and place not in stale:
+                value = codec.loads(v)
+                states = table.states[place] or [None] * len(kinds)
+                table.states[place] = [
+                    add_value(kind, state, value) for kind, state in zip(kinds, states, strict=True)
+                ]
+        delete = f"DELETE FROM rows_{number} WHERE key = ? AND id = ? AND pos = ?"
+        self._writer.executemany(delete, [entry[:3] for entry in delta.removed])
+        self._writer.executemany(f"INSERT INTO rows_{number} VALUES (?, ?, ?, ?, ?)", sorted(delta.added))
+        gone: list[Place] = []
+        for place in sorted(touched):
+            if table.counts[place] == 0:
+                table.states[place] = []
+                if place != (b"", ""):
+                    gone.append(place)
+                continue
+            if table.counts[place] > SPLIT:
+                touched |= self._split(number, table, place)
+            elif place in stale:
+                self._renew(number, table, place)
+        for place in gone:
+            del table.places[bisect_right(table.places, place) - 1], table.counts[place], table.states[place]
+        touched.difference_update(gone)
+        self._writer.executemany(f"DELETE FROM blocks_{number} WHERE key = ? AND id = ?", gone)
+        self._writer.executemany(
+            f"INSERT OR REPLACE INTO blocks_{number} VALUES (?, ?, ?, ?)",
+            [(*place, table.counts[place], json.dumps(table.states[place])) for place in touched],
+        )
+
+    def _rows(self, number: int, table: _Blocks, place: Place) -> list[Row]:
+        position = bisect_right(table.places, place)
+        following = table.places[position] if position < len(table.places) else None
+        return list(rows(self._writer, number, place, following))
+
+    def _renew(self, number: int, table: _Blocks, place: Place) -> None:
+        """Make the states of a block anew from its rows."""
+        values = [codec.loads(row.v) for row in self._rows(number, table, place)]
+        table.states[place] = [reduce_values(kind, values) for kind in self.kinds[number]]
+
+    def _split(self, number: int, table: _Blocks, place: Place) -> set[Place]:
+        """Cut a block into pieces of half the limit. Returns the places of the new ones."""
+        content = self._rows(number, table, place)
+        pieces: list[list[Row]] = [[]]
+        for row in content:
+            last = pieces[-1]
+            if len(last) >= SPLIT // 2 and (row.key, row.id) != (last[-1].key, last[-1].id):
+                pieces.append([])
+            pieces[-1].append(row)
+        made = set()
+        for index, piece in enumerate(pieces):
+            start = (piece[0].key, piece[0].id) if index else place
+            if index:
+                insort(table.places, start)
+                made.add(start)
+            table.counts[start] = len(piece)
+            values = [codec.loads(row.v) for row in piece] if self.kinds[number] else []
+            table.states[start] = [reduce_values(kind, values) for kind in self.kinds[number]]
+        return made
+
+
+def _token(k: str, v: str) -> str | bytes:
+    """What ``back`` keeps of a row: its value if short, or a hash; a hash too where one key has several spellings."""
+    if len(v) <= _SHORT and k.isascii() and "\\u00" not in k:
+        return v
+    return hashlib.blake2b(f"{k}\n{v}".encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
+def blocks(connection: sqlite3.Connection, number: int) -> Iterator[Block]:
+    """The blocks of a map function in key order."""
+    for key, identifier, count, states in connection.execute(
+        f"SELECT key, id, count, states FROM blocks_{number} ORDER BY key, id"
+    ):
+        yield Block((key, identifier), count, states)
+
+
+def rows(
+    connection: sqlite3.Connection, number: int, start: Place, end: Place | None, descending: bool = False
+) -> Iterator[Row]:
+    """The rows of a map function from ``start`` up to but not including ``end``."""
+    where, arguments = "(key, id) >= (?, ?)", list(start)
+    if end is not None:
+        where += " AND (key, id) < (?, ?)"
+        arguments += end
+    order = "key DESC, id DESC, pos DESC" if descending else "key, id, pos"
+    query = f"SELECT key, id, k, v FROM rows_{number} WHERE {where} ORDER BY {order}"
+    for values in connection.execute(query, arguments):
+        yield Row(*values)

@@ -1,0 +1,284 @@
+"""One index: the views of a design document, kept up to date with the database.
+
+An index belongs to what its views *do*, not to the design document's name: its file is named by a hash of the map
+functions, the library, the options and the builtin reduces. So a design document copied to another name, as a
+deployment without a gap does, finds its index already built.
+
+Updates run in the thread that asks, one at a time for each index. A batch of changes is mapped in a child process while
+the batch before it is written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.embedded import codec
+from orchestrator.embedded.javascript import DesignFunctions, FunctionError
+from orchestrator.embedded.problems import Problem, not_implemented
+from orchestrator.embedded.view_file import Emitted, ViewFile
+from orchestrator.embedded.view_reduce import STATEFUL, builtin_name
+
+Json = Any
+
+SUFFIX = ".view.sqlite"
+BATCH = 1000  # changes mapped and committed together: some 50 ms of work, and what a crash costs at most
+
+
+class ChangedRow(Protocol):
+    """A change as the database gives it; a subset of ``database.Row``."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def deleted(self) -> bool: ...
+    def render(self) -> bytes:
+        """The winning document as JSON."""
+        ...
+
+
+class Source(Protocol):
+    """What an index needs of a database; a subset of ``DatabaseStore``."""
+
+    name: str
+    folder: Path
+    token: str
+
+    def update_seq(self) -> int:
+        """The sequence of the newest change."""
+        ...
+
+    def changes_rows(self, since: int, limit: int, *, bodies: bool) -> list[Any]:
+        """The newest change of each document after ``since``, by sequence."""
+        ...
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of a design document: the number of its map function in the index, and its reduce if it has one."""
+
+    name: str
+    number: int
+    reduce: str | None
+
+
+class Definition:
+    """What a design document's views do.
+
+    Args:
+        ddoc: the design document.
+
+    Raises:
+        Problem: a language or an option that is not supported, or views that are not views.
+    """
+
+    def __init__(self, ddoc: dict[str, Json]) -> None:
+        self.id = str(ddoc.get("_id", ""))
+        self.language = ddoc.get("language", "javascript")
+        if self.language not in ("javascript", "query"):
+            raise not_implemented(f"The query language {self.language!r}")
+        views = ddoc.get("views") or {}
+        options = ddoc.get("options") or {}
+        if not isinstance(views, dict) or not isinstance(options, dict):
+            raise Problem(400, "invalid_design_doc", "`views` and `options` must be objects.")
+        for option in ("local_seq", "collation"):
+            if options.get(option) not in (None, False):
+                raise not_implemented(f"The option {option!r} of design documents")
+        self.include_design = options.get("include_design") is True
+        self.lib: Json = views.get("lib") if self.language == "javascript" else None
+        self.maps: list[Json] = []
+        self.kinds: list[tuple[str, ...]] = []
+        self.views: dict[str, View] = {}
+        found = {
+            name: view for name, view in views.items() if name != "lib" and isinstance(view, dict) and "map" in view
+        }
+        texts = sorted({json.dumps(view["map"], sort_keys=True) for view in found.values()})
+        reduces: list[set[str]] = [set() for _ in texts]
+        for name, view in found.items():
+            number = texts.index(json.dumps(view["map"], sort_keys=True))
+            reduce = view.get("reduce")
+            reduce = reduce if isinstance(reduce, str) and reduce and self.language == "javascript" else None
+            builtin = builtin_name(reduce) if reduce else None
+            if builtin in STATEFUL:
+                reduces[number].add(str(builtin))
+            self.views[name] = View(name, number, reduce)
+        self.maps = [json.loads(text) for text in texts]
+        self.kinds = [tuple(sorted(kinds)) for kinds in reduces]
+        described = [self.language, self.include_design, self.lib, self.maps, self.kinds]
+        self.signature = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
+
+
+Mapper = Callable[[list[str]], list[Emitted]]
+"""Applies the map functions of an index to documents, given as JSON texts."""
+
+
+class Progress:
+    """An update under way, as ``_active_tasks`` shows it."""
+
+    def __init__(self, database: str, design: str, done: int, total: int) -> None:
+        self.database = database
+        self.design = design
+        self.done = done
+        self.total = total
+        self.started = self.updated = int(time.time())
+
+    def advance(self, done: int) -> None:
+        """Some more changes are in the index."""
+        self.done += done
+        self.updated = int(time.time())
+
+    def describe(self, pid: str) -> dict[str, Json]:
+        """The entry in ``_active_tasks``."""
+        return {
+            "node": "nonode@nohost",
+            "pid": pid,
+            "type": "indexer",
+            "database": self.database,
+            "design_document": self.design,
+            "changes_done": self.done,
+            "total_changes": self.total,
+            "progress": 100 * self.done // max(self.total, 1),
+            "started_on": self.started,
+            "updated_on": self.updated,
+        }
+
+
+class ViewIndex:
+    """The index of some views over one database.
+
+    Args:
+        db: the database.
+        definition: what the views do.
+        mapper: runs the map functions.
+    """
+
+    def __init__(self, db: Source, definition: Definition, mapper: Mapper) -> None:
+        self.db = db
+        self.definition = definition
+        self.progress: Progress | None = None
+        self.waiting = 0
+        self.stopping = False
+        self._mapper = mapper
+        self._lock = threading.Lock()
+        self.file = ViewFile(self.path_of(db, definition), definition.kinds, db.token)
+        if self.file.seq > db.update_seq():
+            # The database has lost its last moments (a power cut with synchronous=normal): so must the index.
+            self.file.close(remove=True)
+            self.file = ViewFile(self.path_of(db, definition), definition.kinds, db.token)
+
+    @staticmethod
+    def path_of(db: Source, definition: Definition) -> Path:
+        """The file of an index, in the folder that the database keeps for them."""
+        return db.folder / (definition.signature + SUFFIX)
+
+    def update(self) -> int:
+        """Take in all changes up to now; waits for an update under way. Returns the sequence the index is at.
+
+        Raises:
+            Problem: a map function cannot be compiled or passed a limit. What is indexed so far stays.
+        """
+        target = self.db.update_seq()
+        self.waiting += 1
+        try:
+            with self._lock:
+                if self.file.seq < target and not self.stopping:
+                    self._build(target)
+                return self.file.seq
+        finally:
+            self.waiting -= 1
+
+    @property
+    def busy(self) -> bool:
+        """Whether an update is under way."""
+        return self._lock.locked()
+
+    def close(self, remove: bool = False) -> None:
+        """Close the file, or remove it. An update under way ends after its batch."""
+        self.stopping = True
+        with self._lock:
+            self.file.close(remove)
+
+    def _build(self, target: int) -> None:
+        self.progress = Progress(self.db.name, self.definition.id, 0, target - self.file.seq)
+        try:
+            with ThreadPoolExecutor(1, "view-build") as ahead:
+                waiting: tuple[list[ChangedRow], Future[list[Emitted]]] | None = None
+                for changes in self._changes(self.file.seq, target):
+                    following = (changes, ahead.submit(self._map, changes))
+                    if waiting is not None:
+                        self._take_in(*waiting)
+                    waiting = following
+                if waiting is not None:
+                    self._take_in(*waiting)
+        finally:
+            self.progress = None
+
+    def _changes(self, since: int, target: int) -> Iterator[list[ChangedRow]]:
+        """Batches of changes; one that is small is the last."""
+        while since < target:
+            if self.stopping:
+                raise Problem(404, "not_found", "The database, or the server, is going away.")
+            changes = self.db.changes_rows(since, BATCH, bodies=True)
+            if not changes:
+                return
+            yield changes
+            since = changes[-1].seq
+
+    def _indexed(self, change: ChangedRow) -> bool:
+        return not change.deleted and (self.definition.include_design or not change.id.startswith("_design/"))
+
+    def _map(self, changes: list[ChangedRow]) -> list[Emitted]:
+        texts = [change.render().decode("utf-8") for change in changes if self._indexed(change)]
+        return self._mapper(texts) if texts else []
+
+    def _take_in(self, changes: list[ChangedRow], mapped: Future[list[Emitted]]) -> None:
+        emitted = iter(mapped.result())
+        documents = [(change.id, next(emitted) if self._indexed(change) else None) for change in changes]
+        before = self.file.seq
+        self.file.apply(documents, changes[-1].seq)
+        if self.progress is not None:
+            self.progress.advance(self.file.seq - before)
+
+
+def script_mapper(functions: DesignFunctions, definition: Definition) -> Mapper:
+    """Return the mapper of JavaScript views."""
+
+    def apply(texts: list[str]) -> list[Emitted]:
+        lines = functions.map_texts(definition.maps, texts, definition.lib)
+        return [codec.loads(line) for line in lines]
+
+    return apply
+
+
+def check_design(ddoc: dict[str, Json], functions: DesignFunctions) -> None:
+    """Check the views of a design document before it is stored, as CouchDB does.
+
+    Raises:
+        Problem: 400 ``compilation_error`` or ``invalid_design_doc``, naming the view.
+    """
+    if ddoc.get("language", "javascript") != "javascript" or not isinstance(ddoc.get("views"), dict):
+        return
+    lib = ddoc["views"].get("lib")
+    for name, view in ddoc["views"].items():
+        if name == "lib" or not isinstance(view, dict):
+            continue
+        for part in ("map", "reduce"):
+            source = view.get(part)
+            if source is None or (isinstance(source, str) and part == "reduce" and source.startswith("_")):
+                continue
+            if not isinstance(source, str):
+                raise Problem(400, "invalid_design_doc", f"`{part}` in {name} must be a string")
+            try:
+                functions.check([source], lib if part == "map" else None, part)
+            except FunctionError as error:
+                reason = f"Compilation of the {part} function in the '{name}' view failed: {error.reason}"
+                raise Problem(400, "compilation_error", reason) from error

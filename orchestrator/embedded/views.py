@@ -1,0 +1,310 @@
+"""Views: what the HTTP layer asks. Indexes are opened when first needed and shared by all who ask.
+
+    view_params   what a query says            view_index   which index, and keeping it up to date
+    view_query    reading an answer            view_file    rows, blocks and states on disk
+    view_reduce   the builtin reduces
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.embedded import codec, revisions, view_params
+from orchestrator.embedded.javascript import DesignFunctions, FunctionError
+from orchestrator.embedded.problems import Problem, bad_request, missing, not_implemented
+from orchestrator.embedded.view_file import Row
+from orchestrator.embedded.view_index import SUFFIX, Definition, Mapper, Source, View, ViewIndex, script_mapper
+from orchestrator.embedded.view_params import Params
+from orchestrator.embedded.view_query import (
+    DistinctReducer,
+    Reducer,
+    ScriptReducer,
+    StateReducer,
+    read_map,
+    read_reduce,
+)
+from orchestrator.embedded.view_reduce import builtin_name
+
+log = logging.getLogger(__name__)
+
+Json = Any
+
+LAZY_WORKERS = 1  # threads for update=lazy: one build at a time behind the readers' backs
+
+
+class Database(Source, Protocol):
+    """What queries need of a database; a subset of ``DatabaseStore``."""
+
+    def rows(self, identifiers: list[str]) -> Mapping[str, Any]:
+        """Documents with their winners' bodies, by id."""
+        ...
+
+    def revision_row(self, row: Any, revision: Any) -> Any | None:
+        """A document at another revision, or None if it is not here."""
+        ...
+
+    def design_docs(self) -> list[dict[str, Any]]:
+        """All design documents."""
+        ...
+
+
+class Views:
+    """All indexes of a server.
+
+    Args:
+        functions: runs map and reduce functions.
+        sequence: makes the opaque sequence string of a database from a number.
+    """
+
+    def __init__(
+        self,
+        functions: DesignFunctions | Callable[[], DesignFunctions],
+        sequence: Callable[[Any, int], Json] | None = None,
+    ) -> None:
+        self._functions = functions if callable(functions) else lambda: functions
+        self._sequence = sequence or (lambda db, seq: seq)
+        self._indexes: dict[Path, ViewIndex] = {}
+        self._lock = threading.Lock()
+        self._lazy = ThreadPoolExecutor(LAZY_WORKERS, "view-lazy")
+        self._scheduled: set[Path] = set()
+
+    # Queries
+
+    def query(
+        self,
+        db: Database,
+        ddoc: dict[str, Json],
+        name: str,
+        query: dict[str, Json] | None = None,
+        body: dict[str, Json] | None = None,
+    ) -> dict[str, Json]:
+        """Answer a request to ``_design/x/_view/name``.
+
+        Args:
+            ddoc: the design document, with ``_id``.
+            query: the URL's parameters, still as text.
+            body: the decoded body of a POST, if it was one.
+
+        Returns:
+            ``{"total_rows", "offset", "rows"}`` for a map, ``{"rows"}`` for a reduce, ``{"results": [...]}`` for
+            several queries at once.
+
+        Raises:
+            Problem: as CouchDB would.
+        """
+        definition = Definition(ddoc)
+        view = definition.views.get(name)
+        if view is None:
+            raise missing("missing_named_view")
+        params = view_params.parse(query or {})
+        queries = view_params.queries_of(body) if body is not None else None
+        if body is not None and queries is None and "keys" not in body:
+            raise bad_request("POST body must contain `keys` or `queries` field")
+        if queries is not None:
+            if body is not None and "keys" in body:
+                raise bad_request("`keys` and `queries` are mutually exclusive")
+            parsed = [view_params.parse(each, decoded=True, base=params) for each in queries]
+            for each in parsed:
+                view_params.validate(each, view.reduce is not None)
+            return {"results": [self._answer(db, definition, view, each) for each in parsed]}
+        if body is not None:
+            params.keys = body["keys"]
+            if not isinstance(params.keys, list):
+                raise bad_request("`keys` body member must be an array.")
+        return self._answer(db, definition, view, params)
+
+    def _answer(self, db: Database, definition: Definition, view: View, params: Params) -> dict[str, Json]:
+        reducing = view_params.validate(params, view.reduce is not None)
+        params.ranges()  # a range that cannot hold anything is refused before an index is built for it
+        index = self.index(db, definition)
+        if params.update == "true":
+            index.update()
+        with index.file.reading() as connection:
+            answer: dict[str, Json] = {}
+            seq = int(connection.execute("SELECT value FROM meta WHERE key = 'seq'").fetchone()[0])
+            if reducing:
+                make = self._reducer(definition, view)
+                groups = read_reduce(connection, view.number, params, make)
+                rows = [{"key": group.key, "value": group.value} for group in groups]
+            else:
+                found = read_map(connection, view.number, params)
+                if params.is_sorted:
+                    answer |= {"total_rows": found.total, "offset": found.offset}
+                rows = self._rows(db, found.rows, params)
+        if params.update_seq:
+            answer["update_seq"] = self._sequence(db, seq)
+        if params.update == "lazy":
+            self._later(index)
+        return {**answer, "rows": rows}
+
+    def _rows(self, db: Database, found: list[Row], params: Params) -> list[Json]:
+        rows: list[dict[str, Json]] = [
+            {"id": row.id, "key": codec.loads(row.k), "value": codec.loads(row.v)} for row in found
+        ]
+        if params.include_docs:
+            wanted: list[tuple[str, str | None]] = []
+            for row in rows:
+                value = row["value"]
+                linked = value if isinstance(value, dict) else {}
+                identifier, revision = linked.get("_id", row["id"]), linked.get("_rev")
+                wanted.append((str(identifier), revision if isinstance(revision, str) else None))
+            for row, doc in zip(rows, _fetch(db, wanted, params), strict=True):
+                row["doc"] = doc
+        return rows
+
+    def _reducer(self, definition: Definition, view: View) -> Callable[[], Reducer]:
+        source = view.reduce or ""
+        builtin = builtin_name(source)
+        if builtin == "_count":
+            return Reducer
+        if builtin == "_approx_count_distinct":
+            return DistinctReducer
+        if builtin is not None:
+            place = definition.kinds[view.number].index(builtin)
+            return lambda: StateReducer(builtin, place)
+
+        def call(keys: Json, values: list[Json], rereduce: bool) -> Json:
+            try:
+                return self._functions().reduce([source], keys, values, rereduce)[0]
+            except FunctionError as error:
+                if error.error == "reduce_overflow_error":
+                    return {"reduce_overflow_error": error.reason}
+                raise
+
+        return lambda: ScriptReducer(call)
+
+    # Indexes
+
+    def index(self, db: Source, definition: Definition) -> ViewIndex:
+        """Return the index of a definition, opened if it is not yet."""
+        path = ViewIndex.path_of(db, definition)
+        with self._lock:
+            index = self._indexes.get(path)
+            if index is None or index.db is not db:
+                index = self._indexes[path] = ViewIndex(db, definition, self._mapper(definition))
+            return index
+
+    def _mapper(self, definition: Definition) -> Mapper:
+        if definition.language == "query":
+            from orchestrator.embedded.mango_index import mapper
+
+            return mapper(definition.maps)
+
+        def apply(texts: list[str]) -> Any:
+            return script_mapper(self._functions(), definition)(texts)
+
+        return apply
+
+    def _later(self, index: ViewIndex) -> None:
+        """Bring an index up to date in the background, unless that is already to be done."""
+        path = index.file.path
+        with self._lock:
+            if path in self._scheduled or index.file.seq >= index.db.update_seq():
+                return
+            self._scheduled.add(path)
+
+        def run() -> None:
+            with self._lock:
+                self._scheduled.discard(path)
+            try:
+                index.update()
+            except Problem as problem:
+                log.warning("the index of %s in %s is behind: %s", index.definition.id, index.db.name, problem)
+
+        self._lazy.submit(run)
+
+    def info(self, db: Database, ddoc: dict[str, Json]) -> dict[str, Json]:
+        """Answer ``_design/x/_info``."""
+        index = self.index(db, Definition(ddoc))
+        sizes = index.file.sizes()
+        return {
+            "name": str(ddoc.get("_id", "")).removeprefix("_design/"),
+            "view_index": {
+                "signature": index.definition.signature,
+                "language": index.definition.language,
+                "sizes": {"file": sizes["file"], "active": sizes["active"], "external": sizes["active"]},
+                "updater_running": index.busy,
+                "compact_running": False,
+                "waiting_commit": False,
+                "waiting_clients": index.waiting,
+                "update_seq": self._sequence(db, index.file.seq),
+                "updates_pending": {"minimum": 0, "preferred": 0, "total": max(db.update_seq() - index.file.seq, 0)},
+                "purge_seq": 0,
+            },
+        }
+
+    def cleanup(self, db: Database) -> list[str]:
+        """Remove the files of indexes that no design document has any more. Returns their signatures."""
+        wanted = set()
+        for ddoc in db.design_docs():
+            try:
+                wanted.add(Definition(ddoc).signature)
+            except Problem:
+                continue
+        removed = []
+        for path in sorted(db.folder.glob("*" + SUFFIX)):
+            signature = path.name.removesuffix(SUFFIX)
+            if signature in wanted:
+                continue
+            with self._lock:
+                index = self._indexes.pop(path, None)
+            if index is not None:
+                index.close(remove=True)
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            removed.append(signature)
+        return removed
+
+    def active_tasks(self) -> list[dict[str, Json]]:
+        """The updates under way."""
+        with self._lock:
+            indexes = list(self._indexes.values())
+        found = [(index.progress, f"<0.{number}.0>") for number, index in enumerate(indexes, 100)]
+        return [progress.describe(pid) for progress, pid in found if progress is not None]
+
+    def forget(self, db: Source) -> None:
+        """Close the indexes of a database that is going away."""
+        with self._lock:
+            paths = [path for path in self._indexes if path.parent == db.folder]
+            indexes = [self._indexes.pop(path) for path in paths]
+        for index in indexes:
+            index.close()
+
+    def close(self) -> None:
+        """Close all indexes; updates under way end after their batch."""
+        with self._lock:
+            indexes, self._indexes = list(self._indexes.values()), {}
+        for index in indexes:
+            index.stopping = True
+        self._lazy.shutdown(wait=True, cancel_futures=True)
+        for index in indexes:
+            index.close()
+
+
+def _fetch(db: Database, wanted: list[tuple[str, str | None]], params: Params) -> list[Json]:
+    """The documents of some rows, by (id, revision or None for the winner); None for what is missing or deleted."""
+    if params.attachments:
+        raise not_implemented("`attachments=true` of a view query")
+    found = db.rows(list({identifier for identifier, _revision in wanted}))
+    documents: list[Json] = []
+    for identifier, revision in wanted:
+        row = found.get(identifier)
+        if row is not None and revision is not None and revision != row.rev:
+            row = db.revision_row(row, revisions.parse(revision))
+        if row is None or row.deleted:
+            documents.append(None)
+            continue
+        document = row.document()
+        if params.conflicts and row.leaves > 1:
+            losers = [leaf for leaf in row.revision_tree().leaves() if not leaf.deleted]
+            revs = [revisions.text(leaf.revision) for leaf in losers]
+            others = [rev for rev in revs if rev != row.rev]
+            if others:
+                document["_conflicts"] = others
+        documents.append(document)
+    return documents
