@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.embedded import codec
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.http_request import Request, Response, answer
 from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed, missing, not_implemented
@@ -33,56 +32,45 @@ async def function(
     if kind == "_info" and not rest:
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed("GET")
-        from orchestrator.embedded import views
-
-        return answer(await request.app.thread(views.info, database, f"_design/{design}"))
+        found = await request.app.thread(_design, database, design)
+        return answer(await request.app.thread(request.app.store.views.info, database, found))
     if kind in _UNSUPPORTED:
         raise not_implemented(_UNSUPPORTED[kind])
     raise missing()
 
 
+def _design(database: DatabaseStore, name: str) -> dict[str, Any]:
+    """A design document by its name without ``_design/``.
+
+    Raises:
+        Problem: 404.
+    """
+    row = database.row(f"_design/{name}")
+    if row is None or row.deleted:
+        raise missing("missing" if row is None else "deleted")
+    return row.document()
+
+
 async def _view(request: Request, database: DatabaseStore, design: str, rest: list[str]) -> Response:
     if request.method not in ("GET", "HEAD", "POST"):
         raise method_not_allowed("GET,POST,HEAD")
-    body: dict[str, Any] = {}
+    body: dict[str, Any] | None = None
     if request.method == "POST":
         request.check_type()
         body = await request.json_object({})
-    from orchestrator.embedded import views
+    if rest[1:] == ["queries"]:
+        if body is None:
+            raise method_not_allowed("POST")
+        if not isinstance(body.get("queries"), list):
+            raise bad_request("POST body must include `queries` parameter.")
+    elif len(rest) != 1:
+        raise missing()
+    views = request.app.store.views
 
-    given = read_parameters(request.query)
-    if len(rest) == 2 and rest[1] == "queries":
-        queries = body.get("queries")
-        if not isinstance(queries, list):
-            raise bad_request("`queries` must be an array")
+    def ask() -> Response:
+        return answer(views.query(database, _design(database, design), rest[0], request.query, body))
 
-        def gather() -> dict[str, Any]:
-            return {"results": [views.query(database, design, rest[0], {**given, **query}) for query in queries]}
-
-        return answer(await request.app.thread(gather))
-    found = await request.app.thread(views.query, database, design, rest[0], {**given, **body})
-    return answer(found)
-
-
-def read_parameters(query: dict[str, str]) -> dict[str, Any]:
-    """Query parameters, decoded where they are JSON.
-
-    Raises:
-        Problem: 400 for a key that is no JSON.
-    """
-    given: dict[str, Any] = {}
-    for name, text in query.items():
-        try:
-            given[name] = codec.loads(text)
-        except codec.InvalidJson as error:
-            if name in ("key", "keys", "startkey", "start_key", "endkey", "end_key"):
-                raise bad_request("invalid UTF-8 JSON") from error
-            given[name] = text
-    for name in ("startkey_docid", "start_key_doc_id", "endkey_docid", "end_key_doc_id"):
-        if name in query:
-            text = query[name]
-            given[name] = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
-    return given
+    return await request.app.thread(ask)
 
 
 async def find(request: Request, database: DatabaseStore) -> Response:
@@ -139,17 +127,13 @@ async def view_cleanup(request: Request, database: DatabaseStore) -> Response:
         raise method_not_allowed("POST")
     require_database_admin(request.user, database.security())
     request.check_type()
-    from orchestrator.embedded import views
-
-    await request.app.thread(views.cleanup, database)
+    await request.app.thread(request.app.store.views.cleanup, database)
     return answer({"ok": True}, 202)
 
 
 def tasks(store: Store) -> list[dict[str, Any]]:
     """Indexes that are being built, for ``_active_tasks``."""
-    from orchestrator.embedded import views
-
-    return views.active_tasks()
+    return store.views.active_tasks()
 
 
 __all__ = ["Problem", "explain", "find", "function", "index", "tasks", "view_cleanup"]
