@@ -210,7 +210,11 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table. ``field`` is the attribute's name; ``unit`` is empty where there is none."""
+    """One row of the table.
+
+    ``field`` is the attribute's name; ``unit`` is empty where there is none; ``computed`` is this machine's value
+    of a default that is worked out, which ``default`` says in words.
+    """
 
     name: str
     field: str
@@ -218,6 +222,7 @@ class Setting:
     default: str
     unit: str
     help: str
+    computed: str | None = None
 
     @property
     def variable(self) -> str:
@@ -241,10 +246,19 @@ def _table() -> tuple[Setting, ...]:
     rows = []
     for field, info in Settings.model_fields.items():
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        default = str(extra.get("shown") or info.get_default(call_default_factory=True))
-        name = info.alias or field
-        unit = str(extra.get("unit", ""))
-        rows.append(Setting(name, field, _type_name(info.annotation), default, unit, info.description or ""))
+        value = str(info.get_default(call_default_factory=True))
+        words = str(extra.get("shown") or "")
+        rows.append(
+            Setting(
+                name=info.alias or field,
+                field=field,
+                type=_type_name(info.annotation),
+                default=words or value,
+                unit=str(extra.get("unit", "")),
+                help=info.description or "",
+                computed=value if words else None,
+            )
+        )
     return tuple(rows)
 
 

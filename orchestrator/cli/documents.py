@@ -1,0 +1,144 @@
+"""``show`` and ``retry``: single documents, looked at and set going again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.context import Context, SiteCommand, json_option, pass_site
+
+if TYPE_CHECKING:
+    from orchestrator.chain import Chain
+    from orchestrator.cli.output import Output
+
+ASK_ABOVE = 10  # documents; more than that are not touched without a yes
+
+
+@click.command(cls=SiteCommand, short_help="Show all about one document.")
+@click.argument("document")
+@click.option("--log", is_flag=True, help="Show the end of the last attempt's log too.")
+@json_option
+@pass_site
+def show(site: Context, document: str, log: bool) -> None:
+    """Show all about one document: its file, its steps, its attempts, and why it is not further."""
+    found = site.database.get(document)
+    rows = site.database.view("pages/attempts", startkey=[document], endkey=[document, {}], include_docs=True).rows
+    attempts = [row.doc for row in rows if row.doc]
+    if site.as_json:
+        site.output.json({"document": found, "attempts": attempts})
+        return
+    _head(site.output, found)
+    _steps(site.output, found, site.chain)
+    if attempts:
+        site.output.line("Attempts that did not succeed", style="bold")
+        site.output.table(
+            ("step", "no.", "class", "when", "host", "reason"),
+            [
+                (
+                    a.get("step"),
+                    a.get("number"),
+                    a.get("error_class"),
+                    a.get("finished"),
+                    a.get("host"),
+                    a.get("reason"),
+                )
+                for a in attempts
+            ],
+        )
+        if log:
+            site.output.line(str(attempts[-1].get("log_tail") or "(no log was kept)"))
+    header = found.get("header")
+    if isinstance(header, dict) and header:
+        site.output.line(f"Header: {len(header)} values (`orchestrator show --json` prints them)")
+
+
+def _head(out: Output, document: dict[str, Any]) -> None:
+    from orchestrator.cli.output import STYLES, size
+
+    status = str(document.get("status"))
+    out.line(f"{document['_id']}: {status}", style=STYLES.get(status, "bold"))
+    if document.get("reason"):
+        out.line(f"  because  {document['reason']}")
+    amount = f" ({size(document['size'])})" if isinstance(document.get("size"), int) else ""
+    out.line(f"  file     {document.get('file')}{amount}")
+    out.line(f"  run      {document.get('run_name')}, file number {document.get('file_number')}")
+    out.line(f"  from     {document.get('hostname')}, registered {document.get('registered')}")
+    retry_ = document.get("retry")
+    if isinstance(retry_, dict):
+        out.line(
+            f"  retry    {retry_.get('step')}, attempt {retry_.get('number')}, not before {retry_.get('not_before')}: "
+            f"{retry_.get('reason')}"
+        )
+
+
+def _steps(out: Output, document: dict[str, Any], chain: Chain) -> None:
+    from orchestrator.cli.output import age
+
+    rows = []
+    for step in chain.steps:
+        entry = document.get(step.key)
+        entry = entry if isinstance(entry, dict) else {}
+        seconds = entry.get("seconds")
+        rows.append(
+            (
+                step.key,
+                step.name,
+                entry.get("state", "-"),
+                age(seconds) if isinstance(seconds, int | float) else "",
+                entry.get("host", ""),
+                entry.get("reason") or entry.get("file") or "",
+            )
+        )
+    out.table(("", "step", "state", "took", "host", "file or reason"), rows, right=(3,))
+
+
+@click.command(cls=SiteCommand, short_help="Set failed documents going again.")
+@click.argument("documents", nargs=-1)
+@click.option("--step", "step_name", help="Only documents that failed in this step (name or keyword).")
+@click.option("--all", "all_", is_flag=True, help="All failed documents (with --step: of that step).")
+@click.option("--reason", default="", help="Why; it is kept in the documents.")
+@click.option("--yes", is_flag=True, help=f"Do not ask (it is asked above {ASK_ABOVE} documents).")
+@json_option
+@pass_site
+def retry(site: Context, documents: tuple[str, ...], step_name: str | None, all_: bool, reason: str, yes: bool) -> int:
+    """Set failed documents going again, from the step that failed. Earlier steps stay done."""
+    from orchestrator.engine import operations
+
+    if bool(documents) == all_:
+        raise click.UsageError("Name documents, or say --all.")
+    step = site.chain.step(step_name) if step_name else None
+    names = list(documents)
+    if all_:
+        first, last = ([step.key], [step.key, {}]) if step else (None, {})
+        rows = site.database.view("work/failed", reduce=False, startkey=first, endkey=last).rows
+        names = [str(row.id) for row in rows]
+    if not names:
+        site.output.line("Nothing has failed.")
+        if site.as_json:
+            site.output.json({"retried": [], "refused": {}})
+        return 0
+    if len(names) > ASK_ABOVE and not yes:
+        click.confirm(f"Retry {len(names)} documents?", abort=True, err=True)
+    done = operations.retry(site.database, names, by=_who(), reason=reason)
+    if site.as_json:
+        site.output.json({"retried": done.changed, "refused": done.refused})
+    if len(done.changed) > ASK_ABOVE:
+        site.output.line(f"{len(done.changed)} documents will be tried again")
+    else:
+        for name in done.changed:
+            site.output.line(f"{name}: will be tried again")
+    for name, why in done.refused.items():
+        click.echo(f"orchestrator: {name}: {why}", err=True)
+    return 1 if done.refused else 0
+
+
+def _who() -> str:
+    """The person at this terminal, for the document's record of who asked."""
+    import getpass
+    import socket
+
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # an account without a name, as in a container
+        return socket.gethostname()

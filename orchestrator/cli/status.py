@@ -1,0 +1,72 @@
+"""``status``: how far everything is, by step and state."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.context import Context, SiteCommand, json_option, pass_site
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from orchestrator.chain import Chain
+    from orchestrator.overview import Overview
+
+
+@click.command(cls=SiteCommand, short_help="Count documents by step and state.")
+@click.option("--watch", is_flag=True, help="Show it anew until Ctrl-C.")
+@click.option("--every", default=2.0, show_default=True, metavar="SECONDS", help="How often, with --watch.")
+@json_option
+@pass_site
+def status(site: Context, watch: bool, every: float) -> None:
+    """Count the documents by step and state, with the age of the oldest that waits."""
+    from orchestrator import overview
+
+    chain = site.chain
+    found = overview.read(site.database, chain)
+    if site.as_json:
+        site.output.json(found.to_json(chain))
+        return
+    where = f"{site.settings.database} at {site.settings.url}"
+    if not watch:
+        site.output.console.print(picture(found, chain, where))
+        return
+    from rich.live import Live
+
+    never = threading.Event()
+    with Live(picture(found, chain, where), console=site.output.console, auto_refresh=False) as live:
+        while not never.wait(max(0.1, every)):
+            live.update(picture(overview.read(site.database, chain), chain, where), refresh=True)
+
+
+def picture(found: Overview, chain: Chain, where: str) -> RenderableType:
+    """The overview as a table with a line above it."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from orchestrator.cli.output import STYLES, age
+    from orchestrator.overview import STATES
+
+    counts = ", ".join(f"{count} {name}" for name, count in found.statuses.items()) or "none yet"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    table.add_column("step")
+    for state in STATES:
+        table.add_column("running" if state == "in progress" else state, justify="right", no_wrap=True)
+    table.add_column("oldest", justify="right", no_wrap=True)
+    now = time.time()
+    for step in chain.steps:
+        numbers = found.steps.get(step.key, {})
+        cells = [
+            Text(str(numbers.get(state, 0) or "."), style=STYLES.get(state, "") if numbers.get(state) else "dim")
+            for state in STATES
+        ]
+        oldest = age(now - found.oldest[step.key]) if step.key in found.oldest else ""
+        table.add_row(step.key, step.name, *cells, oldest)
+    return Group(Text.assemble((where, "bold"), f", chain {chain.name}: {found.documents} documents ({counts})"), table)
