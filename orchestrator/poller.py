@@ -58,9 +58,13 @@ class Poller:
 
     def __init__(
         self, chain: Chain, database: Database, places: Places, spool_root: Any, site: str = "here",
-        terms: Terms | None = None, *, only: list[str] | None = None,
+        terms: Terms | None = None, *, only: list[str] | None = None, documents: list[str] | None = None,
     ) -> None:  # fmt: skip
-        """Raises ChainError if the site has no steps here, SettingsError if the spool cannot be written."""
+        """Make the poller of ``site``; with ``only``, for these of its steps; with ``documents``, for these alone.
+
+        Raises ChainError if the site has no steps here, SettingsError if the spool cannot be written.
+        """
+        self._documents = documents
         self.chain, self.database, self.terms = chain, database, terms or Terms()
         steps = chain.at(site)
         if only:
@@ -115,7 +119,7 @@ class Poller:
         signal.signal(signal.SIGINT, answer)
 
     def run(self, *, until_idle: bool = False) -> None:
-        """Work until stopped, or, with ``until_idle``, until nothing is ready or running.
+        """Work until stopped, or, with ``until_idle``, until nothing is running or could begin now.
 
         Raises Unauthorised and NotFound (no database, no couchapp): a daemon cannot mend those. While the database is
         merely away it waits, for ever.
@@ -141,7 +145,8 @@ class Poller:
                 self._is_back()
                 if not started:
                     started = True
-                    feed.start()
+                    if self._documents is None:
+                        feed.start()
                 if until_idle and self._idle():
                     break
         finally:
@@ -214,6 +219,10 @@ class Poller:
     def _sweep(self, now: float) -> None:
         """Look at all that is ready, later steps first. Raises NotFound if the couchapp has not been pushed."""
         self.engine.backlog.more = False
+        if self._documents is not None:
+            named = self.database.get_many(self._documents).values()
+            self.engine.offer([document for document in named if document is not None], now)
+            return
         for step in reversed(self.engine.steps):
             room = self.engine.backlog.room()
             if room <= 0:
@@ -283,7 +292,7 @@ class Poller:
 
     def _idle(self) -> bool:
         return not (
-            self.engine.outbox or self.engine.held or self._returned or len(self.engine.backlog)
+            self.engine.outbox or self.engine.held or self._returned or self.engine.backlog.claimable()
             or self.engine.backlog.more or not self._rings.empty()
         )  # fmt: skip
 

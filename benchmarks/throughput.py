@@ -1,0 +1,133 @@
+"""Steps a second: N documents through a chain of three steps that do nothing, everything recorded.
+
+    python benchmarks/throughput.py --documents 10000
+
+With COUCHDB_URL (and COUCHDB_USER, COUCHDB_PASSWORD) set it measures that server instead of the embedded one. The
+baseline of the same run is the database's own limit: two bulk writes a step of documents of the same size, nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from orchestrator import designs
+from orchestrator.chain import Chain, load
+from orchestrator.couch import Credentials, Database, Server, deploy
+from orchestrator.embedded.testing import EmbeddedServer
+
+CHAIN = Path(__file__).parent.parent / "procs" / "chains" / "noop.yaml"
+
+
+def document(number: int) -> dict[str, Any]:
+    """A document as small as one freshly registered (about 200 bytes)."""
+    return {
+        "_id": f"d{number:07d}", "type": "daqdocument", "run_name": f"run{number // 100:05d}", "file_number": number % 100,
+        "status": "closed", "file": f"/raw/d{number:07d}", "hostname": "daq1", "registered": "2026-01-01T00:00:00.000Z",
+    }  # fmt: skip
+
+
+def fill(database: Database, count: int) -> float:
+    """Insert ``count`` documents in bulk; the time it took (s)."""
+    began = time.monotonic()
+    for start in range(0, count, 1000):
+        database.bulk([document(n) for n in range(start, min(start + 1000, count))])
+    return time.monotonic() - began
+
+
+def own_limit(database: Database, count: int, steps: int) -> float:
+    """Steps a second if nothing but two bulk updates of 500 a step were done, documents and revisions carried along."""
+    found = [{**document(n), "status": "good"} for n in range(count)]
+    began = time.monotonic()
+    for _ in range(2 * steps + 1):
+        for start in range(0, count, 500):
+            part = found[start : start + 500]
+            for doc, saved in zip(part, database.bulk(part), strict=True):
+                doc["_rev"] = saved.rev  # type: ignore[union-attr]
+    return steps * count / (time.monotonic() - began)
+
+
+def through(url: str, name: str, environment: dict[str, str], count: int, chain: Chain, pollers: int, workers: int) -> float:
+    """Steps a second from the pollers' start to the last document's end."""
+    code = (
+        "import sys, logging; from pathlib import Path; from orchestrator.chain import load\n"
+        "from orchestrator.couch import Server, load_credentials; import os\n"
+        "from orchestrator.poller import Poller, Terms; from orchestrator.runner import Places\n"
+        "logging.basicConfig(level=logging.WARNING)\n"
+        "url, name, chain, root, workers = sys.argv[1:]; root = Path(root)\n"
+        "database = Server(url, load_credentials(None, os.environ)).database(name)\n"
+        "poller = Poller(load(chain), database, Places(root/'out', root/'scratch', root/'logs'), root/'spool',"
+        " terms=Terms(workers=int(workers), lease=10.0))\n"
+        "poller.run(until_idle=True)\n"
+    )
+    with tempfile.TemporaryDirectory() as root:
+        began = time.monotonic()
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, url, name, str(CHAIN), root, str(workers)], env={**os.environ, **environment}
+            )
+            for _ in range(pollers)
+        ]
+        for process in running:
+            if process.wait() != 0:
+                raise SystemExit("a poller failed")
+        return len(chain.steps) * count / (time.monotonic() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--documents", type=int, default=10_000)
+    parser.add_argument("--pollers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--synchronous", default="full")
+    arguments = parser.parse_args()
+    chain = load(CHAIN)
+    outside = os.environ.get("COUCHDB_URL")
+    with tempfile.TemporaryDirectory() as folder:
+        embedded = None if outside else EmbeddedServer(Path(folder), synchronous=arguments.synchronous)
+        if embedded is not None:
+            embedded.start()
+            url, credentials = embedded.url, Credentials(*embedded.credentials)
+        else:
+            url = str(outside)
+            credentials = Credentials(os.environ["COUCHDB_USER"], os.environ["COUCHDB_PASSWORD"])
+        server = Server(url, credentials)
+        names = [f"bench-{uuid.uuid4().hex}" for _ in range(2)]
+        try:
+            for name in names:
+                server.create(name)
+            deploy.push(server.database(names[0]), designs.build(chain))
+            inserted = fill(server.database(names[0]), arguments.documents)
+            environment = {
+                "ORCHESTRATOR_COUCH_USER": credentials.username, "ORCHESTRATOR_COUCH_PASSWORD": credentials.password,
+            }  # fmt: skip
+            rate = through(url, names[0], environment, arguments.documents, chain, arguments.pollers, arguments.workers)
+            rows = server.database(names[0]).view("pages/steps", group_level=2)
+            fill(server.database(names[1]), 0)
+            limit = own_limit(server.database(names[1]), arguments.documents, len(chain.steps))
+        finally:
+            for name in names:
+                server.delete(name)
+            if embedded is not None:
+                embedded.stop()
+    print(json.dumps({
+        "documents": arguments.documents, "pollers": arguments.pollers, "workers": arguments.workers,
+        "database": "embedded" if embedded else server.__repr__(), "synchronous": arguments.synchronous,
+        "inserted a second, with the guard": round(arguments.documents / inserted),
+        "steps a second": round(rate), "the database's own limit, without the guard": round(limit),
+        "states": {f"{row.key[0]} {row.key[1]}": row.value["count"] for row in rows},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
+    }, indent=1))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

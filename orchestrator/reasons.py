@@ -1,0 +1,97 @@
+"""Why a document is where it is, in sentences: what it waits for, who has it, what went wrong, what to do.
+
+Pure: from the chain, the document and the time. The page, ``orchestrator show`` and a step run by hand all say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator import documents
+from orchestrator.chain import Chain, Step
+from orchestrator.transitions import Kind
+
+
+def why(chain: Chain, document: Mapping[str, Any], now: float) -> str:
+    """One or two sentences on the document's state and what follows from it."""
+    if document.get("type") != chain.type:
+        return f"It is of type {document.get('type')!r}; the chain {chain.name!r} is for {chain.type!r}."
+    status = documents.status_of(document)
+    if status is None:
+        return f"Its status {document.get('status')!r} is none that the chain knows: no step will take it."
+    if status.kind is Kind.OPEN:
+        return "The DAQ is still writing the file; it will be taken once it is closed."
+    if status.kind is Kind.BAD:
+        return f"It is out of processing: {document.get('reason') or 'no reason was given'}."
+    if status.kind is Kind.FAILED:
+        return _failed(chain, document)
+    held = documents.holder(document)
+    if held is not None:
+        return _held(held[0], held[1], status.kind)
+    if documents.complete(chain, document):
+        return "Every step is done."
+    step = documents.ready_step(chain, document)
+    if step is None:
+        return _stuck(chain, document)
+    return ready_because(document, step, now)
+
+
+def ready_because(document: Mapping[str, Any], step: Step, now: float) -> str:
+    """Why a step that is ready has not begun."""
+    retry = document.get("retry")
+    if isinstance(retry, dict) and retry.get("step") == step.key and retry.get("reason"):
+        wait = documents.not_before(document, step) - now
+        when = f"in {wait:.0f} s" if wait > 0 else "as soon as a poller has room"
+        return (
+            f"Attempt {retry.get('number')} of {step.key} ({step.name}) begins {when}; "
+            f"the one before ended with: {_sentence(retry['reason'])}"
+        )
+    return f"It is ready for {step.key} ({step.name}) and waits for a poller of site {step.site!r} with room."
+
+
+def why_not_ready(chain: Chain, document: Mapping[str, Any], step: Step) -> str | None:
+    """The condition that keeps one step from being claimed, or None if it is ready."""
+    if documents.ready(chain, document, step):
+        return None
+    if documents.is_done(document, step):
+        return f"{step.key} ({step.name}) is done already."
+    missing = [need for need in chain.needs(step) if not documents.is_done(document, need)]
+    if missing and documents.holder(document) is None and documents.status_of(document) is not None:
+        names = ", ".join(f"{need.key} ({need.name})" for need in missing)
+        return f"{step.key} ({step.name}) needs {names}, not done yet."
+    return why(chain, document, 0.0)
+
+
+def _failed(chain: Chain, document: Mapping[str, Any]) -> str:
+    for step in chain.steps:
+        entry = document.get(step.key)
+        if isinstance(entry, dict) and entry.get("state") == "failed":
+            return (
+                f"{step.key} ({step.name}) failed at attempt {entry.get('number')} ({entry.get('error_class')}): "
+                f"{_sentence(entry.get('reason'))} Mend the cause, then: orchestrator retry {document.get('_id')}"
+            )
+    return f"It is marked as failed: {document.get('reason') or 'no reason was given'}."
+
+
+def _held(key: str, entry: Mapping[str, Any], kind: Kind) -> str:
+    if kind is Kind.QUEUED:
+        return f"A batch job for {key} has been submitted and waits at the farm."
+    return (
+        f"{key} ({entry.get('step')}) is running: attempt {entry.get('number')}, on {entry.get('host')}, "
+        f"by poller {entry.get('poller')}, since {entry.get('started')}."
+    )
+
+
+def _stuck(chain: Chain, document: Mapping[str, Any]) -> str:
+    for step in chain.steps:
+        entry = document.get(step.key)
+        if entry is not None and not documents.is_done(document, step):
+            state = entry.get("state") if isinstance(entry, dict) else entry
+            return f"{step.key} ({step.name}) stands in the document with state {state!r}, so no poller takes it."
+    return "No step is ready."
+
+
+def _sentence(text: Any) -> str:
+    words = str(text or "no reason was given").strip()
+    return words if words.endswith((".", "!", "?")) else words + "."
