@@ -37,6 +37,7 @@ from procs.formats.window import CHUNK, NeedMore, Truncation, Window
 BATCH_BYTES = 64 * 1024 * 1024  # a batch ends here too: 500 events with long traces would need gigabytes
 HEAD_CHUNK = 256 * 1024  # bytes read at once for the headers alone
 STREAM_POINTS = 65_536  # points of each channel in one block of a stream
+MAX_LOG_LINES = 100  # lines kept
 TRAILER_BYTES = 4096  # where the text at the end of a stream is looked for
 
 
@@ -52,6 +53,7 @@ class SambaFile:
         is_stream: the data are interleaved samples, not events.
         truncated: set by :meth:`batches` and :meth:`stream` if the file ends inside an event.
         end_of_run: the trailer's keys (``reason`` among them) once it was read, else None.
+        log_lines: the free lines that the DAQ wrote between the data, as far as they were read.
         reference_words: the words that ``Reference`` has had so far; ``SambaBatch.reference_word`` counts in it.
     """
 
@@ -66,6 +68,7 @@ class SambaFile:
         self.truncated: Truncation | None = None
         self.end_of_run: dict[str, Any] | None = None
         self.reference_words: list[str] = []
+        self.log_lines: list[str] = []
         self.events_read = 0
         name = names.from_samba_name(path)
         declared = header.run.get("Run") or header.general.get("Fichier") or path.stem
@@ -99,6 +102,7 @@ class SambaFile:
                 offset=self.header.data_offset,
             )
         self.truncated, self.end_of_run, self.events_read = None, None, 0
+        self.log_lines = []
         if not self.header.channels:
             self.header.note("no channel is configured in the header: channels are named as they come")
         index = {channel.name.encode(): channel.index for channel in self.channels}
@@ -232,8 +236,8 @@ class _Batches:
         if tag in (b"-", b"Donnees"):
             return after
         if tag == b"" and LOG_LINE.match(line):
-            if self.file.end_of_run is None:
-                self.file.header.note(f"log line at byte {window.base + position}: {text.decode(line)[:120]}")
+            if self.file.end_of_run is None and len(self.file.log_lines) < MAX_LOG_LINES:
+                self.file.log_lines.append(text.decode(line))
             return after
         raise reader.error("expected `* Evenement`, the end-of-run trailer or the end of the file", position)
 

@@ -7,7 +7,6 @@ block; a block that does not match is read line by line, with the same meaning.
 
 from __future__ import annotations
 
-import math
 import re
 from typing import NamedTuple
 
@@ -15,15 +14,26 @@ from orchestrator.errors import FormatError
 from procs.formats import samba_text as text
 from procs.formats.samba_batch import BatchBuilder
 from procs.formats.samba_header import Lines, SambaHeader, channel_name
+from procs.formats.samba_values import (
+    LIST_KEY,
+    BadValue,
+    Fields,
+    dead_time,
+    integer,
+    loose,
+    number,
+    reference,
+    stamp,
+    touched,
+    trigger_bits,
+    yes,
+)
 from procs.formats.window import NeedMore, Window
 
 MAX_BLOCK = 1024 * 1024  # bytes of one block's text; a real one has some 1 kB
 MAX_TRACE = 128 * 1024 * 1024  # bytes of one trace with its filter values: more than any digitiser's buffer
 MAX_PULSES = 65_536  # channels in one event
 LAYOUTS = 6  # layouts kept: blocks of different kinds of channels differ
-I4 = 2**31 - 1
-GIGA = 1_000_000_000  # time stamps in one giga stamp
-NAN = math.nan
 
 EVENT_KEYS = frozenset(
     b"Numero Regeneration Date.secondes Date.microsecs GigaStamp TimeStamp TempsMort.secondes TempsMort.microsecs "
@@ -33,26 +43,8 @@ PULSE_KEYS = frozenset(
     b"Numero Compteur.secondes Compteur.microsecs GigaStamp TimeStamp Horloge Dimension Trigger.ampl.pos "
     b"Trigger.ampl.neg Pretrigger Base Reference Bruit Montee Descente Amplitude Filtre.nb Filtre.recalcul".split()
 )
-LIST_KEY = re.compile(rb"Liste:([0-9]{1,4})-([0-9]{1,4})\Z")
 LINE_KEY = re.compile(rb"[ \t]*([^=#\r\n*][^=#\r\n]*?)[ \t]*:?=")
 LOG_LINE = re.compile(rb"[\t\x20-\x7e\x80-\xff]{1,4096}\Z")
-UNKNOWN_BYTES = frozenset(word.encode("latin-1") for word in text.UNKNOWN)
-NUMBER = re.compile(rb"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?\Z")
-NOT_FINITE = re.compile(rb"[-+]?(?:inf|infinity|nan)\Z", re.IGNORECASE)
-WORD = re.compile(rb"[A-Za-z_][-\w.]*\Z")
-BITS = re.compile(rb"[-+]?[0-9]{1,20}\Z")
-HEX = re.compile(rb"(?:0[xX])?[0-9a-fA-F]{1,16}\Z")
-
-Fields = dict[bytes, bytes]
-
-
-class BadValue(ValueError):
-    """A key of a block has a value that it cannot have (internal: becomes a FormatError with the value's offset)."""
-
-    def __init__(self, key: bytes, expected: str) -> None:
-        super().__init__(expected)
-        self.key = key
-        self.expected = expected
 
 
 class Layout(NamedTuple):
@@ -60,99 +52,6 @@ class Layout(NamedTuple):
 
     pattern: re.Pattern[bytes]
     keys: tuple[bytes, ...]
-
-
-def integer(fields: Fields, key: bytes, default: int, low: int = -I4 - 1, high: int = I4) -> int:
-    """A whole number; ``default`` where the key is missing or its value unknown."""
-    raw = fields.get(key)
-    if raw is None:
-        return default
-    try:
-        if len(raw) > 19 or b"_" in raw:
-            raise ValueError
-        value = int(raw)
-    except ValueError:
-        if raw.lower() in UNKNOWN_BYTES:
-            return default
-        if NUMBER.match(raw) is None or not float(raw).is_integer() or abs(float(raw)) > 2**53:
-            raise BadValue(key, "a whole number") from None
-        value = int(float(raw))
-    if not low <= value <= high:
-        raise BadValue(key, f"a number from {low} to {high}")
-    return value
-
-
-def number(fields: Fields, key: bytes) -> float:
-    """A number, ``inf`` among them; NaN where the key is missing or its value unknown."""
-    raw = fields.get(key)
-    if raw is None:
-        return NAN
-    if NUMBER.match(raw) or NOT_FINITE.match(raw):
-        return float(raw)
-    if raw.lower() in UNKNOWN_BYTES:
-        return NAN
-    raise BadValue(key, "a number")
-
-
-def loose(fields: Fields, key: bytes) -> float:
-    """As :func:`number`, and NaN for a word: some keys changed their meaning between releases."""
-    try:
-        return number(fields, key)
-    except BadValue:
-        return NAN
-
-
-def touched(fields: Fields, key: bytes, names: dict[bytes, int]) -> int:
-    """The index of the detector or channel that fired, given as a number or by name; -1 for unknown."""
-    try:
-        return integer(fields, key, -1)
-    except BadValue:
-        return names.get(fields[key].strip(b'"'), -1)
-
-
-def stamp(fields: Fields) -> int:
-    """giga * 1e9 + time, in units of 10 us; 0 where neither is given."""
-    giga = integer(fields, b"GigaStamp", 0, -(10**9), 9 * 10**9)
-    return giga * GIGA + integer(fields, b"TimeStamp", 0, -(10**18), 2 * 10**17)
-
-
-def yes(fields: Fields, key: bytes) -> bool:
-    """``oui`` or a number other than 0; False where the key is missing or unknown."""
-    raw = fields.get(key, b"").strip(b'"').lower()
-    if raw in (b"oui", b"vrai", b"1"):
-        return True
-    if raw in (b"non", b"faux", b"0") or raw in UNKNOWN_BYTES:
-        return False
-    raise BadValue(key, "oui or non")
-
-
-def trigger_bits(fields: Fields, keys: list[bytes]) -> tuple[int, int]:
-    """The trigger's bit lists: ``Liste:31-0`` (also spelt ``Liste:31-00``), ``Liste:63-32``, ... as bits 0-63, 64-127.
-
-    The DAQ prints each word as a signed decimal number; a value with ``0x``, a letter or a leading 0 is hexadecimal.
-    Bits from 128 on are not kept.
-    """
-    bits = 0
-    for key in keys:
-        match = LIST_KEY.match(key)
-        assert match is not None
-        low, high = sorted((int(match[1]), int(match[2])))
-        raw = fields[key].strip(b'"')
-        if raw.lower() in UNKNOWN_BYTES:
-            continue
-        if HEX.match(raw) and (not raw.isdigit() or (len(raw) > 1 and raw.startswith(b"0"))):
-            word = int(raw, 16)
-        elif BITS.match(raw):
-            word = int(raw)
-        else:
-            raise BadValue(key, "a word of trigger bits")
-        width = high - low + 1
-        if word < 0:
-            word += 1 << width
-        if not 0 <= word < 1 << width:
-            raise BadValue(key, f"a word of {width} bits")
-        bits |= word << low
-    return bits & 0xFFFFFFFFFFFFFFFF, bits >> 64 & 0xFFFFFFFFFFFFFFFF
 
 
 def make_layout(block: bytes, tag: bytes, wanted: frozenset[bytes]) -> Layout | None:
@@ -349,11 +248,7 @@ class EventReader:
         try:
             points = integer(fields, b"Dimension", 0, 0)
             filters = integer(fields, b"Filtre.nb", 0, 0)
-            word = -1
-            raw = fields.get(b"Reference", b"").strip(b'"')
-            if WORD.match(raw) and not NOT_FINITE.match(raw) and raw.lower() not in UNKNOWN_BYTES:
-                word = self.words.setdefault(text.decode(raw), len(self.words))
-                fields[b"Reference"] = b""
+            level, word = reference(fields)
             row = (
                 channel,
                 integer(fields, b"Numero", -1),
@@ -362,7 +257,7 @@ class EventReader:
                 stamp(fields),
                 integer(fields, b"Pretrigger", 0),
                 integer(fields, b"Filtre.recalcul", 0),
-                word,
+                self.words.setdefault(word, len(self.words)) if word else -1,
                 filters if points else 0,
                 points,
             )
@@ -371,7 +266,7 @@ class EventReader:
                 number(fields, b"Trigger.ampl.pos"),
                 number(fields, b"Trigger.ampl.neg"),
                 number(fields, b"Base"),
-                number(fields, b"Reference"),
+                level,
                 number(fields, b"Bruit"),
                 number(fields, b"Montee"),
                 number(fields, b"Descente"),
@@ -451,11 +346,3 @@ class EventReader:
             return self.tag(self.skip(position))
         except EOFError:
             return b""
-
-
-def dead_time(fields: Fields) -> float:
-    """TempsMort.secondes + TempsMort.microsecs in seconds; NaN where neither is given."""
-    seconds, micro = number(fields, b"TempsMort.secondes"), number(fields, b"TempsMort.microsecs")
-    if math.isnan(seconds):
-        return micro * 1e-6
-    return seconds if math.isnan(micro) else seconds + micro * 1e-6

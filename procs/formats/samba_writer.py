@@ -95,6 +95,8 @@ class SambaWriter:
             if isinstance(value, dict) and value:
                 items = [f"\t{{ {name} := {format_value(item)} }}" for name, item in value.items()]
                 lines += [f"{key} = (", *(item + "," for item in items[:-1]), items[-1], ")"]
+            elif key == "Bolo.position" and isinstance(value, int):
+                lines.append(f"{key} = 0x{value:x}")
             else:
                 lines.append(f"{key} = {format_value(value)}")
         return lines
