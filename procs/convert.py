@@ -1,7 +1,7 @@
 """proc1: a raw file becomes a ROOT file. Samba and DATE are converted; ROOT files go on as they are.
 
-What the trees hold is listed in :mod:`procs.convert_samba` and :mod:`procs.convert_date`. The file is written in chunks,
-so that memory is bounded by a chunk; it is opened again and counted before it gets its last name.
+What the trees hold is listed in :mod:`procs.convert_samba` and :mod:`procs.convert_date`. The file is written in
+chunks, so that memory is bounded by a chunk; it is opened again and counted before it gets its last name.
 """
 
 from __future__ import annotations

@@ -108,13 +108,14 @@ def convert_samba(
     run = str(document.get("run_name") or file.run_name)
     condition = str(file.run.get("Condition") or "")
     number = document.get("file_number")
-    constants = {"run": run, "condition": condition, "file_number": number if isinstance(number, int) else file.file_number}
+    file_number = number if isinstance(number, int) else file.file_number
+    constants = {"run": run, "condition": condition, "file_number": file_number}
     expected: dict[str, int] = {}
     samples = 0
 
     def check(temporary: Path) -> None:
         verified(temporary, expected)
-        if "pulses" in expected and expected["pulses"]:
+        if expected.get("pulses"):
             with opened(temporary) as written:
                 found = int(written["pulses"]["ntrace"].array(library="np").sum(dtype=np.int64))
             if found != samples:
@@ -188,7 +189,9 @@ def _events(
 def _event_columns(batch: SambaBatch, constants: dict[str, Any], pulses_before: int) -> dict[str, Any]:
     count = len(batch)
     columns: dict[str, Any] = {
-        name: getattr(batch, name).astype(kind) for name, kind in EVENTS.items() if hasattr(batch, name) and name != "pulses"
+        name: getattr(batch, name).astype(kind)
+        for name, kind in EVENTS.items()
+        if hasattr(batch, name) and name != "pulses"
     }
     columns["run"] = ak.Array([constants["run"]] * count)
     columns["condition"] = ak.Array([constants["condition"]] * count)

@@ -41,15 +41,26 @@ def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log:
     # Imported here: drawing is the smaller part of the steps, and the import takes a while.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     shown = panels[:MOST_PANELS]
     left_out = len(panels) - len(shown)
     columns = min(len(shown), 4 if len(shown) > 4 else 2) or 1
     rows = math.ceil(len(shown) / columns) or 1
-    figure = Figure(figsize=(4.2 * columns + 0.6, 2.9 * rows + 0.7), dpi=90, layout="constrained")
+    width, height = 4.2 * columns + 0.6, 2.9 * rows + 0.5
+    figure = Figure(figsize=(width, height), dpi=80)
+    # Margins in inches, by hand: the automatic layout takes longer than the drawing.
+    figure.subplots_adjust(
+        left=0.75 / width,
+        right=1 - 0.15 / width,
+        bottom=0.5 / height,
+        top=1 - 0.75 / height,
+        wspace=0.26,
+        hspace=0.42,
+    )
     FigureCanvasAgg(figure)
     extra = f" (the first {len(shown)} of {len(panels)})" if left_out else ""
-    figure.suptitle(clean(title, 90) + extra, fontsize=11, parse_math=False)
+    figure.suptitle(clean(title, 90) + extra, fontsize=11, y=1 - 0.15 / height, va="top", parse_math=False)
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axis, counts in zip(axes, shown, strict=False):
         values, edges = counts.zoomed()
@@ -58,11 +69,13 @@ def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log:
         axis.set_xlabel(clean(counts.unit), fontsize=8, parse_math=False)
         axis.set_ylabel("entries", fontsize=8)
         axis.tick_params(labelsize=7)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         if log and values.max(initial=0) > 0:
             axis.set_yscale("log")
             axis.set_ylim(0.5, None)
         else:
             axis.set_ylim(0, None)
+            axis.yaxis.set_major_locator(MaxNLocator(5))
         axis.text(
             0.97, 0.95, f"{counts.entries}", ha="right", va="top", fontsize=8, transform=axis.transAxes
         )
@@ -74,31 +87,3 @@ def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log:
     finally:
         figure.clear()
     return left_out
-
-
-def bars(path: Path, attempt: str, title: str, groups: dict[str, tuple[np.ndarray, np.ndarray]], unit: str) -> None:
-    """Draw one panel of bars per group: ``groups[name] = (positions, heights)``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    names = list(groups)[:MOST_PANELS]
-    columns = min(len(names), 2) or 1
-    rows = math.ceil(len(names) / columns) or 1
-    figure = Figure(figsize=(4.8 * columns + 0.6, 2.6 * rows + 0.7), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
-    extra = f" (the first {len(names)} of {len(groups)})" if len(groups) > len(names) else ""
-    figure.suptitle(clean(title, 90) + extra, fontsize=11, parse_math=False)
-    for axis, name in zip(np.atleast_1d(figure.subplots(rows, columns)).ravel(), names, strict=False):
-        positions, heights = groups[name]
-        axis.bar(positions, heights, color=INK, alpha=0.75)
-        axis.set_title(clean(name), fontsize=9, parse_math=False)
-        axis.set_xlabel(unit, fontsize=8)
-        axis.set_ylabel("entries", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    try:
-        with atomic_output(path, attempt) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
-    finally:
-        figure.clear()

@@ -13,7 +13,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +22,30 @@ from typing import Any
 import uproot
 
 from orchestrator.errors import DataError, TransientError
+from orchestrator.step import Work
 from procs.binning import Counts, merged
-from procs.outputs import atomic_output, safe_name, storage
+from procs.outputs import atomic_output, describe, safe_name, storage
+from procs.pictures import page
 from procs.rootio import PROVENANCE, opened, text
 
 MEMBER = "_histograms.root"  # how the name of a document's histogram file ends
 MEMBERS = "members"  # key of the JSON text that lists what a run's file was made of
 POLL = 0.1  # s between two tries for the lock
 NAMES_SHOWN = 20  # members named in a result; a run may have thousands
+ENTRIES_SHOWN = 40  # histograms named in a result: it becomes part of a document, which stays small
+
+
+@dataclass(frozen=True)
+class Page:
+    """A picture to be drawn: ``suffix`` goes into the file's name, ``panels`` are the histograms on it."""
+
+    suffix: str
+    title: str
+    panels: list[Counts]
+    log: bool = False
+
+
+Pages = Callable[[dict[str, Counts], str], list[Page]]  # (histograms, "file" or "run") -> the pictures of them
 
 
 @dataclass(frozen=True)
@@ -48,8 +64,17 @@ class RunFile:
             "members": len(self.members),
             "member_names": self.members[-NAMES_SHOWN:],
             "unreadable": self.unreadable[:NAMES_SHOWN],
-            "entries": {name: counts.entries for name, counts in self.histograms.items()},
+            **summary(self.histograms),
         }
+
+
+def summary(histograms: dict[str, Counts]) -> dict[str, Any]:
+    """How many histograms and entries, and the entries of each of the first :data:`ENTRIES_SHOWN`."""
+    return {
+        "histograms": len(histograms),
+        "total": sum(counts.entries for counts in histograms.values()),
+        "entries": {name: histograms[name].entries for name in list(histograms)[:ENTRIES_SHOWN]},
+    }
 
 
 def save(path: Path, attempt: str, histograms: dict[str, Counts], texts: dict[str, str]) -> None:
@@ -81,7 +106,7 @@ def run_file(folder: Path, run: str) -> Path:
     return folder / f"histograms_{safe_name(run)}.root"
 
 
-def rebuild(folder: Path, run: str, attempt: str, log: logging.Logger, timeout: float = 300.0) -> RunFile:
+def rebuild(folder: Path, run: str, attempt: str, log: logging.Logger) -> RunFile:
     """Bring the run's file up to the members that are in ``folder``. The caller holds :func:`locked`.
 
     A member that cannot be read is left out and named: one document's damaged file must not fail the others.
@@ -151,3 +176,50 @@ def locked(folder: Path, timeout: float = 300.0, name: str = ".histograms.lock")
             except OSError as error:
                 raise TransientError(f"{path} cannot be locked: {error.strerror}. Tried again later.") from error
         yield
+
+
+def publish(
+    path: Path,
+    run: str,
+    work: Work,
+    histograms: dict[str, Counts],
+    note: str,
+    pages: Pages | None,
+    lock_timeout: float,
+) -> dict[str, Any]:
+    """Write a document's histograms and pictures, then bring its run's up to date.
+
+    Args:
+        path: the document's histogram file; its name ends in :data:`MEMBER`.
+        run: the run's name.
+        work: for the attempt's id and the log.
+        histograms: of the document's file.
+        note: provenance, a JSON text.
+        pages: which pictures to draw; None for none.
+        lock_timeout: s to wait for the run's lock.
+
+    Returns:
+        ``file``, ``size``, ``checksum``, ``histograms``, ``total``, ``entries`` (by name), ``plots`` (file, title,
+        scope), ``run``.
+    """
+    save(path, work.attempt, histograms, {PROVENANCE: note})
+    plots = _draw(path, work, pages(histograms, "file") if pages else [], path.name.removesuffix(MEMBER), "file")
+    with locked(path.parent, lock_timeout):
+        whole = rebuild(path.parent, run, work.attempt, work.log)
+        title = f"run {run}, {len(whole.members)} files"
+        plots += _draw(whole.path, work, pages(whole.histograms, "run") if pages else [], title, "run")
+    return {
+        **describe(path),
+        **summary(histograms),
+        "plots": plots,
+        "run": whole.said(),
+    }
+
+
+def _draw(path: Path, work: Work, pages: list[Page], title: str, scope: str) -> list[dict[str, str]]:
+    drawn = []
+    for each in pages:
+        picture = path.with_name(f"{path.stem}_{each.suffix}.png")
+        page(picture, work.attempt, f"{title}: {each.title}", each.panels, log=each.log)
+        drawn.append({"file": str(picture), "title": f"{title}: {each.title}", "scope": scope})
+    return drawn

@@ -19,9 +19,8 @@ from orchestrator.step import Work
 from procs.binning import Counts, key_name
 from procs.options import options
 from procs.outputs import atomic_output, checksum, describe, place, plain, storage
-from procs.pictures import page
 from procs.rootio import PROVENANCE, compression, opened, provenance, text, tree, trees, verified
-from procs.runfiles import MEMBER, locked, rebuild, save
+from procs.runfiles import MEMBER, Page, publish
 from procs.transfer import transfer
 
 #: The ways in which trees hold particles: for each the branches of one particle, ``{p}`` being its name. The charge
@@ -272,19 +271,6 @@ def mass_histograms(document: dict[str, Any], work: Work) -> dict[str, Any]:
                 mass = chunk["mass"][rows]
                 inside[name].append(mass[(mass >= low) & (mass < high)])
     windows = {name: np.concatenate(found) if found else np.zeros(0) for name, found in inside.items()}
-    save(target, work.attempt, filled, {PROVENANCE: provenance("mass histograms", document, work, path, {})})
-    run = str(document.get("run_name") or "no run")
-    plots: list[dict[str, str]] = []
-    if chosen.plots:
-        picture = target.with_suffix(".png")
-        page(picture, work.attempt, f"{document['_id']}: pairs", list(filled.values()))
-        plots.append({"file": str(picture), "title": "invariant mass and transverse momenta", "scope": "file"})
-    with locked(target.parent, chosen.lock_timeout):
-        whole = rebuild(target.parent, run, work.attempt, work.log)
-        if chosen.plots:
-            picture = whole.path.with_suffix(".png")
-            page(picture, work.attempt, f"run {run}: pairs of {len(whole.members)} files", [*whole.histograms.values()])
-            plots.append({"file": str(picture), "title": f"run {run}: invariant mass", "scope": "run"})
     summary = {
         name: {
             "window": [low, high],
@@ -296,15 +282,20 @@ def mass_histograms(document: dict[str, Any], work: Work) -> dict[str, Any]:
         for name, values in windows.items()
     }
     work.log.info("%d pairs of %s histogrammed", total, path)
-    return plain(
-        {
-            **describe(target),
-            "entries": {name: counts.entries for name, counts in filled.items()},
-            "mass": summary,
-            "plots": plots,
-            "run": whole.said(),
-        }
+    published = publish(
+        target,
+        str(document.get("run_name") or "no run"),
+        work,
+        filled,
+        provenance("mass histograms", document, work, path, {"mass": summary}),
+        _pages if chosen.plots else None,
+        chosen.lock_timeout,
     )
+    return plain({**published, "mass": summary})
+
+
+def _pages(histograms: dict[str, Counts], scope: str) -> list[Page]:
+    return [Page("pairs", "invariant masses and transverse momenta", list(histograms.values()))]
 
 
 def peak(values: np.ndarray) -> float:
