@@ -48,7 +48,9 @@ def choose_filter(request: Request, database: DatabaseStore, body: dict[str, Any
 
 
 def _by_ids(request: Request, body: dict[str, Any]) -> Passing:
-    listed = body.get("doc_ids") if request.method == "POST" else request.parsed("doc_ids") if "doc_ids" in request.query else None
+    listed = body.get("doc_ids")
+    if request.method != "POST" and "doc_ids" in request.query:
+        listed = request.parsed("doc_ids")
     if not isinstance(listed, list):
         raise bad_request("`doc_ids` filter parameter is not a list of strings.")
     wanted = set(listed)

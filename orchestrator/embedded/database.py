@@ -21,7 +21,7 @@ from orchestrator.embedded import codec, documents, layout
 from orchestrator.embedded.attachments import Blobs
 from orchestrator.embedded.documents import Draft
 from orchestrator.embedded.problems import no_database
-from orchestrator.embedded.revisions import DEFAULT_LIMIT, Revision, RevisionTree, parse, text
+from orchestrator.embedded.revisions import Revision, RevisionTree, text
 from orchestrator.embedded.updates import Counters, Outcome
 from orchestrator.embedded.validation import Judge, Validators
 from orchestrator.embedded.writer import Job, Writer
@@ -277,14 +277,17 @@ class DatabaseStore:
         self._writer.limit = limit
 
     def _set_meta(self, key: str, value: Any) -> None:
-        self.run(
-            lambda connection: connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
-        )
+        statement = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
+        self.run(lambda connection: connection.execute(statement, (key, value)))
 
     # Watching
 
     def _committed(self, counters: Counters) -> None:
         self._counters = counters
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake the feeds of this database."""
         for watcher in list(self._watchers):
             watcher()
 
@@ -312,8 +315,5 @@ class DatabaseStore:
         self._writer.close()
         for connection in idle:
             connection.close()
-        for watcher in list(self._watchers):
-            watcher()
+        self.ring()
 
-
-__all__ = ["ADMINS_ONLY", "DEFAULT_LIMIT", "SELECT", "SELECT_BARE", "DatabaseStore", "Row", "parse"]

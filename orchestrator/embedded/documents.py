@@ -99,7 +99,7 @@ def draft(document: object, identifier: str | None = None) -> Draft:
             made.revision = revisions.parse(value)
         elif name == "_deleted":
             if not isinstance(value, bool):
-                raise doc_validation("`_deleted` must be a boolean")
+                raise doc_validation("Bad special document member: _deleted")
             made.deleted = value
         elif name == "_revisions":
             made.history = _history(value)
@@ -133,11 +133,11 @@ def render(identifier: str, rev: str, deleted: bool, body: bytes, extra: Iterabl
         extra: further special members as (name, encoded JSON), such as ``_conflicts``.
     """
     parts = [b'{"_id":', codec.dumps(identifier), b',"_rev":"', rev.encode(), b'"']
-    if deleted:
-        parts.append(b',"_deleted":true')
     if len(body) > 2:
         parts.append(b",")
         parts.append(body[1:-1])
+    if deleted:
+        parts.append(b',"_deleted":true')
     for name, value in extra:
         parts.append(b',"%b":%b' % (name.encode(), value))
     parts.append(b"}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -19,11 +20,13 @@ from orchestrator.embedded import (
     http_server,
 )
 from orchestrator.embedded.database import DatabaseStore
+from orchestrator.embedded.http_database import token
 from orchestrator.embedded.http_request import Request, Response, refusal
 from orchestrator.embedded.layout import SYSTEM_DATABASES
-from orchestrator.embedded.problems import Problem, missing, not_implemented
+from orchestrator.embedded.problems import Problem, bad_request, missing, not_implemented
 from orchestrator.embedded.security import USER_PREFIX, Accounts, User, require_member
 from orchestrator.embedded.store import Store
+from orchestrator.embedded.views import Views
 
 Result = TypeVar("Result")
 Handler = Callable[[Request, DatabaseStore], Awaitable[Response]]
@@ -69,7 +72,8 @@ class Application:
         self.accounts = Accounts(admin, self._user_document, store.secret)
         self.threads = ThreadPoolExecutor(READERS, "reader")
         self.feeds = ThreadPoolExecutor(READERS, "feed")
-        self.closing = asyncio.Event()
+        self.closing = False
+        self.views = Views(lambda: store.functions, token)
 
     def _user_document(self, name: str) -> dict[str, Any] | None:
         return self.store.database("_users").get(USER_PREFIX + name)
@@ -95,9 +99,15 @@ class Application:
             except Exception:
                 log.exception("%s %s failed", scope["method"], scope["path"])
                 response = refusal(Problem(500, "internal_server_error", "The server failed; its log says where."))
+            headers = response.headers
+            headers.append((b"x-couch-request-id", b"%010x" % random.getrandbits(40)))
+            headers.append((b"x-couchdb-body-time", b"0"))
             await _send(response, send)
         except ConnectionError:
             return
+        except Problem as problem:
+            # The answer has begun: all that is left is to break it off, as CouchDB does.
+            log.warning("%s %s was broken off: %s", scope["method"], scope["path"], problem)
 
     async def _answer(self, request: Request) -> Response:
         request.user = await self._authenticate(request)
@@ -145,8 +155,12 @@ class Application:
                 return await http_design.function(request, database, parts[2], parts[3], parts[4:])
             identifier, rest = f"_design/{parts[2]}", parts[3:]
         elif second == "_local" and len(parts) > 2:
-            identifier, rest = f"_local/{'/'.join(parts[2:])}", []
-        elif second == "" :
+            identifier, rest = f"_local/{parts[2]}", parts[3:]
+            if rest:
+                raise bad_request("_local documents do not accept attachments.")
+        elif second in ("_local", "_local/"):
+            raise bad_request("Invalid _local document id.")
+        elif second == "":
             raise missing()
         else:
             identifier, rest = second, parts[2:]
@@ -154,8 +168,14 @@ class Application:
             return await http_attachments.attachment(request, database, identifier, "/".join(rest))
         return await http_documents.document(request, database, identifier)
 
+    def end_feeds(self) -> None:
+        """The server is about to stop: let the feeds send their last line."""
+        self.closing = True
+        self.store.ring()
+
     def close(self) -> None:
         """End the threads; the store is closed by whoever opened it."""
+        self.views.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.feeds.shutdown(wait=False, cancel_futures=True)
 

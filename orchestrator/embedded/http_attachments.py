@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -63,8 +62,9 @@ def _is_text(kind: str) -> bool:
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
+    nothing: list[bytes] = []
+    for piece in nothing:
+        yield piece
 
 
 async def _stream(
@@ -84,6 +84,8 @@ def _range(request: Request, length: int) -> tuple[int, int] | None:
     try:
         if not dash:
             return None
+        if first == "0" and not last:
+            return None
         if not first:
             start, stop = max(0, length - int(last)), length
         else:
@@ -92,8 +94,6 @@ def _range(request: Request, length: int) -> tuple[int, int] | None:
         return None
     if start >= length or start >= stop:
         raise Problem(416, "requested_range_not_satisfiable", "Requested range not satisfiable")
-    if (start, stop) == (0, length):
-        return None
     return start, stop
 
 
@@ -115,7 +115,7 @@ def _current(request: Request, database: DatabaseStore, identifier: str, draft: 
     row = database.row(identifier)
     if row is None:
         if draft.revision is not None:
-            raise conflict()
+            raise Problem(409, "not_found", "missing_rev")
         return None
     if draft.revision is None:
         if not row.deleted:
@@ -123,7 +123,7 @@ def _current(request: Request, database: DatabaseStore, identifier: str, draft: 
         return None
     found = row if revisions.text(draft.revision) == row.rev else database.revision_row(row, draft.revision)
     if found is None:
-        raise conflict()
+        raise Problem(409, "not_found", "missing_rev")
     return found
 
 
@@ -150,6 +150,9 @@ async def _put(request: Request, database: DatabaseStore, identifier: str, name:
 async def _delete(request: Request, database: DatabaseStore, identifier: str, name: str) -> Response:
     draft = Draft(identifier, None, False, b"{}")
     settle_revision(request, draft)
+    if draft.revision is None:
+        # Without a revision the answer depends on what is there: nothing to delete, or a conflict.
+        await request.app.thread(_entry, request, database, identifier, name)
     current = await request.app.thread(_current, request, database, identifier, draft)
     if current is None:
         raise missing()
@@ -165,6 +168,3 @@ async def _delete(request: Request, database: DatabaseStore, identifier: str, na
 async def _write(request: Request, database: DatabaseStore, draft: Draft, status: int) -> Response:
     results = await database.write_async([draft], user=request.user.context(database.name))
     return saved(request, database, outcome(results[0]), status)
-
-
-__all__ = ["attachment", "base64"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from orchestrator.embedded import codec, documents, revisions
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.documents import Draft
-from orchestrator.embedded.http_documents import MAX_DOCUMENT, outcome, prepare, saved, settle_revision, whole
+from orchestrator.embedded.http_documents import MAX_DOCUMENT, check_has_revision, outcome, prepare, saved, whole
 from orchestrator.embedded.http_request import Request, Response, answer
 from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed, not_implemented, too_large
 from orchestrator.embedded.updates import Refusal, Saved
@@ -22,17 +23,17 @@ async def post_document(request: Request, database: DatabaseStore) -> Response:
     draft = await prepare(request, database, body)
     if not draft.id:
         draft.id = new_id()
+        draft.revision = None
     results = await database.write_async([draft], user=request.user.context(database.name))
     result = outcome(results[0])
     made = saved(request, database, result)
-    made.headers = [pair for pair in made.headers if pair[0] != b"location"]
+    made.status = max(201, made.status)
+    made.headers = [pair for pair in made.headers if pair[0] not in (b"location", b"etag")]
     return made.with_header("Location", f"{request.path.rstrip('/')}/{result.id}")
 
 
 def new_id() -> str:
     """A fresh document id."""
-    import uuid
-
     return uuid.uuid4().hex
 
 
@@ -49,7 +50,9 @@ async def bulk_docs(request: Request, database: DatabaseStore) -> Response:
         raise bad_request("`docs` parameter must be an array.")
     if body.get("all_or_nothing"):
         raise Problem(417, "not_implemented", "all_or_nothing is not supported")
-    new_edits = body.get("new_edits", True) is not False
+    new_edits = body.get("new_edits", True)
+    if not isinstance(new_edits, bool):
+        raise bad_request("`new_edits` parameter must be a boolean.")
     drafts: list[Draft] = []
     refused: dict[int, Refusal] = {}
     plain = database.name != "_users"
@@ -67,11 +70,15 @@ async def bulk_docs(request: Request, database: DatabaseStore) -> Response:
                 drafts.append(Draft("", None, False, b""))
                 continue
             raise
+        if not new_edits:
+            check_has_revision(draft)
         if not draft.id:
             draft.id = new_id()
         drafts.append(draft)
     sent = [draft for index, draft in enumerate(drafts) if index not in refused] if refused else drafts
-    results = await database.write_async(sent, new_edits=new_edits, user=request.user.context(database.name)) if sent else []
+    results: list[Saved | Refusal] = []
+    if sent:
+        results = await database.write_async(sent, new_edits=new_edits, user=request.user.context(database.name))
     if refused:
         following = iter(results)
         results = [refused[index] if index in refused else next(following) for index in range(len(drafts))]
@@ -190,6 +197,3 @@ async def _unknown(request: Request, database: DatabaseStore) -> dict[str, tuple
         if unknown:
             found[identifier] = ([revisions.text(one) for one in unknown], [revisions.text(one) for one in ancestors])
     return found
-
-
-__all__ = ["bulk_docs", "bulk_get", "missing_revs", "post_document", "revs_diff", "settle_revision"]

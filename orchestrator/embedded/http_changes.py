@@ -74,25 +74,29 @@ async def _joined(first: bytes | None, rest: AsyncIterator[bytes]) -> AsyncItera
 async def _read(request: Request, database: DatabaseStore, body: dict[str, Any]) -> Feed:
     query = request.query
     kind = query.get("feed", "normal")
+    if kind == "live":
+        kind = "continuous"
     if kind not in _FEEDS:
-        raise bad_request("Supported `feed` types: normal, continuous, live, longpoll, eventsource") if kind != "live" \
-            else Problem(501, "not_implemented", "feed=live is not supported: use continuous.")
+        raise bad_request("Supported `feed` types: normal, continuous, live, longpoll, eventsource")
     given: Any = query.get("since", 0)
     last_id = request.header(b"last-event-id")
-    if last_id is None:
-        last_id = query.get("last-event-id")
+    given = query.get("last-event-id", given)
     if last_id is not None and kind == "eventsource":
         given = last_id
     heartbeat = None
     if "heartbeat" in query:
         if query["heartbeat"] == "true":
             heartbeat = HEARTBEAT
-        elif query["heartbeat"] != "false":
-            heartbeat = _milliseconds(query["heartbeat"], "heartbeat")
+        else:
+            heartbeat = _milliseconds(query["heartbeat"], "Invalid heartbeat value. Expecting")
             if heartbeat <= 0:
                 raise bad_request("The heartbeat value should be a positive integer (in milliseconds).")
-    timeout = min(TIMEOUT, _milliseconds(query["timeout"], "timeout")) if "timeout" in query else TIMEOUT
+    timeout = TIMEOUT
+    if "timeout" in query:
+        timeout = min(TIMEOUT, _milliseconds(query["timeout"], "The timeout value should be"))
     style = query.get("style", "main_only")
+    if style not in ("main_only", "all_docs"):
+        raise bad_request("`style` must be main_only or all_docs")
     limit = request.number("limit")
     return Feed(
         kind=kind,
@@ -109,11 +113,11 @@ async def _read(request: Request, database: DatabaseStore, body: dict[str, Any])
     )
 
 
-def _milliseconds(text: str, name: str) -> float:
+def _milliseconds(text: str, complaint: str) -> float:
     try:
         return int(text) / 1000.0
     except ValueError:
-        raise bad_request(f"The {name} value should be a positive integer (in milliseconds).") from None
+        raise bad_request(f"{complaint} a positive integer value (in milliseconds).") from None
 
 
 def _scan(
@@ -211,91 +215,127 @@ async def _pending(request: Request, database: DatabaseStore, feed: Feed, last: 
 
 
 class _Wait:
-    """Waits for a commit, sending blank lines or giving up in time."""
+    """Waits for a commit, or for the end: of the time, of the client, of the database or of the server."""
 
-    def __init__(self, request: Request, event: asyncio.Event, feed: Feed) -> None:
+    def __init__(self, request: Request, database: DatabaseStore, event: asyncio.Event, feed: Feed) -> None:
         self._request = request
+        self._database = database
         self._event = event
         self._feed = feed
         self._loop = asyncio.get_running_loop()
-        self.deadline = self._loop.time() + feed.timeout
+        self._deadline = self._loop.time() + feed.timeout
+        self._gone = False
+        self._watch = asyncio.ensure_future(self._notice())
+
+    async def _notice(self) -> None:
+        await self._request.gone()
+        self._gone = True
+        self._event.set()
 
     def restart(self) -> None:
         """A row was sent: the time-out begins again."""
-        self.deadline = self._loop.time() + self._feed.timeout
+        self._deadline = self._loop.time() + self._feed.timeout
 
     async def next(self) -> str:
-        """What comes first: "change", "beat" or "timeout"."""
+        """What comes first: "change", "beat" or "end"."""
+        if self._ended():
+            return "end"
         beat = self._feed.heartbeat
-        patience = beat if beat is not None else max(0.0, self.deadline - self._loop.time())
+        patience = beat if beat is not None else self._deadline - self._loop.time()
+        if patience <= 0:
+            return "end"
         try:
             await asyncio.wait_for(self._event.wait(), patience)
         except TimeoutError:
-            return "beat" if beat is not None else "timeout"
+            return "beat" if beat is not None else "end"
         self._event.clear()
-        return "change"
+        return "end" if self._ended() else "change"
+
+    def _ended(self) -> bool:
+        return self._gone or self._database.closed or self._request.app.closing
+
+    def close(self) -> None:
+        """Stop looking out for the client."""
+        self._watch.cancel()
 
 
 async def _longpoll(request: Request, database: DatabaseStore, feed: Feed) -> AsyncIterator[bytes]:
-    yield b'{"results":[\n'
+    head = b'{"results":[\n'
     async with database.watching() as event:
-        wait = _Wait(request, event, feed)
-        last, sent = feed.since, 0
-        ended = False
-        while not ended:
-            try:
-                async for lines, seqs, reached in _pieces(request, database, feed, last):
-                    if lines:
-                        yield (b",\n" if sent else b"") + b",\n".join(lines)
-                        sent += len(lines)
-                    last = (seqs[-1] if seqs else last) if feed.descending else reached
-            except Problem:
-                break  # the database was deleted
-            if sent or feed.descending:
-                break
+        wait = _Wait(request, database, event, feed)
+        try:
+            last = feed.since
+            sent = False
             while True:
-                what = await wait.next()
-                if what == "beat":
+                async for lines, seqs, reached in _guarded(request, database, feed, last):
+                    if lines:
+                        yield (b",\n" if sent else head) + b",\n".join(lines)
+                        head, sent = b"", True
+                    last = (seqs[-1] if seqs else last) if feed.descending else reached
+                if sent or feed.descending:
+                    break
+                if head:
+                    yield head
+                    head = b""
+                while (what := await wait.next()) == "beat":
                     yield b"\n"
-                    continue
-                ended = what == "timeout" or database.closed
-                break
+                if what == "end":
+                    break
+        finally:
+            wait.close()
     pending = 0 if database.closed else await _pending(request, database, feed, last)
-    yield b'\n],\n"last_seq":"%b","pending":%d}\n' % (token(database, last).encode(), pending)
+    yield head + b'\n],\n"last_seq":"%b","pending":%d}\n' % (token(database, last).encode(), pending)
 
 
 async def _endless(request: Request, database: DatabaseStore, feed: Feed) -> AsyncIterator[bytes]:
     events = feed.kind == "eventsource"
-    yield b""  # the head of the answer goes out at once
     async with database.watching() as event:
-        wait = _Wait(request, event, feed)
-        last, left = feed.since, feed.limit
-        ended = False
-        while not ended:
-            try:
-                async for lines, seqs, reached in _pieces(request, database, feed, last):
-                    if lines:
-                        yield b"".join(_event(line, seq, database) if events else line + b"\n"
-                                       for line, seq in zip(lines, seqs, strict=True))  # fmt: skip
-                        wait.restart()
-                        if left is not None:
-                            left -= len(lines)
-                            feed.limit = left
-                    last = (seqs[-1] if seqs else last) if feed.descending else reached
-            except Problem:
-                break
-            if (left is not None and left <= 0) or feed.descending:
-                break
+        wait = _Wait(request, database, event, feed)
+        try:
+            last = feed.since
+            begun = False
             while True:
-                what = await wait.next()
-                if what == "beat":
+                async for lines, seqs, reached in _guarded(request, database, feed, last):
+                    if lines:
+                        yield _join(lines, seqs, database, events)
+                        begun = True
+                        wait.restart()
+                        if feed.limit is not None:
+                            feed.limit -= len(lines)
+                    last = (seqs[-1] if seqs else last) if feed.descending else reached
+                if (feed.limit is not None and feed.limit <= 0) or feed.descending:
+                    break
+                if not begun:
+                    yield b"\n"  # so that the client sees at once that the feed has begun
+                    begun = True
+                while (what := await wait.next()) == "beat":
                     yield b"event: heartbeat\ndata: \n\n" if events else b"\n"
-                    continue
-                ended = what == "timeout" or database.closed
-                break
+                if what == "end":
+                    break
+        finally:
+            wait.close()
     if not events:
-        yield b'{"last_seq":"%b","pending":0}\n' % token(database, last).encode()
+        pending = 0 if database.closed else await _pending(request, database, feed, last)
+        yield b'{"last_seq":"%b","pending":%d}\n' % (token(database, last).encode(), pending)
+
+
+async def _guarded(
+    request: Request, database: DatabaseStore, feed: Feed, since: int
+) -> AsyncIterator[tuple[list[bytes], list[int], int]]:
+    """As :func:`_pieces`, and nothing more once the database has been deleted."""
+    try:
+        async for piece in _pieces(request, database, feed, since):
+            yield piece
+    except Problem:
+        if not database.closed:
+            raise
+
+
+def _join(lines: list[bytes], seqs: list[int], database: DatabaseStore, events: bool) -> bytes:
+    if not events:
+        return b"\n".join(lines) + b"\n"
+    return b"".join(_event(line, seq, database) for line, seq in zip(lines, seqs, strict=True))
 
 
 def _event(line: bytes, seq: int, database: DatabaseStore) -> bytes:
-    return b"data: %b\nid: %b\n\n" % (line, token(database, seq).encode())
+    return b'data: %b\nid: "%b"\n\n' % (line, token(database, seq).encode())

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.embedded import codec, documents, http_bulk
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.http_request import Request, Response, answer
-from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed, missing, no_database
+from orchestrator.embedded.problems import Problem, bad_request, forbidden, method_not_allowed, missing, no_database
 from orchestrator.embedded.security import (
     check_security,
     require_database_admin,
@@ -29,8 +29,12 @@ async def root(request: Request) -> Response:
         await request.app.thread(store.create, name)
         return answer({"ok": True}, 201).with_header("Location", f"/{request.path.strip('/')}")
     if method == "DELETE":
+        if "rev" in request.query:
+            raise bad_request(
+                "You tried to DELETE a database with a ?=rev parameter. Did you mean to DELETE a document instead?"
+            )
         require_server_admin(request.user)
-        await request.app.thread(store.delete, name)
+        await request.app.thread(_delete, request, name)
         return answer({"ok": True})
     if method not in ("GET", "HEAD", "POST"):
         raise method_not_allowed("DELETE,GET,HEAD,POST")
@@ -39,6 +43,11 @@ async def root(request: Request) -> Response:
     if method == "POST":
         return await http_bulk.post_document(request, database)
     return answer(await request.app.thread(information, database))
+
+
+def _delete(request: Request, name: str) -> None:
+    request.app.views.forget(request.app.store.database(name))
+    request.app.store.delete(name)
 
 
 def token(database: DatabaseStore, number: int) -> str:
@@ -105,6 +114,8 @@ async def security(request: Request, database: DatabaseStore) -> Response:
         return answer(database.security())
     if request.method != "PUT":
         raise method_not_allowed("PUT,GET")
+    if database.name == "_users":
+        raise forbidden("You can't edit the security object of the user database.")
     require_database_admin(request.user, database.security())
     value = check_security(await request.json())
     await request.app.thread(database.set_security, value)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.embedded import codec, http_attachments
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.http_request import Request, Response, answer
-from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed, missing, not_implemented
+from orchestrator.embedded.problems import bad_request, method_not_allowed, missing, not_implemented
 from orchestrator.embedded.security import require_database_admin
-from orchestrator.embedded.store import Store
 
 _UNSUPPORTED = {
     "_show": "Show functions",
@@ -23,54 +23,45 @@ _UNSUPPORTED = {
 }
 
 
-async def function(
-    request: Request, database: DatabaseStore, design: str, kind: str, rest: list[str]
-) -> Response:
+async def function(request: Request, database: DatabaseStore, name: str, kind: str, rest: list[str]) -> Response:
     """``/{db}/_design/{name}/_…``."""
+    row = await request.app.thread(database.row, f"_design/{name}")
+    if row is None or row.deleted:
+        raise missing("missing" if row is None else "deleted")
+    if kind in _UNSUPPORTED:
+        raise not_implemented(_UNSUPPORTED[kind])
+    design = row.document()
     if kind == "_view" and rest:
         return await _view(request, database, design, rest)
     if kind == "_info" and not rest:
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed("GET")
-        found = await request.app.thread(_design, database, design)
-        return answer(await request.app.thread(request.app.store.views.info, database, found))
-    if kind in _UNSUPPORTED:
-        raise not_implemented(_UNSUPPORTED[kind])
-    raise missing()
+        return answer(await request.app.thread(request.app.views.info, database, design))
+    return await http_attachments.attachment(request, database, f"_design/{name}", "/".join([kind, *rest]))
 
 
-def _design(database: DatabaseStore, name: str) -> dict[str, Any]:
-    """A design document by its name without ``_design/``.
-
-    Raises:
-        Problem: 404.
-    """
-    row = database.row(f"_design/{name}")
-    if row is None or row.deleted:
-        raise missing("missing" if row is None else "deleted")
-    return row.document()
-
-
-async def _view(request: Request, database: DatabaseStore, design: str, rest: list[str]) -> Response:
-    if request.method not in ("GET", "HEAD", "POST"):
-        raise method_not_allowed("GET,POST,HEAD")
+async def _view(request: Request, database: DatabaseStore, design: dict[str, Any], rest: list[str]) -> Response:
     body: dict[str, Any] | None = None
     if request.method == "POST":
         request.check_type()
-        body = await request.json_object({})
+        body = await request.json_object()
+    elif request.method not in ("GET", "HEAD"):
+        raise method_not_allowed("GET,POST,HEAD")
     if rest[1:] == ["queries"]:
         if body is None:
             raise method_not_allowed("POST")
-        if not isinstance(body.get("queries"), list):
+        if "queries" not in body:
             raise bad_request("POST body must include `queries` parameter.")
-    elif len(rest) != 1:
+    elif rest[1:]:
         raise missing()
-    views = request.app.store.views
+    found = await request.app.thread(_query, request, database, design, rest[0], body)
+    return Response(200, found)
 
-    def ask() -> Response:
-        return answer(views.query(database, _design(database, design), rest[0], request.query, body))
 
-    return await request.app.thread(ask)
+def _query(
+    request: Request, database: DatabaseStore, design: dict[str, Any], name: str, body: dict[str, Any] | None
+) -> bytes:
+    return codec.dumps(request.app.views.query(database, design, name, dict(request.query), body)) + b"\n"
 
 
 async def find(request: Request, database: DatabaseStore) -> Response:
@@ -127,13 +118,5 @@ async def view_cleanup(request: Request, database: DatabaseStore) -> Response:
         raise method_not_allowed("POST")
     require_database_admin(request.user, database.security())
     request.check_type()
-    await request.app.thread(request.app.store.views.cleanup, database)
+    await request.app.thread(request.app.views.cleanup, database)
     return answer({"ok": True}, 202)
-
-
-def tasks(store: Store) -> list[dict[str, Any]]:
-    """Indexes that are being built, for ``_active_tasks``."""
-    return store.views.active_tasks()
-
-
-__all__ = ["Problem", "explain", "find", "function", "index", "tasks", "view_cleanup"]

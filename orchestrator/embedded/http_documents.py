@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from orchestrator.embedded import codec, documents, revisions
+from orchestrator.embedded import codec, documents, revisions, view_index
 from orchestrator.embedded.database import DatabaseStore, Row
 from orchestrator.embedded.documents import Draft
-from orchestrator.embedded.http_request import JSON, MUST_REVALIDATE, Request, Response, answer, etag_of
+from orchestrator.embedded.http_request import JSON, MUST_REVALIDATE, Request, Response, etag_of
 from orchestrator.embedded.problems import (
     Problem,
     bad_request,
-    conflict,
-    doc_validation,
     method_not_allowed,
     missing,
     not_implemented,
     too_large,
+    wrong_type,
 )
 from orchestrator.embedded.revisions import Revision
 from orchestrator.embedded.security import USER_PREFIX, hash_password, require_database_admin
 from orchestrator.embedded.updates import Refusal, Saved
+
+if TYPE_CHECKING:
+    from orchestrator.embedded.http_app import Application
 
 MAX_DOCUMENT = 8_000_000  # bytes of a document's JSON, attachments apart: CouchDB's max_document_size
 
@@ -41,6 +43,11 @@ async def document(request: Request, database: DatabaseStore, identifier: str) -
         return await _delete(request, database, identifier)
     if method == "COPY":
         return await _copy(request, database, identifier)
+    if method == "POST":
+        kind = request.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if kind != b"multipart/form-data":
+            raise wrong_type("multipart/form-data")
+        raise not_implemented("A document as a form")
     raise method_not_allowed("DELETE,GET,HEAD,POST,PUT,COPY")
 
 
@@ -66,7 +73,7 @@ def read(request: Request, database: DatabaseStore, identifier: str) -> Response
         headers.append(etag_of(found.rev))
         if matches(request, found.rev):
             return Response(304, b"", headers)
-    return Response(200, found.render(members(request, database, row, found)) + b"\n", headers)
+    return Response(200, whole(request, database, found, members(request, database, row, found)) + b"\n", headers)
 
 
 def check_reader(request: Request, database: DatabaseStore, identifier: str) -> None:
@@ -112,7 +119,7 @@ def matches(request: Request, tag: str) -> bool:
 
 
 def members(request: Request, database: DatabaseStore, row: Row, found: Row) -> list[tuple[str, bytes]]:
-    """The special members that the parameters ask for, encoded. ``found`` loses its attachments if they are sent here."""
+    """The special members that the parameters ask for, encoded."""
     extra: list[tuple[str, bytes]] = []
     query = request.query
     if not query:
@@ -155,22 +162,20 @@ def _revisions_info(database: DatabaseStore, row: Row, path: list[Revision]) -> 
     return info
 
 
-def with_data(database: DatabaseStore, row: Row) -> list[tuple[str, bytes]]:
+def with_data(database: DatabaseStore, row: Row) -> dict[str, Any]:
     """The ``_attachments`` member with the contents in base64."""
-    if not row.attachments:
-        return []
     shown: dict[str, Any] = {}
-    for name, entry in codec.loads(row.attachments).items():
+    for name, entry in codec.loads(row.attachments or b"{}").items():
         public = {key: value for key, value in entry.items() if key not in ("blob", "length", "stub")}
         public["data"] = base64.b64encode(database.blobs.read(entry["blob"])).decode()
         shown[name] = public
-    return [("_attachments", codec.dumps(shown))]
+    return shown
 
 
 def whole(request: Request, database: DatabaseStore, row: Row, extra: list[tuple[str, bytes]]) -> bytes:
     """The document, its attachments in full if ``attachments=true``."""
     if row.attachments and request.flag("attachments"):
-        extra = extra + with_data(database, row)
+        extra = [*extra, ("_attachments", codec.dumps(with_data(database, row)))]
         row = row._replace(attachments=None)
     return row.render(extra)
 
@@ -189,7 +194,7 @@ def _open_revisions(request: Request, database: DatabaseStore, row: Row) -> Resp
             raise bad_request("open_revs must be `all` or a JSON array of revisions")
         wanted = [revisions.parse(one) for one in listed]
     if request.flag("latest"):
-        newest = []
+        newest: list[Revision] = []
         for revision in wanted:
             ends = [leaf.revision for leaf in tree.leaves() if revision in tree.path(leaf.revision)]
             newest.extend(end for end in (ends or [revision]) if end not in newest)
@@ -224,10 +229,24 @@ async def prepare(request: Request, database: DatabaseStore, body: Any, identifi
     if draft.id.startswith("_design/"):
         require_database_admin(request.user, database.security())
         if not draft.deleted:
-            check_design(draft)
+            await request.app.thread(check_design, request.app, draft)
     if draft.attachments:
         draft.attachments = await request.app.thread(database.blobs.settle, draft.attachments)
     return draft
+
+
+def check_design(app: Application, draft: Draft) -> None:
+    """Refuse a design document whose parts have the wrong shape or whose functions do not compile.
+
+    Raises:
+        Problem: 400 ``invalid_design_doc`` or ``compilation_error``.
+    """
+    fields = codec.loads(draft.body)
+    for name in ("views", "filters", "shows", "lists", "updates", "options"):
+        if name in fields and not isinstance(fields[name], dict):
+            raise Problem(400, "invalid_design_doc", f"`{name}` parameter must be an object.")
+    if fields.get("views") and fields.get("language", "javascript") == "javascript":
+        view_index.check_design({"_id": draft.id, **fields}, app.store.functions)
 
 
 async def _prepare_user(request: Request, body: dict[str, Any], identifier: str | None) -> dict[str, Any]:
@@ -240,23 +259,6 @@ async def _prepare_user(request: Request, body: dict[str, Any], identifier: str 
     if not request.user.is_admin and sorted(made.get("roles", [])) != sorted(request.user.roles):
         raise Problem(403, "forbidden", "Only _admin may edit roles")
     return made
-
-
-def check_design(draft: Draft) -> None:
-    """Refuse a design document whose parts have the wrong shape.
-
-    Raises:
-        Problem: 400 ``invalid_design_doc``.
-    """
-    fields = codec.loads(draft.body)
-    for name in ("views", "filters", "shows", "lists", "updates", "options"):
-        if name in fields and not isinstance(fields[name], dict):
-            raise Problem(400, "invalid_design_doc", f"`{name}` parameter must be an object.")
-    for name, view in (fields.get("views") or {}).items():
-        if name == "lib":
-            continue
-        if not isinstance(view, dict) or not isinstance(view.get("map", ""), str | dict):
-            raise Problem(400, "invalid_design_doc", f"View `{name}` must be an object with a `map` function.")
 
 
 def outcome(result: Saved | Refusal) -> Saved:
@@ -277,6 +279,8 @@ def saved(request: Request, database: DatabaseStore, result: Saved, status: int 
     if database.name == "_users":
         request.app.accounts.forget()
     body = b'{"ok":true,"id":%b,"rev":"%b"}\n' % (codec.dumps(result.id), result.rev.encode())
+    if status == 201 and result.deleted:
+        status = 200
     made = Response(status, body, [JSON, MUST_REVALIDATE, etag_of(result.rev)])
     if status == 201:
         made.with_header("Location", request.path)
@@ -310,10 +314,20 @@ async def _put(request: Request, database: DatabaseStore, identifier: str) -> Re
     draft = await prepare(request, database, await request.json(), identifier)
     settle_revision(request, draft)
     new_edits = request.flag("new_edits", True)
-    if not new_edits and draft.revision is None:
-        raise doc_validation("Document must have a revision when new_edits is false")
+    if not new_edits:
+        check_has_revision(draft)
     results = await database.write_async([draft], new_edits=new_edits, user=request.user.context(database.name))
     return saved(request, database, outcome(results[0]))
+
+
+def check_has_revision(draft: Draft) -> None:
+    """Refuse a draft that comes with ``new_edits=false`` and no revision.
+
+    Raises:
+        Problem: 400.
+    """
+    if draft.revision is None:
+        raise bad_request("When `new_edits: false`, the document needs `_rev` or `_revisions` specified")
 
 
 async def _delete(request: Request, database: DatabaseStore, identifier: str) -> Response:
@@ -349,13 +363,16 @@ async def _copy(request: Request, database: DatabaseStore, identifier: str) -> R
     target, _, query = header.partition("?")
     revision = query.removeprefix("rev=") if query.startswith("rev=") else None
     target = documents.check_id(unquote(target))
+    matched = request.header(b"if-match")
+    if matched is not None and "rev" not in request.query:
+        request.query["rev"] = matched.strip().strip('"')
     source = await request.app.thread(_source, request, database, identifier)
     draft = Draft(target, revisions.parse(revision) if revision else None, False, source.body or b"{}")
     if source.attachments:
         draft.attachments = codec.loads(source.attachments)
     if target.startswith("_design/"):
         require_database_admin(request.user, database.security())
-        check_design(draft)
+        await request.app.thread(check_design, request.app, draft)
     results = await database.write_async([draft], user=request.user.context(database.name))
     return saved(request, database, outcome(results[0]))
 
@@ -372,4 +389,3 @@ def _source(request: Request, database: DatabaseStore, identifier: str) -> Row:
     return select(request, database, row)
 
 
-__all__ = ["answer", "conflict", "document", "prepare"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.embedded import codec
 from orchestrator.embedded.database import SELECT, SELECT_BARE, DatabaseStore, Row
+from orchestrator.embedded.documents import render
 from orchestrator.embedded.http_database import token
 from orchestrator.embedded.http_documents import conflicts, whole
 from orchestrator.embedded.http_request import JSON, MUST_REVALIDATE, Request, Response
@@ -57,7 +58,7 @@ async def _listing(request: Request, database: DatabaseStore, low: str, high: st
     body: dict[str, Any] = {}
     if request.method == "POST":
         request.check_type()
-        body = await request.json_object({})
+        body = await request.json_object()
     options = read_range(asked, body)
     pieces = _pieces(request, database, options, low, high)
     # The first piece is made before the answer begins, so that what goes wrong is still told with a status.
@@ -108,7 +109,8 @@ def read_range(query: dict[str, str], body: dict[str, Any]) -> Range:
     given.update(body)
     if "keys" in given:
         if not isinstance(given["keys"], list):
-            raise bad_request("`keys` member must be an array.")
+            where = "body member" if "keys" in body else "parameter"
+            raise bad_request(f"`keys` {where} must be an array.")
         options.keys = given["keys"]
     options.descending = _boolean(given, "descending", False)
     options.include_docs = _boolean(given, "include_docs", False)
@@ -193,8 +195,9 @@ def _pieces(request: Request, database: DatabaseStore, options: Range, low: str,
         yield b'{"total_rows":%d,"offset":%d%b,"rows":[\n' % (total, offset, seq)
         select = SELECT if options.include_docs else SELECT_BARE
         limit = -1 if options.limit is None else options.limit
+        order = "DESC" if options.descending else "ASC"
         cursor = connection.execute(
-            f"{select} WHERE {' AND '.join(where)} ORDER BY d.id {'DESC' if options.descending else 'ASC'} LIMIT ? OFFSET ?",
+            f"{select} WHERE {' AND '.join(where)} ORDER BY d.id {order} LIMIT ? OFFSET ?",
             [*bounds, limit, options.skip],
         )
         separator = b""
@@ -222,7 +225,7 @@ def _keyed(request: Request, database: DatabaseStore, options: Range, low: str, 
     separator = b""
     for start in range(0, len(keys), _PIECE):
         some = keys[start : start + _PIECE]
-        names = [key for key in dict.fromkeys(key for key in some if isinstance(key, str))]
+        names = list(dict.fromkeys(key for key in some if isinstance(key, str)))
         rows = database.rows(names, options.include_docs)
         lines = []
         for key in some:
@@ -276,8 +279,6 @@ def _local(database: DatabaseStore, options: Range) -> bytes:
             continue
         line = b'{"id":%b,"key":%b,"value":{"rev":"0-%d"}' % (name, name, row[1])
         if options.include_docs:
-            from orchestrator.embedded.documents import render
-
             line += b',"doc":' + render(row[0], f"0-{row[1]}", False, row[2])
         lines.append(line + b"}")
     return b'{"total_rows":null,"offset":null,"rows":[\n' + b",\n".join(lines) + b"\n]}\n"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
 from orchestrator.embedded import http_database
+from orchestrator.embedded.http_bulk import new_id
 from orchestrator.embedded.http_request import Request, Response, answer
-from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed, missing, not_implemented, unauthorized
+from orchestrator.embedded.problems import (
+    Problem,
+    bad_request,
+    method_not_allowed,
+    missing,
+    not_implemented,
+    unauthorized,
+)
 from orchestrator.embedded.security import User, require_server_admin
 from orchestrator.version import VERSION
 
@@ -72,11 +78,6 @@ async def uuids(request: Request) -> Response:
     made = answer({"uuids": [new_id() for _ in range(count)]})
     made.headers[1] = (b"cache-control", b"no-cache")
     return made.with_header("Pragma", "no-cache")
-
-
-def new_id() -> str:
-    """A fresh document id: 32 hex digits."""
-    return uuid.uuid4().hex
 
 
 async def all_dbs(request: Request) -> Response:
@@ -143,9 +144,7 @@ async def active_tasks(request: Request) -> Response:
     """``GET /_active_tasks``: indexes that are being built."""
     allow(request, "GET")
     require_server_admin(request.user)
-    from orchestrator.embedded import http_design
-
-    return answer(await request.app.thread(http_design.tasks, request.app.store))
+    return answer(await request.app.thread(request.app.views.active_tasks))
 
 
 async def membership(request: Request) -> Response:
@@ -214,5 +213,3 @@ _UNSUPPORTED = frozenset(
     {"_replicate", "_scheduler", "_node", "_config", "_stats", "_cluster_setup", "_db_updates", "_reshard",
      "_search_analyze", "_nouveau_analyze", "_log", "_restart"}
 )  # fmt: skip
-
-__all__ = ["allow", "asyncio", "dispatch", "new_id", "welcome"]

@@ -8,6 +8,7 @@ replicate agree without talking about it. Pure data in, data out.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 
 from orchestrator.embedded import codec
@@ -150,7 +151,7 @@ class RevisionTree:
         Returns:
             Whether the revision is new here (an ancestor that was only known by name counts as known).
         """
-        for child, parent in zip(path, path[1:], strict=False):
+        for child, parent in itertools.pairwise(path):
             node = self.nodes.get(child)
             if node is None:
                 self.nodes[child] = Node(child, parent, 0, False)

@@ -96,7 +96,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, after the feeds were told to end."""
-        self._application.closing.set()
+        self._application.end_feeds()
         await super().shutdown(sockets=sockets)
 
 

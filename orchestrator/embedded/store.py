@@ -17,7 +17,6 @@ from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.javascript import DesignFunctions
 from orchestrator.embedded.problems import file_exists, no_database
 from orchestrator.embedded.validation import Judge
-from orchestrator.embedded.views import Views
 from orchestrator.errors import SettingsError
 
 LOCK = "lock"
@@ -42,7 +41,6 @@ class Store:
         self._judge = judge or (lambda: self.functions)
         self._functions: DesignFunctions | None = None
         self._open: dict[str, DatabaseStore] = {}
-        self.views = Views(lambda: self.functions, lambda database, seq: f"{seq}-{database.token}")
         self._mutex = threading.RLock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -149,8 +147,6 @@ class Store:
         Raises:
             Problem: 404 if there is none.
         """
-        # Before the lock: an index that is being built may need it to come to an end.
-        self.views.forget(self.database(name))
         with self._mutex:
             database = self.database(name)
             database.close()
@@ -166,9 +162,13 @@ class Store:
             for path in doomed:
                 _remove(path)
 
+    def ring(self) -> None:
+        """Wake all feeds."""
+        for database in list(self._open.values()):
+            database.ring()
+
     def close(self) -> None:
         """Close all databases and give up the lock."""
-        self.views.close()
         with self._mutex:
             for database in self._open.values():
                 database.close()

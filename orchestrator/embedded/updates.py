@@ -38,6 +38,7 @@ class Saved:
 
     id: str
     rev: str
+    deleted: bool = False
 
 
 @dataclass(slots=True)
@@ -193,7 +194,7 @@ class Group:
             tree_.merge([(generation, digest), revisions.parse(parent)], seq, draft.deleted)
             made = self._rebuilt(state, tree_, seq)
         self._replace(draft.id, state, made)
-        return Saved(draft.id, rev)
+        return Saved(draft.id, rev, draft.deleted)
 
     def _graft(self, draft: Draft) -> Saved:
         path = draft.history or ([draft.revision] if draft.revision else [])

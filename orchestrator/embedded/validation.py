@@ -12,16 +12,17 @@ from typing import Any, Protocol
 
 from orchestrator.embedded import codec, documents, revisions
 from orchestrator.embedded.documents import Draft
+from orchestrator.embedded.javascript import FunctionError
 from orchestrator.embedded.problems import Problem, forbidden, unauthorized
 
-Triple = tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any], dict[str, Any]]
+Triple = tuple[Any, Any, Any, Any]
 
 
 class Judge(Protocol):
     """What runs the functions; ``javascript.DesignFunctions`` is one."""
 
     def validate(
-        self, sources: list[tuple[str, dict[str, Any]]], triples: list[Triple]
+        self, sources: list[tuple[str, str | dict[str, Any]]], triples: list[Triple]
     ) -> list[dict[str, str] | None]:  # pragma: no cover - a shape
         """One verdict for each (new, old, userCtx, secObj): None, or {"forbidden"|"unauthorized": message}."""
         ...
@@ -36,16 +37,16 @@ class Validators:
 
     def __init__(self, judge: Callable[[], Judge]) -> None:
         self._judge = judge
-        self._sources: list[tuple[str, dict[str, Any]]] | None = None
+        self._sources: list[tuple[str, str | dict[str, Any]]] | None = None
 
     def forget(self) -> None:
         """A design document has changed: read the functions again before the next write."""
         self._sources = None
 
-    def sources(self, connection: sqlite3.Connection) -> list[tuple[str, dict[str, Any]]]:
+    def sources(self, connection: sqlite3.Connection) -> list[tuple[str, str | dict[str, Any]]]:
         """The functions as (design document's id, design document)."""
         if self._sources is None:
-            found = []
+            found: list[tuple[str, str | dict[str, Any]]] = []
             for identifier, body in connection.execute(
                 "SELECT d.id, b.body FROM docs d JOIN bodies b ON b.seq = d.body "
                 "WHERE d.id >= '_design/' AND d.id < '_design0' AND d.deleted = 0 ORDER BY d.id"
@@ -68,10 +69,8 @@ class Validators:
         triples = [(as_document(draft), old, user, security) for draft, old, user in asked]
         try:
             verdicts = self._judge().validate(self.sources(connection), triples)
-        except Exception as error:
-            if not hasattr(error, "error") or not hasattr(error, "reason"):
-                raise
-            return [Problem(500, str(error.error), str(error.reason))] * len(asked)
+        except FunctionError as error:
+            return [Problem(error.status, error.error, error.reason)] * len(asked)
         return [_problem(verdict) for verdict in verdicts]
 
 
