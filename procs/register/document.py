@@ -162,9 +162,15 @@ class Maker:
         if size > HEADER_LIMIT:
             self._bad(document, f"the header is too large: {size} bytes as JSON, at most {HEADER_LIMIT}")
             return
-        document["header"] = header
         if notes:
-            document["header_notes"] = notes[:50]
+            told = header.get("notes")
+            header["notes"] = [*(told if isinstance(told, list) else []), *notes[:50]]
+        document["header"] = header
+        # The file itself knows best which run and partition it is.
+        if isinstance(header.get("run_name"), str) and header["run_name"]:
+            document["run_name"] = header["run_name"]
+        if type(header.get("file_number")) is int:
+            document["file_number"] = header["file_number"]
 
     @staticmethod
     def _bad(document: Document, reason: str) -> None:

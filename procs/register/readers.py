@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.errors import FormatError
-
 #: Bytes from a file's start that ``recognises`` is shown.
-HEAD: Final = 512
+HEAD: Final = 4096
 
 #: Bytes from a file's end in which a trailer is looked for: Samba's is a few hundred bytes, a DATE event of it below 2
 #: kB.
@@ -73,11 +71,14 @@ def run_has_ended(path: str, formats: Formats) -> bool:
 
 
 def is_samba(head: bytes) -> bool:
-    """A Samba file begins with the block ``* Archive SAMBA``, after comments or blank lines at most."""
-    for line in head.replace(b"\r", b"\n").split(b"\n"):
-        word = line.strip()
-        if word and not word.startswith(b"#"):
-            return word.startswith(b"* Archive SAMBA")
+    """A Samba file begins with the block ``* Archive SAMBA``, after comments or blank lines at most.
+
+    The same rule as the reader's own, which would bring numpy with it.
+    """
+    for line in head.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n"):
+        words = line.split()
+        if words and not words[0].startswith(b"#"):
+            return b" ".join(words[:3]).lower().startswith(b"* archive samba")
     return False
 
 
@@ -114,29 +115,6 @@ def is_root(head: bytes) -> bool:
     return head[:4] == b"root"
 
 
-def read_root_header(path: Path) -> dict[str, Any]:
-    """The fixed header of a ROOT file (big-endian; TFile's own documentation), enough to see that it is whole.
-
-    Raises:
-        FormatError: no ROOT file, or shorter than its header says.
-    """
-    with path.open("rb") as file:
-        head = file.read(64)
-        size = os.fstat(file.fileno()).st_size
-    if not is_root(head) or len(head) < 48:
-        raise FormatError("this is no ROOT file, or one cut off in its header", path=str(path), offset=0)
-    version, begin = struct.unpack_from(">ii", head, 4)
-    large = version >= 1_000_000  # offsets of 64 bits, in files above 2 GB
-    end, compression_at = (struct.unpack_from(">q", head, 12)[0], 41) if large else (
-        struct.unpack_from(">i", head, 12)[0], 33)  # fmt: skip
-    compression = struct.unpack_from(">i", head, compression_at)[0]
-    if begin <= 0 or end < begin:
-        raise FormatError(f"the ROOT header says begin {begin}, end {end}: never closed?", path=str(path), offset=8)
-    if size < end:
-        raise FormatError(f"the file has {size} bytes, its header says {end}: cut off", path=str(path), offset=size)
-    return {"root_version": version % 1_000_000, "compression": compression, "end": end}
-
-
 def _from_formats(path: Path) -> Mapping[str, Any]:
     from procs import formats  # brings numpy with it: only when there is a header to read
 
@@ -148,5 +126,5 @@ def default_formats() -> dict[str, RawFormat]:
     return {
         "samba": RawFormat("samba", is_samba, _from_formats, samba_ended),
         "date": RawFormat("date", is_date, _from_formats, date_ended),
-        "root": RawFormat("root", is_root, read_root_header),
+        "root": RawFormat("root", is_root, _from_formats),
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
 
 from orchestrator.errors import SettingsError
 
@@ -15,12 +16,22 @@ from orchestrator.errors import SettingsError
 Criterion = Literal["marker", "trailer", "partition", "rename", "quiet"]
 
 
+def _folder(value: Any) -> str:
+    """A folder's path, of whatever bytes: pydantic's own text would refuse one that is not UTF-8."""
+    if not isinstance(value, str | os.PathLike) or not os.fsdecode(value) or "\0" in os.fsdecode(value):
+        raise ValueError("should be the path of a folder")
+    return os.fsdecode(value)
+
+
+Folder = Annotated[str, PlainValidator(_folder)]
+
+
 class RegisterSettings(BaseModel):
     """Settings of the registrar. Times are in seconds, sizes in bytes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    directories: list[str] = Field(
+    directories: list[Folder] = Field(
         default_factory=list,
         description="Folders to watch, with all that is below them. Symbolic links inside them are not followed: "
         "name the folder that they point to as well.",
