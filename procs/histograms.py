@@ -1,8 +1,9 @@
 """proc3: histograms of a file's amplitudes or hits, as ROOT and as pictures, and of the whole run.
 
-For Samba files: per channel the amplitude, the energy (where the channel has a calibration), baseline, noise, rise time
-and chi2. For DATE files: hits per TDC channel, time differences, and the amplitudes of waveforms. Each document's
-histograms are a file of their own; those of the run are rebuilt from them (:mod:`procs.runfiles`), so nothing is counted twice.
+For Samba files: per channel the amplitude, the energy (where the channel has a calibration), baseline, noise, rise
+time and chi2. For DATE files: hits per TDC channel, time differences, and the amplitudes of waveforms. Each
+document's histograms are a file of their own; those of the run are rebuilt from them (:mod:`procs.runfiles`), so
+nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def histograms(document: dict[str, Any], work: Work) -> dict[str, Any]:
 
     Returns:
         ``file``, ``size``, ``checksum`` of the document's histograms; ``entries`` by histogram, ``plots`` (list of
-        file, title, scope), ``calibration`` (keV per ADU by channel), ``fallbacks`` (sentences), ``run`` (file and members).
+        file, title, scope), ``calibration`` (keV per ADU by channel), ``fallbacks`` (sentences), ``run`` (file and
+        members).
 
     Raises:
         DataError: the input has no amplitudes.

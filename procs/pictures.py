@@ -64,6 +64,8 @@ def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log:
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axis, counts in zip(axes, shown, strict=False):
         values, edges = counts.zoomed()
+        if counts.unit == "channel":
+            edges = edges - 0.5  # whole numbers belong in the middle of their bins
         axis.stairs(values, edges, fill=True, color=INK, alpha=0.75)
         axis.set_title(clean(counts.title), fontsize=9, parse_math=False)
         axis.set_xlabel(clean(counts.unit), fontsize=8, parse_math=False)
@@ -72,9 +74,9 @@ def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log:
         axis.xaxis.set_major_locator(MaxNLocator(5))
         if log and values.max(initial=0) > 0:
             axis.set_yscale("log")
-            axis.set_ylim(0.5, None)
+            axis.set_ylim(0.5, 3 * values.max())
         else:
-            axis.set_ylim(0, None)
+            axis.set_ylim(0, 1.15 * max(values.max(initial=0), 1))
             axis.yaxis.set_major_locator(MaxNLocator(5))
         axis.text(
             0.97, 0.95, f"{counts.entries}", ha="right", va="top", fontsize=8, transform=axis.transAxes

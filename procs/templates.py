@@ -1,8 +1,9 @@
 """The template database: what a pulse of each channel looks like, and where that knowledge comes from.
 
-A pulse that begins at t = 0 is (1 - exp(-t / rise)) * exp(-t / decay), scaled to a peak of 1; or, where a shape was
-measured, a list of samples. The database is a YAML file of entries, each with a ``match`` pattern for channel names;
-the first that fits wins. A channel that none fits gets the entry named ``fallback``, and the result says so.
+A pulse that begins at t = 0 is exp(-t / decay) - exp(-t / rise), scaled to a peak of 1 (a rise of 0 is a step that
+decays); or, where a shape was measured, a list of samples. The database is a YAML file of entries, each with a
+``match`` pattern for channel names; the first that fits wins. A channel that none fits gets the entry named
+``fallback``, and the result says so.
 """
 
 from __future__ import annotations
@@ -52,20 +53,24 @@ class Template:
             shape = np.interp(times, at, known, left=0.0) * tail
             return np.where(times >= 0, shape, 0.0) / np.max(np.abs(known))
         late = np.clip(times, 0, None)
-        shape = -np.expm1(-late / self.rise_ms) * np.exp(-late / self.decay_ms)
-        return np.where(times > 0, shape, 0.0) / self.peak_value
+        shape = np.exp(-late / self.decay_ms)
+        if self.rise_ms:
+            shape = (shape - np.exp(-late / self.rise_ms)) / self.peak_value
+        return np.where(times >= 0, shape, 0.0)
 
     @property
     def peak_ms(self) -> float:
         """Time from the pulse's start to its peak, in milliseconds."""
         if self.samples:
             return float(np.argmax(np.abs(self.samples))) * self.sample_ms
-        return self.rise_ms * math.log1p(self.decay_ms / self.rise_ms)
+        if not self.rise_ms:
+            return 0.0
+        return math.log(self.decay_ms / self.rise_ms) * self.rise_ms * self.decay_ms / (self.decay_ms - self.rise_ms)
 
     @property
     def peak_value(self) -> float:
         """The unscaled analytic shape's largest value."""
-        return -math.expm1(-self.peak_ms / self.rise_ms) * math.exp(-self.peak_ms / self.decay_ms)
+        return math.exp(-self.peak_ms / self.decay_ms) - math.exp(-self.peak_ms / self.rise_ms)
 
     def said(self) -> dict[str, Any]:
         """What a result says about the template that was used."""
@@ -104,8 +109,8 @@ class TemplateDatabase:
         except (KeyError, TypeError, ValueError) as error:
             raise SettingsError(f"{where} needs the numbers rise_ms and decay_ms: {error!r}") from error
         polarity = str(entry.get("polarity", "both"))
-        if not (0 < rise < math.inf and 0 < decay < math.inf) or polarity not in POLARITIES:
-            raise SettingsError(f"{where}: time constants must be above 0, polarity one of {', '.join(POLARITIES)}")
+        if not 0 <= rise < decay < math.inf or polarity not in POLARITIES:
+            raise SettingsError(f"{where} needs 0 <= rise_ms < decay_ms, and a polarity of {', '.join(POLARITIES)}")
         if samples and not (spacing > 0 and max(abs(value) for value in samples) > 0):
             raise SettingsError(f"{where}: samples need a sample_ms above 0 and a peak")
         source = f"{Path(self.origin).name} version {self.version}"
