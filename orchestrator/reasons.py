@@ -1,6 +1,6 @@
 """Why a document is where it is, in sentences: what it waits for, who has it, what went wrong, what to do.
 
-Pure: from the chain, the document and the time. The page, ``orchestrator show`` and a step run by hand all say the same.
+Pure: from the chain, the document and the time. The page, ``orchestrator show`` and a step run by hand say the same.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ REMEMBERED = 20_000
 DEPTH = 0.25
 #: Tasks that one worker has before it at most, however short they are.
 MOST = 250
-#: The step's cost (s) that is assumed before the first report tells it.
-FIRST_COST = 0.05
+#: The cost (s) of a step that has not reported yet: it may be a long one, so each worker gets one to begin with.
+FIRST_COST = DEPTH
 
 
 class Outcome(Protocol):
