@@ -122,7 +122,7 @@ def test_the_database_away_keeps_every_result(make_engine: Make, memory: Memory)
         memory.add(raw(f"d{number}"))
     engine = make_engine()
     offer_all(engine, memory)
-    engine.claim(1000.0, 1.0)
+    engine.claim(1000.0, 9.0)
     tasks = engine.commit(1000.0)
     memory.away = True
     for task in tasks:
