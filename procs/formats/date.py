@@ -138,6 +138,7 @@ class DateFile:
         self.path = path
         self.size = size
         self.strict = strict
+        self.chunk = CHUNK  # bytes read at once
         self.first_header = first
         self.run = int(first[layout.RUN])
         name = names.from_dotted_name(path) or names.from_samba_name(path)
@@ -166,7 +167,7 @@ class DateFile:
         self.truncated = None
         self.problems, self.undecoded, self.counts = Counter(), Counter(), Counter()
         self.examples = []
-        with Window(self.path, min(CHUNK, max(self.size, 1))) as window:
+        with Window(self.path, min(self.chunk, max(self.size, 1))) as window:
             position = window.move(0)
             index = 0
             while window.base + position < window.size:
@@ -273,7 +274,12 @@ class DateFile:
                 )
             if rest[layout.LDC] == layout.SUPER:
                 raise self._error("a super event inside a super event", here)
-            for word, what in ((layout.RUN, "run number"), (layout.TYPE, "event type"), (layout.SPILL, "spill number")):
+            for word, what in (
+                (layout.RUN, "run number"),
+                (layout.TYPE, "event type"),
+                (layout.SPILL, "spill number"),
+                (layout.NUMBER, "event id"),
+            ):
                 if rest[word] != words[word]:
                     self.problem(f"a sub-event has another {what} than its event", here + 4 * word)
             event.sub_events.append(self._sub_event(rest[: part // 4], here, event.type))
@@ -302,6 +308,8 @@ class DateFile:
                     f"an equipment block of {size} bytes runs past its sub-event, which has {left} left", here
                 )
             first = [int(word) for word in words[start : start + fixed]]
+            if first[1] == layout.MAGIC:
+                raise self._error("expected an equipment block, found a sub-event's header (LDC id wrong above?)", here)
             sub_event.blocks.append(
                 Equipment(
                     offset=here,

@@ -84,6 +84,7 @@ def decode_v1290(words: Words) -> TdcBlock:
         np.add.at(inside, ends + 1, -1)
         outside = np.cumsum(inside)[:-1] == 0
         add(np.flatnonzero(outside & (kinds != FILLER)), "a V1290 word outside of any trigger")
+        add(np.flatnonzero(~outside & (kinds == FILLER)), "a V1290 filler word inside a trigger")
     counts = values[starts] >> 5 & 0x3FFFFF
     add(starts[1:][np.diff(counts) & 0x3FFFFF != 1], "a V1290 event count does not follow the one before")
     tdc = _tdc_of_words(values, kinds, trigger, add)
@@ -92,6 +93,7 @@ def decode_v1290(words: Words) -> TdcBlock:
     tags = np.full(len(starts), -1, dtype=np.int64)
     tagged = np.flatnonzero((kinds == TIME_TAG) & (trigger >= 0))
     tags[trigger[tagged]] = values[tagged] & 0x7FFFFFF
+    add(tagged[1:][np.diff(trigger[tagged]) == 0], "a second V1290 time tag in one trigger")
     return TdcBlock(
         geo=values[starts] & 0x1F,
         event_count=counts,
@@ -188,13 +190,27 @@ def decode_flash(words: Words, kind: int) -> FlashBlock:
     masks = heads[:, 1] & 0xFF
     channels = np.array([bin(mask).count("1") for mask in masks])
     data = sizes - FLASH_HEADER
+    setup = heads[:, 1] & 0xF80000FF  # board and mask: the same in every event of a block
+    problems += [
+        (int(starts[index]) + 1, "a flash ADC event has another board number or channel mask than the first")
+        for index in np.flatnonzero(setup != setup[0])[:MAX_PROBLEMS]
+    ]
+    counters = heads[:, 2] & 0xFFFFFF
+    problems += [
+        (int(starts[index + 1]) + 2, "a flash ADC's event counter does not follow the one before")
+        for index in np.flatnonzero((np.diff(counters) & 0xFFFFFF) != 1)[:MAX_PROBLEMS]
+    ]
     if np.any((channels == 0) & (data > 0)) or np.any(data % np.maximum(channels, 1)):
-        return _raw(len(places), "its size words do not agree with the channel masks (zero-length encoding?)")
+        return _raw(
+            len(places), "its size words do not agree with the channel masks (zero-length encoding?)", tuple(problems)
+        )
     body = np.concatenate([words[start + FLASH_HEADER : start + size] for start, size in places])
     if kind == V1724:
         halves = body.astype("<u4").view("<u2")
         if np.any(halves & 0xC000):
-            return _raw(len(places), "its 16-bit halves have bit 14 or 15 set, so they are no 14-bit samples")
+            return _raw(
+                len(places), "its 16-bit halves have bit 14 or 15 set, so they are no 14-bit samples", tuple(problems)
+            )
         samples, per_word = halves.astype(np.int16), 2
     else:
         samples, per_word = body.astype("<u4").view("u1").astype(np.int16), 4
@@ -204,13 +220,10 @@ def decode_flash(words: Words, kind: int) -> FlashBlock:
         trigger=trigger,
         board=heads[trigger, 1] >> 27,
         channel=np.array(numbers, dtype=np.int64),
-        counter=heads[trigger, 2] & 0xFFFFFF,
+        counter=counters[trigger],
         time_tag=heads[trigger, 3],
         length=(data // np.maximum(channels, 1) * per_word)[trigger],
         samples=samples,
         events=len(places),
-        problems=tuple(
-            (int(starts[index + 1]), "a flash ADC's event counter does not follow the one before")
-            for index in np.flatnonzero((np.diff(heads[:, 2] & 0xFFFFFF) & 0xFFFFFF) != 1)[:MAX_PROBLEMS]
-        ),
+        problems=tuple(problems),
     )

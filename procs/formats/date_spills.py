@@ -272,6 +272,8 @@ def _spill(file: DateFile, event: DateEvent, columns: _Columns) -> None:
         else:
             if block.kind == layout.TRIGGER_RECEIVER and trigger_word < 0:
                 trigger_word = int(block.words[0])
+            if block.kind not in layout.EQUIPMENT_NAMES:
+                file.undecoded[f"{block.name} {block.id}: no decoder for this type"] += 1
             _keep_raw(block, where, part)
     for counts in (tdc, flash):
         if len(set(counts.values())) > 1:

@@ -30,7 +30,7 @@ from orchestrator.errors import FormatError
 from procs.formats import names
 from procs.formats import samba_text as text
 from procs.formats.samba_batch import BatchBuilder, SambaBatch
-from procs.formats.samba_events import LOG_LINE, EventReader
+from procs.formats.samba_events import EVENT_KEYS, LINE_KEY, LOG_LINE, PULSE_KEYS, EventReader
 from procs.formats.samba_header import Channel, Detector, SambaHeader, read_header
 from procs.formats.window import CHUNK, NeedMore, Truncation, Window
 
@@ -62,6 +62,7 @@ class SambaFile:
         self.header = header
         self.size = size
         self.is_stream = is_stream
+        self.chunk = CHUNK  # bytes read at once
         self.detectors: list[Detector] = header.detectors
         self.channels: list[Channel] = header.channels
         self.run: dict[str, Any] = header.run
@@ -106,7 +107,7 @@ class SambaFile:
         if not self.header.channels:
             self.header.note("no channel is configured in the header: channels are named as they come")
         index = {channel.name.encode(): channel.index for channel in self.channels}
-        with Window(self.path) as window:
+        with Window(self.path, self.chunk) as window:
             reader = EventReader(window, self.header, index, fast)
             yield from _Batches(self, window, reader, events, max_bytes, keep_truncated).run()
 
@@ -122,8 +123,8 @@ class SambaFile:
             )
         self.truncated = None
         width = len(self.channels)
-        with Window(self.path) as window:
-            position = window.move(self.header.data_offset)
+        with Window(self.path, self.chunk) as window:
+            position = window.move(self.header.data_offset, 512)
             if window.data[position : position + 64].lstrip(b"- *\r\n") != window.data[position : position + 64]:
                 line_end = window.data.find(b"\n", position, position + 256)
                 if line_end >= 0 and text.SEPARATOR.match(window.data[position:line_end]):
@@ -135,7 +136,7 @@ class SambaFile:
             offset = begin
             while offset < whole:
                 size = min(points * 2 * width, whole - offset)
-                window.chunk = min(CHUNK, size)
+                window.chunk = min(self.chunk, size)
                 window.move(offset, size)
                 block = np.frombuffer(window.data, self.header.order + "i2", size // 2).astype(np.int16)
                 yield block.reshape(-1, width)
@@ -235,7 +236,8 @@ class _Batches:
             return self._trailer(line, after)
         if tag in (b"-", b"Donnees"):
             return after
-        if tag == b"" and LOG_LINE.match(line):
+        key = LINE_KEY.match(line)
+        if tag == b"" and LOG_LINE.match(line) and (key is None or key[1] not in EVENT_KEYS | PULSE_KEYS):
             if self.file.end_of_run is None and len(self.file.log_lines) < MAX_LOG_LINES:
                 self.file.log_lines.append(text.decode(line))
             return after
@@ -287,7 +289,7 @@ class _Batches:
                 offset = -1 if error.offset is None else error.offset - self.window.base
                 if reader.window.data[offset : offset + 6] != b"* Voie" or "no channel" not in str(error):
                     raise
-                name, _, _ = reader.block_by_lines(offset, b"Voie", frozenset())
+                name, _, _ = reader.block_by_lines(offset, b"Voie", PULSE_KEYS)
                 channel = Channel(len(file.channels), text.decode(name))
                 file.channels.append(channel)
                 reader.names[text.decode(name).encode()] = channel.index

@@ -198,9 +198,8 @@ class HeaderReader:
         self.position = self.window.move(0)
         head = self.window.data[:4096]
         cr, lf = head.find(b"\r"), head.find(b"\n")
-        self.lines.cr_only = self.header.cr_only = (
-            cr >= 0 and (lf < 0 or (cr < lf and cr + 1 != lf)) and (b"\r\n" not in head)
-        )
+        # The first line's end decides; CR alone matters where a separator is followed by binary that begins with LF.
+        self.lines.cr_only = self.header.cr_only = cr >= 0 and (lf < 0 or cr + 1 < lf)
         if not looks_like_samba(head):
             raise FormatError("expected `* Archive SAMBA` at the start", path=self.window.path, offset=0)
 
