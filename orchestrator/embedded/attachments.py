@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from orchestrator.embedded.problems import Problem, bad_request
 
+UPLOAD_SECONDS = 3600.0  # longer than any upload is expected to take
 CHUNK = 256 * 1024  # bytes read from a file and sent at a time
 
 
@@ -121,12 +122,17 @@ class Blobs:
             settled[name] = made
         return settled
 
-    def prune(self, used: set[str]) -> int:
-        """Remove files that no stored revision names; returns how many."""
+    def prune(self, used: set[str], now: float) -> int:
+        """Remove files that no stored revision names; returns how many.
+
+        Args:
+            used: the names of those that are.
+            now: seconds since 1970; what is younger than an hour may belong to a write under way.
+        """
         removed = 0
         if self.folder.exists():
             for path in self.folder.iterdir():
-                if path.name not in used:
+                if path.name not in used and path.stat().st_mtime < now - UPLOAD_SECONDS:
                     path.unlink(missing_ok=True)
                     removed += 1
         return removed

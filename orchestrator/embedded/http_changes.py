@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.embedded import codec, revisions
-from orchestrator.embedded.changes import Passing, choose_filter
+from orchestrator.embedded import codec
+from orchestrator.embedded.changes import Passing, choose_filter, revs_of
 from orchestrator.embedded.database import DatabaseStore, Row
 from orchestrator.embedded.http_database import parse_token, token
 from orchestrator.embedded.http_documents import conflicts, whole
@@ -101,8 +101,7 @@ async def _read(request: Request, database: DatabaseStore, body: dict[str, Any])
     return Feed(
         kind=kind,
         since=parse_token(database, given),
-        # CouchDB takes a limit of 0 as 1.
-        limit=max(1, limit) if limit is not None else None,
+        limit=limit,
         descending=request.flag("descending"),
         include_docs=request.flag("include_docs"),
         conflicts=request.flag("conflicts"),
@@ -130,7 +129,7 @@ def _scan(
     """
     passing = feed.passing
     size = _SCAN if left is None or passing is not None else min(_SCAN, left)
-    bodies = feed.include_docs or (passing is not None and passing.needs_documents)
+    bodies = feed.include_docs or (passing is not None and passing.documents is not None)
     if feed.descending:
         rows = database.changes_rows(0, size, descending=True, bodies=bodies, upto=since)
     else:
@@ -139,22 +138,21 @@ def _scan(
     reached = since
     if rows:
         reached = rows[-1].seq - 1 if feed.descending else rows[-1].seq
-    kept = rows if passing is None else passing.choose(rows)
+    if passing is None:
+        kept = [(row, revs_of(row, feed.all_leaves)) for row in rows]
+    else:
+        kept = passing.choose(database, rows, feed.all_leaves)
     if left is not None and len(kept) >= left:
         kept = kept[:left]
-        reached = kept[-1].seq if kept else reached
+        reached = kept[-1][0].seq if kept else since
     elif ended and not feed.descending:
         reached = max(reached, upto)
-    return [_line(request, database, feed, row) for row in kept], [row.seq for row in kept], reached, ended
+    lines = [_line(request, database, feed, row, revs) for row, revs in kept]
+    return lines, [row.seq for row, _ in kept], reached, ended
 
 
-def _line(request: Request, database: DatabaseStore, feed: Feed, row: Row) -> bytes:
-    if feed.all_leaves and row.leaves > 1:
-        revs = b",".join(
-            b'{"rev":"%b"}' % revisions.text(leaf.revision).encode() for leaf in row.revision_tree().leaves()
-        )
-    else:
-        revs = b'{"rev":"%b"}' % row.rev.encode()
+def _line(request: Request, database: DatabaseStore, feed: Feed, row: Row, listed: list[str]) -> bytes:
+    revs = b",".join([b'{"rev":"%b"}' % rev.encode() for rev in listed])
     line = b'{"seq":"%b","id":%b,"changes":[%b]' % (token(database, row.seq).encode(), codec.dumps(row.id), revs)
     if row.deleted:
         line += b',"deleted":true'
@@ -171,7 +169,7 @@ async def _pieces(
     upto = database.update_seq()
     left = feed.limit
     position = upto if feed.descending else since
-    while True:
+    while left != 0:
         found = await _in_thread(request, _scan, request, database, feed, position, upto, left)
         lines, seqs, position, ended = found
         yield lines, seqs, position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import Any
 
 from orchestrator.embedded import codec, documents, http_bulk
@@ -175,5 +176,6 @@ def prune(database: DatabaseStore) -> int:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return len(gone), used
 
-    removed, _used = database.run(drop)
+    removed, used = database.run(drop)
+    database.blobs.prune(used, time.time())
     return int(removed)

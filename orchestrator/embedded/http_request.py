@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Headers = list[tuple[bytes, bytes]]
 
 MAX_REQUEST = 512 * 1024 * 1024  # bytes of a request's body that are held in memory
+_LARGE = 1024 * 1024  # bytes of JSON beyond which decoding would hold up the event loop
 JSON = (b"content-type", b"application/json")
 MUST_REVALIDATE = (b"cache-control", b"must-revalidate")
 
@@ -137,6 +138,8 @@ class Request:
         if not data and default is not None:
             return default
         try:
+            if len(data) > _LARGE:
+                return await self.app.thread(codec.loads, data)
             return codec.loads(data)
         except codec.InvalidJson as error:
             raise bad_request("invalid UTF-8 JSON") from error
