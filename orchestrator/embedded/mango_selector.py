@@ -1,13 +1,8 @@
-"""Mango selectors: CouchDB's JSON query language, normalised as CouchDB does it and compiled to one Python function.
+"""Mango selectors, compiled to one Python function that says whether a document matches.
 
-``normalize`` brings a selector to the form that index choice and ``_explain`` work on: implicit ``$and`` and ``$eq``
-written out, nested field names joined with dots, negations pushed down to the single conditions. ``compile_selector``
-turns that into closures. Points that surprise and are CouchDB's: a condition on a field that is missing never holds,
-``$ne`` and ``$nin`` included (only ``{"$exists": false}`` does); comparisons follow view collation, so that
-``{"$gt": 5}`` holds for every string; ``_id`` compares by bytes.
-
-``$regex`` takes Python's syntax (close to PCRE for what is usual). Patterns that could take exponential time (an
-endless repeat inside an endless repeat, or over alternatives that may begin alike) are refused: nothing could stop one.
+Points that surprise and are CouchDB's: a condition on a missing field never holds, ``$ne`` and ``$nin`` included
+(only ``{"$exists": false}`` does); comparisons follow view collation, so that ``{"$gt": 5}`` holds for every string;
+``_id`` compares by bytes. Normal form, and what is no selector at all, is ``mango_normal``'s.
 """
 
 from __future__ import annotations
@@ -17,237 +12,31 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.embedded.collation import sort_key
-from orchestrator.embedded.problems import Problem
+from orchestrator.embedded.mango_normal import (
+    BAD_PATH,
+    COMPARISONS,
+    MISSING,
+    Selector,
+    SelectorError,
+    descend,
+    get_field,
+    is_integer,
+    normalize,
+    parse_field,
+)
+
+__all__ = [
+    "Selector",
+    "SelectorError",
+    "compile_normal",
+    "compile_selector",
+    "get_field",
+    "normalize",
+    "parse_field",
+]
 
 Json = Any
-Selector = dict[str, Any]
 Predicate = Callable[[Any], bool]
-
-_MISSING = object()  # no such field
-_BAD_PATH = object()  # the path goes through something that is no object or array
-
-_COMPARISONS = frozenset(["$lt", "$lte", "$eq", "$ne", "$gte", "$gt"])
-_NEGATED = {"$lt": "$gte", "$lte": "$gt", "$eq": "$ne", "$in": "$nin"}
-_NEGATED.update({other: operator for operator, other in _NEGATED.items()})
-_UNSUPPORTED = frozenset(["$where", "$geoWithin", "$geoIntersects", "$near", "$nearSphere"])
-_NESTED = frozenset(["$elemMatch", "$allMatch", "$keyMapMatch"])
-TYPES = ("null", "boolean", "number", "string", "array", "object")
-
-
-class SelectorError(Problem):
-    """A selector, or another part of a query, that cannot be used. ``error`` and ``reason`` are what CouchDB sends."""
-
-    def __init__(self, error: str, reason: str, status: int = 400) -> None:
-        super().__init__(status, error, reason)
-
-
-def _bad_argument(operator: str, argument: Json) -> SelectorError:
-    return SelectorError("bad_arg", f"Bad argument for operator {operator}: {argument!r}")
-
-
-# Normal form
-
-
-def normalize(selector: Selector) -> Selector:
-    """Return the selector in normal form: ``{}``, or one condition, or ``$and``/``$or``/``$not`` over such.
-
-    Raises:
-        SelectorError: an unknown operator, an argument of the wrong kind, a condition without a field.
-    """
-    if not isinstance(selector, dict):
-        raise SelectorError("invalid_selector_json", f"Selector must be a JSON object, not: {selector!r}")
-    if not selector:
-        return {}
-    normal = _negations(_fields(_operators(selector), ""))
-    if "" in normal:
-        raise SelectorError("invalid_selector", "One or more conditions is missing a field name.")
-    return normal
-
-
-def _operators(selector: Json) -> Selector:
-    """Write out what is implicit, and check every operator's argument."""
-    if not isinstance(selector, dict) or not selector:
-        return {"$eq": selector}
-    if len(selector) > 1:
-        return {"$and": [_operators({name: value}) for name, value in selector.items()]}
-    ((name, argument),) = selector.items()
-    if not name.startswith("$"):
-        return {name: _operators(argument)}
-    if name in ("$and", "$or", "$nor"):
-        if not isinstance(argument, list):
-            raise _bad_argument(name, argument)
-        return {name: [_operators(part) for part in argument]}
-    if name == "$not" or name in _NESTED:
-        if not isinstance(argument, dict):
-            raise _bad_argument(name, argument)
-        return {name: _operators(argument)}
-    if name in _COMPARISONS:
-        return selector
-    if name in _UNSUPPORTED:
-        raise SelectorError("not_supported", f"Unsupported operator: {name}")
-    if name == "$text":
-        raise SelectorError("no_usable_index", "There is no text index here: $text cannot be answered.", 501)
-    check = _ARGUMENT_CHECKS.get(name)
-    if check is None:
-        raise SelectorError("invalid_operator", f"Invalid operator: {name}")
-    if not check(argument):
-        raise _bad_argument(name, argument)
-    return selector
-
-
-def _is_integer(value: Json) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_regex(value: Json) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        parsed = re._parser.parse(value)  # type: ignore[attr-defined]
-        re.compile(value)
-    except (re.error, OverflowError, RecursionError):
-        return False
-    if _explosive(parsed, False):
-        reason = f"The pattern {value!r} may take endless time here: avoid repeats inside repeats."
-        raise SelectorError("not_supported", reason, 501)
-    return True
-
-
-def _explosive(parsed: Any, repeated: bool) -> bool:
-    """Say whether a parsed pattern repeats without end something that repeats, or that has alternatives alike."""
-    for code, argument in parsed:
-        name = str(code)
-        if name in ("MAX_REPEAT", "MIN_REPEAT"):
-            endless = argument[1] > 100
-            if (endless and repeated) or _explosive(argument[2], repeated or endless):
-                return True
-        elif name == "POSSESSIVE_REPEAT" or name == "ATOMIC_GROUP":
-            continue
-        elif name == "BRANCH":
-            if repeated and not _distinct(argument[1]):
-                return True
-            if any(_explosive(branch, repeated) for branch in argument[1]):
-                return True
-        elif name == "SUBPATTERN":
-            if _explosive(argument[3], repeated):
-                return True
-        elif name in ("ASSERT", "ASSERT_NOT"):
-            if _explosive(argument[1], repeated):
-                return True
-        elif name == "GROUPREF_EXISTS" and repeated:
-            return True
-    return False
-
-
-def _distinct(branches: Any) -> bool:
-    """Say whether all alternatives begin with a literal, and no two with the same."""
-    firsts = [branch[0] for branch in branches if len(branch) and str(branch[0][0]) == "LITERAL"]
-    if len(firsts) != len(branches):
-        return False
-    return len({first[1] for first in firsts}) == len(firsts)
-
-
-_ARGUMENT_CHECKS: dict[str, Callable[[Json], Any]] = {
-    "$in": lambda value: isinstance(value, list),
-    "$nin": lambda value: isinstance(value, list),
-    "$all": lambda value: isinstance(value, list),
-    "$exists": lambda value: isinstance(value, bool),
-    "$type": lambda value: isinstance(value, str),
-    "$size": lambda value: _is_integer(value) and value >= 0,
-    "$mod": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_integer, value)) and value[0],
-    "$beginsWith": lambda value: isinstance(value, str),
-    "$regex": _is_regex,
-}
-
-
-def _fields(selector: Selector, path: str) -> Selector:
-    """Move field names down to the single conditions, joined with dots."""
-    ((name, argument),) = selector.items()
-    if name in ("$and", "$or", "$nor"):
-        return {name: [_fields(part, path) for part in argument]}
-    if name == "$not":
-        return {name: _fields(argument, path)}
-    if name in _NESTED:
-        return {path: {name: _fields(argument, "")}}
-    if name.startswith("$"):
-        return {path: selector}
-    return _fields(argument, f"{path}.{name}" if path else name)
-
-
-def _negations(selector: Selector) -> Selector:
-    ((name, argument),) = selector.items()
-    if name == "$not":
-        return _negate(argument)
-    if name == "$nor":
-        return {"$and": [_negate(part) for part in argument]}
-    if name in ("$and", "$or"):
-        return {name: [_negations(part) for part in argument]}
-    if name in _NESTED:
-        return {name: _negations(argument)}
-    if name.startswith("$"):
-        return selector
-    return {name: _negations(argument)}
-
-
-def _negate(selector: Selector) -> Selector:
-    ((name, argument),) = selector.items()
-    if name == "$not":
-        return _negations(argument)
-    if name == "$nor":
-        return {"$or": [_negations(part) for part in argument]}
-    if name == "$and":
-        return {"$or": [_negate(part) for part in argument]}
-    if name == "$or":
-        return {"$and": [_negate(part) for part in argument]}
-    if name in _NEGATED:
-        return {_NEGATED[name]: argument}
-    if name == "$exists":
-        return {"$exists": not argument}
-    if name.startswith("$"):
-        return {"$not": _negations(selector)}
-    return {name: _negate(argument)}
-
-
-# Fields
-
-
-def parse_field(field: str) -> list[str]:
-    """Split a field name at its dots; ``\\.`` is a dot that belongs to a name.
-
-    Raises:
-        SelectorError: a name between two dots is empty.
-    """
-    if "\\" in field:
-        parts = [part.replace("\\", "") for part in re.split(r"(?<!\\)\.", field)]
-    else:
-        parts = field.split(".")
-    if "" in parts:
-        raise SelectorError("invalid_field_name", f"Invalid field name: {field}")
-    return parts
-
-
-def _descend(value: Json, path: list[str]) -> Json:
-    for name in path:
-        if isinstance(value, dict):
-            value = value.get(name, _MISSING)
-            if value is _MISSING:
-                return _MISSING
-        elif isinstance(value, list):
-            if not name.isdecimal() or int(name) >= len(value):
-                return _BAD_PATH
-            value = value[int(name)]
-        else:
-            return _BAD_PATH
-    return value
-
-
-def get_field(doc: Json, field: str, default: Json = None) -> Json:
-    """Return the value of a dotted field, or the default if the document has none."""
-    value = _descend(doc, parse_field(field))
-    return default if value is _MISSING or value is _BAD_PATH else value
-
-
-# Compilation
 
 
 def compile_selector(selector: Selector) -> Callable[[dict[str, Any]], bool]:
@@ -279,7 +68,7 @@ def compile_normal(normal: Selector) -> Predicate:
         return test
     if operator == "$exists" and operand is False:
         path = parse_field(name)
-        return lambda value: _descend(value, path) is _MISSING
+        return lambda value: descend(value, path) is MISSING
     return _at(parse_field(name), test)
 
 
@@ -306,16 +95,16 @@ def _at(path: list[str], test: Predicate) -> Predicate:
 
         def top(value: Json) -> bool:
             if type(value) is dict:
-                found = value.get(name, _MISSING)
-                return found is not _MISSING and test(found)
-            found = _descend(value, path)
-            return found is not _MISSING and found is not _BAD_PATH and test(found)
+                found = value.get(name, MISSING)
+                return found is not MISSING and test(found)
+            found = descend(value, path)
+            return found is not MISSING and found is not BAD_PATH and test(found)
 
         return top
 
     def deep(value: Json) -> bool:
-        found = _descend(value, path)
-        return found is not _MISSING and found is not _BAD_PATH and test(found)
+        found = descend(value, path)
+        return found is not MISSING and found is not BAD_PATH and test(found)
 
     return deep
 
@@ -325,7 +114,7 @@ def _condition(operator: str, argument: Json, raw: bool) -> Predicate:
     if operator in ("$eq", "$ne"):
         equal = _equality(argument, raw)
         return equal if operator == "$eq" else lambda value: not equal(value)
-    if operator in _COMPARISONS:
+    if operator in COMPARISONS:
         return _ordering(operator, argument, raw)
     if operator in ("$in", "$nin"):
         tests = [_equality(element, raw) for element in argument]
@@ -415,7 +204,7 @@ def _remainder(argument: list[int]) -> Predicate:
     divisor, remainder = argument
 
     def test(value: Json) -> bool:
-        if not _is_integer(value):
+        if not is_integer(value):
             return False
         # the sign follows the dividend, as in Erlang and C
         rest = abs(value) % abs(divisor)

@@ -101,10 +101,11 @@ class Definition:
         found = {
             name: view for name, view in views.items() if name != "lib" and isinstance(view, dict) and "map" in view
         }
-        texts = sorted({json.dumps(view["map"], sort_keys=True) for view in found.values()})
+        # the order of names counts: it is the order of an index's fields
+        texts = sorted({json.dumps(view["map"]) for view in found.values()})
         reduces: list[set[str]] = [set() for _ in texts]
         for name, view in found.items():
-            number = texts.index(json.dumps(view["map"], sort_keys=True))
+            number = texts.index(json.dumps(view["map"]))
             reduce = view.get("reduce")
             reduce = reduce if isinstance(reduce, str) and reduce and self.language == "javascript" else None
             builtin = builtin_name(reduce) if reduce else None
@@ -114,7 +115,7 @@ class Definition:
         self.maps = [json.loads(text) for text in texts]
         self.kinds = [tuple(sorted(kinds)) for kinds in reduces]
         described = [self.language, self.include_design, self.lib, self.maps, self.kinds]
-        self.signature = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
+        self.signature = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
 Mapper = Callable[[list[str]], list[Emitted]]
