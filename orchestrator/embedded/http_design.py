@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.embedded import codec, http_attachments
+from orchestrator.embedded import codec, http_attachments, mango
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.http_request import Request, Response, answer
 from orchestrator.embedded.problems import bad_request, method_not_allowed, missing, not_implemented
@@ -66,15 +66,11 @@ def _query(
 
 async def find(request: Request, database: DatabaseStore) -> Response:
     """``POST /{db}/_find``."""
-    from orchestrator.embedded import mango
-
     return await _mango(request, database, mango.find)
 
 
 async def explain(request: Request, database: DatabaseStore) -> Response:
     """``POST /{db}/_explain``."""
-    from orchestrator.embedded import mango
-
     return await _mango(request, database, mango.explain)
 
 
@@ -83,22 +79,26 @@ async def _mango(request: Request, database: DatabaseStore, ask: Any) -> Respons
         raise method_not_allowed("POST")
     request.check_type()
     body = await request.json_object()
-    return answer(await request.app.thread(ask, database, body))
+    return answer(await request.app.thread(ask, request.app.views, database, body))
 
 
 async def index(request: Request, database: DatabaseStore) -> Response:
     """``/{db}/_index``: list, make and delete Mango's indexes."""
-    from orchestrator.embedded import mango
-
+    user = request.user.context(database.name)
     rest = request.parts[2:]
     if not rest:
         if request.method == "GET":
-            return answer(await request.app.thread(mango.list_indexes, database))
+            try:
+                limit = int(request.query["limit"]) if "limit" in request.query else None
+                skip = int(request.query.get("skip", "0"))
+            except ValueError:
+                limit, skip = 0, 0  # refused below, in CouchDB's words
+            return answer(await request.app.thread(mango.list_indexes, database, limit, skip))
         if request.method != "POST":
             raise method_not_allowed("GET,POST")
         require_database_admin(request.user, database.security())
         request.check_type()
-        return answer(await request.app.thread(mango.create_index, database, await request.json_object()))
+        return answer(await request.app.thread(mango.create_index, database, await request.json_object(), user))
     if rest == ["_bulk_delete"]:
         raise not_implemented("_index/_bulk_delete")
     if request.method != "DELETE":
@@ -109,7 +109,7 @@ async def index(request: Request, database: DatabaseStore) -> Response:
     if len(rest) != 3:
         raise missing()
     design, kind, name = rest
-    return answer(await request.app.thread(mango.delete_index, database, design.removeprefix("_design/"), kind, name))
+    return answer(await request.app.thread(mango.delete_index, database, design, kind, name, user))
 
 
 async def view_cleanup(request: Request, database: DatabaseStore) -> Response:
