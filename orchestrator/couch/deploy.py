@@ -28,6 +28,7 @@ MARK = "orchestrator"  # the member of a design document that carries the hash o
 POLL_TIMEOUT = 5.0  # s a view may stay silent while it is built, before it is asked again
 POLL_WAIT = 0.5  # s between two questions
 LONGEST_BUILD = 6 * 3600.0  # s; an index over ten million documents takes about a quarter of an hour
+FAULTS = 5  # times in a row that the server may answer a build with a fault (a function that throws stays one)
 ATTEMPTS = 5  # times that a copy is tried again when somebody else pushes at the same time
 
 
@@ -158,6 +159,7 @@ def _build(
     view = next(iter(sorted(views)))
     design = staging.removeprefix("_design/")
     began = clock()
+    faults = 0
     while True:
         try:
             database.view(f"{design}/{view}", limit=0, reduce=False, timeout=POLL_TIMEOUT)
@@ -167,6 +169,10 @@ def _build(
                 return  # another push was quicker and has cleared it away
             raise
         except Unavailable as error:
+            building = isinstance(error.__cause__, TimeoutError)  # it listened, and had nothing to say yet
+            faults = 0 if building else faults + 1
+            if faults >= FAULTS:
+                raise
             if clock() - began > longest:
                 raise Unavailable(
                     f"{staging}: its index was not built within {longest:g} s ({error}). The live one is untouched; "

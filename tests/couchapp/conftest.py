@@ -25,7 +25,8 @@ steps:
 RUNNER = """
 function (source, docs) {
   var rows, emit_rows = [], i, fun;
-  globalThis.emit = function (key, value) { rows.push([key === undefined ? null : key, value === undefined ? null : value]); };
+  function json(value) { return value === undefined ? null : value; }
+  globalThis.emit = function (key, value) { rows.push([json(key), json(value)]); };
   fun = (0, eval)("(" + source + ")");
   docs = JSON.parse(docs);
   for (i = 0; i < docs.length; i++) { rows = []; fun(docs[i]); emit_rows.push(rows); }

@@ -150,7 +150,9 @@ def test_a_step_is_ready_since_the_last_one_it_needs_was_done(map_rows: Any, cha
     doc = after(chain, 2)
     doc["proc0"]["finished"] = documents.iso(START + 500)
     [rows] = map_rows("pages/steps", [doc])
-    assert [value for _, value in rows] == [(START + 500) * 1000, (START + 20) * 1000] + [
+    assert [value for _, value in rows] == [
+        (START + 500) * 1000,
+        (START + 20) * 1000,
         (START + 500) * 1000,
         (START + 20) * 1000,
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -78,10 +79,8 @@ def raw(data: bytes) -> Answer:
 def silence(sock: socket.socket, server: Scripted) -> bool:
     """Not a word until the test is over, or the client has gone."""
     sock.settimeout(20)
-    try:
+    with contextlib.suppress(OSError):
         sock.recv(1)
-    except OSError:
-        pass
     return False
 
 
@@ -152,18 +151,14 @@ class Scripted:
     def close(self) -> None:
         self._listener.close()
         for sock in self._open:
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def drop(self) -> None:
         """Close the connections that are open now, as a server does with idle ones."""
         for sock in self._open:
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         self._open.clear()
 
 

@@ -280,7 +280,7 @@ def test_close_from_another_thread_is_prompt(scripted: Any, database: Database, 
     scripted.answers = [answers.silence] if mode == "longpoll" else [answers.chunks(b"\n", lambda: time.sleep(3))]
     feed = Follower(database, since="0", mode=mode, timeout=50)
     done = threading.Event()
-    thread = threading.Thread(target=lambda: (list(feed.batches()), done.set()))
+    thread = threading.Thread(target=lambda: (list(feed.batches()), done.set()), daemon=True)
     thread.start()
     _until(lambda: bool(scripted.requests))
     began = time.perf_counter()
@@ -294,7 +294,7 @@ def test_close_from_another_thread_is_prompt(scripted: Any, database: Database, 
 def test_close_while_it_waits_to_connect_again(scripted: Any, database: Database, answers: Any) -> None:
     scripted.answers = [answers.raw(b"")]
     feed = Follower(database, since="0", random=lambda: 1.0)
-    thread = threading.Thread(target=lambda: list(feed.batches()))
+    thread = threading.Thread(target=lambda: list(feed.batches()), daemon=True)
     thread.start()
     _until(lambda: len(scripted.requests) >= 3)
     feed.close()
