@@ -40,6 +40,7 @@ class Waiting:
     announced: bool = False
     held_until: float = 0.0
     scan: int = 0
+    handed: bool = False
 
 
 @dataclass(slots=True)
@@ -74,10 +75,9 @@ def fingerprint(path: str, look: Look) -> int:
 
 def outermost(directories: list[str]) -> list[str]:
     """The folders as absolute paths, each once, without those inside another one of them."""
-    absolute = sorted({os.path.abspath(os.path.expanduser(name)) for name in directories})  # noqa: PTH100, PTH111
+    named = {os.path.abspath(os.path.expanduser(name)) for name in directories}  # noqa: PTH100, PTH111
     kept: list[str] = []
-    for path in absolute:
-        path = "/" + path.lstrip("/")  # POSIX lets a path begin with two
-        if not any(path.startswith(other.rstrip("/") + "/") for other in kept):
+    for path in sorted("/" + path.lstrip("/") for path in named):  # POSIX lets a path begin with two
+        if path not in kept and not any(path.startswith(other.rstrip("/") + "/") for other in kept):
             kept.append(path)
     return kept

@@ -120,8 +120,9 @@ class Watcher:
         if not found.closed:
             waiting = self._waiting.get(found.path)
             if waiting is not None:
-                waiting.announced = True
+                waiting.announced, waiting.handed = True, False
             return
+        self._waiting.pop(found.path, None)
         root = self._root_of(found.path)
         if root is not None:
             mark = fingerprint(found.path, found.look)
@@ -135,6 +136,7 @@ class Watcher:
         waiting = self._waiting.setdefault(found.path, Waiting(found.look, found.since))
         root = self._root_of(found.path)
         waiting.scan = root.scans if root else 0
+        waiting.handed = False
         waiting.reason = reason or found.reason
         waiting.held_until = now + after
         self._ring_at(found.path, waiting, now + after)
@@ -248,8 +250,11 @@ class Watcher:
         if mark in root.settled:
             if root.walk is not None:
                 root.fresh.add(mark)
+            self._waiting.pop(path, None)
             return None
         waiting = self._waiting.get(path)
+        if waiting is not None and waiting.handed:
+            return None
         if waiting is None or not waiting.look.same_content(look):
             announced = waiting is not None and waiting.announced
             due = waiting.due if waiting is not None else None
@@ -260,12 +265,13 @@ class Watcher:
             return None
         verdict = self._check(path, look, now - waiting.since, self._wall())
         if verdict.closed:
-            del self._waiting[path]
+            waiting.handed, waiting.reason = True, verdict.reason
             return Found(path, look, True, verdict.reason, rung, waiting.since)
         waiting.look, waiting.reason = look, verdict.reason
         if verdict.after is not None:
             self._ring_at(path, waiting, now + verdict.after)
         if self._settings.register_open and not waiting.announced:
+            waiting.handed = True
             return Found(path, look, False, verdict.reason, rung, waiting.since)
         return None
 
