@@ -66,7 +66,10 @@ async def bulk_docs(request: Request, database: DatabaseStore) -> Response:
             try:
                 draft = drafts[index] = await prepare(request, database, listed[index])
             except Problem as problem:
-                if problem.status not in (401, 403):
+                # A design document that may not be or cannot be stored is refused alone; what is no document at all
+                # makes the whole request a bad one, as in CouchDB.
+                alone = problem.status in (401, 403) or problem.error in ("invalid_design_doc", "compilation_error")
+                if not alone:
                     raise
                 refused[index] = Refusal(str(listed[index].get("_id")), None, problem)
                 continue
