@@ -167,7 +167,7 @@ var __host = (function (global) {
         }
       }
       rows = [];
-      return '[' + out.join(',') + ']';
+      return ['[', out.join(','), ']'].join('');
     },
     reduce: function (line) {
       var call = parse(line), out = [];
@@ -216,9 +216,10 @@ var __host = (function (global) {
     begin: function (line) { argument = parse(line); lines = []; },
     run: function (line) { return run[kind](line); },
     safely: function (line) {
-      try { return '+' + run[kind](line); } catch (error) {
+      // Joined, not added: the engine makes long sums ropes, which cannot be handed to Python.
+      try { return ['+', run[kind](line)].join(''); } catch (error) {
         if (fatal(error)) { throw error; }
-        return '-' + stringify(describe(error));
+        return ['-', stringify(describe(error))].join('');
       }
     },
     setup_safely: function (line) {
