@@ -33,6 +33,8 @@ from orchestrator.errors import Conflict, DatabaseError, NotFound, SettingsError
 if TYPE_CHECKING:
     from orchestrator.couch.database import Database
 
+_HUNG_UP = {(number,) for number in library.RETRYABLE_ERRORS}
+
 TIMEOUT = 30.0  # s; a server that says nothing for so long is away. CouchDB answers all but a view build in ms
 
 
@@ -145,7 +147,9 @@ class Connection:
                 seconds = self.timeout if timeout is None else timeout
                 raise Unavailable(f"{subject}: no answer within {seconds:g} s") from error
             except (OSError, HTTPException) as error:
-                if safe and isinstance(error, ConnectionError | HTTPException):
+                # python-couchdb raises a bare OSError(104) where the server hung up without an answer
+                broken = isinstance(error, ConnectionError | HTTPException) or error.args[:1] in _HUNG_UP
+                if safe and broken:
                     safe = False
                     continue
                 raise Unavailable(f"{subject}: cannot be reached ({_words(error)}). Is it running?") from error
@@ -212,8 +216,9 @@ def checked_url(url: str) -> str:
 
 
 def _words(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return text or type(error).__name__
+    if isinstance(error, OSError) and error.args and isinstance(error.args[0], int):
+        return os.strerror(error.args[0]) if error.args[0] > 0 else str(error)
+    return str(error) or type(error).__name__
 
 
 def _failure(error: Exception, subject: Subject) -> DatabaseError:

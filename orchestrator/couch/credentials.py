@@ -99,6 +99,7 @@ def _parsed(text: str, path: Path) -> Credentials:
     if user and password is not None:
         return Credentials(user, password)
     plain = [line for line in text.splitlines() if line.strip()]
-    if len(plain) == 2 and not pairs:
+    named = plain and ("=" in plain[0] or plain[0].lstrip().startswith("["))
+    if len(plain) == 2 and not pairs and not named:
         return Credentials(plain[0].strip(), plain[1].strip())
     raise wrong
