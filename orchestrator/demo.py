@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,6 +213,19 @@ class Clock:
     def quiet(self) -> float:
         """s since anything changed."""
         return time.monotonic() - self.changed
+
+
+def daq_options(folder: Path) -> list[str]:
+    """How the simulated DAQ writes into a folder: its files grow as real ones do, and it begins after what is there."""
+    from procs.formats.names import parse_run_name
+
+    days = [run.day for path in folder.glob("*/") if (run := parse_run_name(path.name)) is not None]
+    options = ["pace=0.02", "flush_events=20"]
+    if days:
+        options.append(f"first_day={max(days) + timedelta(days=1)}")
+    if any(folder.glob("sim_*/")):
+        options.append("date_runs=0")
+    return options
 
 
 def raw_files(folder: Path) -> int:

@@ -6,6 +6,7 @@ Nothing that exists is overwritten, so making a site twice is harmless.
 from __future__ import annotations
 
 import difflib
+import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -126,5 +127,8 @@ def _block(row: Setting, value: Any = _UNSET) -> str:
         example = row.default if row.computed is None else row.computed
         lines.append(f"{row.name}: {example}")
         return "".join(f"# {line}\n" for line in lines)
-    text = yaml.safe_dump({row.name: value}, default_flow_style=None, sort_keys=False, width=10**6)
+    if isinstance(value, list | dict):
+        text = f"{row.name}: {json.dumps(value, ensure_ascii=False, default=str)}\n"  # JSON is YAML, on one line
+    else:
+        text = yaml.safe_dump({row.name: value}, width=10**6, allow_unicode=True)
     return "".join(f"# {line}\n" for line in lines) + text

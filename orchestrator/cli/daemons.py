@@ -190,6 +190,78 @@ def page(site: Context) -> Any:
 
 
 @click.command(cls=SiteCommand, short_help="Write raw files as a DAQ does.")
+@click.argument("directory", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--runs", type=click.IntRange(0), help="Samba runs to write (3).")
+@click.option("--partitions", type=click.IntRange(1), help="Files of each run (3).")
+@click.option("--events", type=click.IntRange(0), help="Events of each file (100).")
+@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Any other option; see --list.")
+@click.option("--list", "list_", is_flag=True, help="List all options with their defaults and end.")
+@json_option
 @pass_site
-def simulate(site: Context) -> None:
-    """Write raw files as a DAQ does."""
+def simulate(
+    site: Context,
+    directory: Path | None,
+    runs: int | None,
+    partitions: int | None,
+    events: int | None,
+    options: tuple[str, ...],
+    list_: bool,
+) -> None:
+    """Write raw files with known pulses into DIRECTORY, as a DAQ does (default: the first one that is watched).
+
+    Runs of Samba files and a DATE file. What was put into each stands as JSON in DIRECTORY_truth. The same options
+    give the same bytes. SIGTERM or Ctrl-C ends it after the file that is being written.
+    """
+    from procs.simulate import SETTINGS_HELP, SimulationSettings, Written
+    from procs.simulate import simulate as write
+
+    if list_:
+        defaults = SimulationSettings()
+        rows = [(name, getattr(defaults, name), text) for name, text in SETTINGS_HELP.items()]
+        if site.as_json:
+            site.output.json({name: {"default": default, "help": text} for name, default, text in rows})
+        else:
+            site.output.table(("option", "default", "what it is"), rows)
+        return
+    watched = site.settings.watch if directory is None else []
+    if directory is None and not watched:
+        raise click.UsageError("Name a directory: no directory is watched here.")
+    changes: dict[str, Any] = {"runs": runs, "partitions": partitions, "events": events}
+    changes = {name: value for name, value in changes.items() if value is not None} | _simulation(options)
+    written: list[Written] = []
+
+    def tell(one: Written) -> None:
+        written.append(one)
+        site.output.line(f"{one.path} ({one.events} events)")
+
+    target = directory.absolute() if directory else watched[0]
+    until_signal(lambda stop: write(target, wait=stop.wait, on_written=tell, **changes))
+    if site.as_json:
+        site.output.json([{"file": str(one.path), "run": one.run_name, "events": one.events} for one in written])
+
+
+def _simulation(options: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` words as values of the simulation's types. Raises SettingsError with the nearest name."""
+    import yaml
+
+    from orchestrator.errors import SettingsError
+    from orchestrator.settings import suggest
+    from procs.simulate import SimulationSettings
+
+    defaults = SimulationSettings()
+    known = list(vars(defaults)) if hasattr(defaults, "__dict__") else list(defaults.__dataclass_fields__)
+    changes: dict[str, Any] = {}
+    for word in options:
+        name, equals, text = word.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in known:
+            raise SettingsError(f"the simulation has no option {word!r}.{suggest(name, known)} `--list` shows all")
+        default = getattr(defaults, name)
+        value = text if isinstance(default, str) else yaml.safe_load(text)
+        fits = isinstance(value, int | float) if isinstance(default, float) else isinstance(value, type(default))
+        if isinstance(default, tuple) and isinstance(value, list):
+            value, fits = tuple(value), True
+        if not fits or (isinstance(value, bool) and not isinstance(default, bool)):
+            raise SettingsError(f"the simulation's option {name} is {type(default).__name__}, not {text!r}")
+        changes[name] = value
+    return changes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
     from orchestrator.up import Signals, Site
 
+T = TypeVar("T")
+
 LOOK = 0.5  # s between two looks at the views; each costs the database some milliseconds
+PATIENCE = 120.0  # s for which the daemons may take to come up, or the database to come back
 STILL = 60.0  # s without any change after which that is said
 
 
@@ -95,6 +99,7 @@ class Run:
         self._files = files
         self._daq = daq
         self._folder = settings.watch[0] if settings.watch else settings.folder / "incoming"
+        self._planned = 0
         self.refused = 0
 
     def extra(self) -> list[Any]:
@@ -102,9 +107,14 @@ class Run:
         if self._daq is None:
             return []
         from orchestrator.children import command
+        from orchestrator.demo import daq_options
         from orchestrator.supervise import Spec
 
         words = [word for name, value in self._daq.items() for word in (f"--{name}", str(value))]
+        options = daq_options(self._folder)
+        for option in options:
+            words += ["--option", option]
+        self._planned = self._daq["runs"] * self._daq["partitions"] + ("date_runs=0" not in options)
         return [Spec("daq", command(self._settings, "simulate", str(self._folder), *words), once=True)]
 
     def carry_through(self, running: Site, signals: Signals) -> Summary | None:
@@ -113,13 +123,17 @@ class Run:
         from orchestrator import overview
         from orchestrator.children import page_url
         from orchestrator.connect import run_database
-        from orchestrator.errors import OrchestratorError
+        from orchestrator.errors import OrchestratorError, Unavailable
 
         if not _until(running, signals, lambda: _daemons_up(running)):
-            return None
+            if signals.count:
+                return None
+            raise OrchestratorError(f"the daemons did not come up within {PATIENCE:.0f} s (see {self._settings.logs})")
         database = run_database(self._settings, os.environ)
-        before = overview.read(database, running.chain)
-        expected = before.documents
+        before = _insistently(lambda: overview.read(database, running.chain), running, signals)
+        if before is None:
+            return None
+        expected = before.documents + self._planned
         if self._files:
             expected = self._register(database, running)
         clock = demos.Clock()
@@ -132,13 +146,11 @@ class Run:
                     return None
                 try:
                     found = overview.read(database, running.chain)
-                except OrchestratorError as error:
-                    if not error.transient:
-                        raise
+                except Unavailable:
                     continue  # the database is being started again
                 daq_done = self._daq is None or self._daq_ended(running)
                 if self._daq is not None and daq_done:
-                    expected = max(expected, demos.raw_files(self._folder))
+                    expected = demos.raw_files(self._folder)  # fewer than planned if it was interrupted before
                 clock.see(found, before)
                 display.update(found, max(expected, found.documents))
                 if daq_done and demos.over(found, expected):
@@ -188,7 +200,22 @@ def _daemons_up(running: Site) -> bool:
     return all(state == "running" for state in states) and page_answers(running.settings)
 
 
-def _until(running: Site, signals: Signals, condition: Any, seconds: float = 120.0) -> bool:
+def _insistently(ask: Callable[[], T], running: Site, signals: Signals) -> T | None:
+    """What ``ask`` says, asked again while the database is away; None if a signal comes first."""
+    from orchestrator.errors import Unavailable
+
+    end = time.monotonic() + PATIENCE
+    while not signals.count:
+        try:
+            return ask()
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+        _until(running, signals, lambda: False, LOOK)
+    return None
+
+
+def _until(running: Site, signals: Signals, condition: Any, seconds: float = PATIENCE) -> bool:
     """Tick until the condition holds (True), or a signal comes or the time is over (False)."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not signals.wait(0.05):
