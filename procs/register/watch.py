@@ -125,7 +125,7 @@ class Watcher:
         self._waiting.pop(found.path, None)
         root = self._root_of(found.path)
         if root is not None:
-            mark = fingerprint(found.path, found.look)
+            mark = fingerprint(found.path, found.look.inode, found.look.size, found.look.mtime_ns)
             root.settled.add(mark)
             if root.walk is not None:
                 root.fresh.add(mark)
@@ -244,9 +244,8 @@ class Watcher:
             if one is not None:
                 found.append(one)
 
-    def _examine(self, root: Root, path: str, status: os.stat_result, now: float, rung: bool) -> Found | None:
-        look = Look.of(status)
-        mark = fingerprint(path, look)
+    def _examine(self, root: Root, path: str, status: os.stat_result, now: float | None, rung: bool) -> Found | None:
+        mark = fingerprint(path, status.st_ino, status.st_size, status.st_mtime_ns)
         if mark in root.settled:
             if root.walk is not None:
                 root.fresh.add(mark)
@@ -255,6 +254,8 @@ class Watcher:
         waiting = self._waiting.get(path)
         if waiting is not None and waiting.handed:
             return None
+        look = Look.of(status)
+        now = self._monotonic() if now is None else now
         if waiting is None or not waiting.look.same_content(look):
             announced = waiting is not None and waiting.announced
             due = waiting.due if waiting is not None else None
@@ -347,7 +348,7 @@ class Watcher:
         except OSError:
             return None  # renamed or deleted since the folder was read
         root.files += 1
-        return self._examine(root, path, status, self._monotonic(), False)
+        return self._examine(root, path, status, None, False)
 
     def _listen(self, root: Root, folder: str) -> None:
         """Watch ``folder`` for events, before it is read, so that nothing falls in between; or have it polled."""

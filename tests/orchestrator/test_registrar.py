@@ -380,7 +380,8 @@ def test_the_daemon_registers_at_once_and_waits_out_a_database_that_is_away(
     thread = threading.Thread(target=one.run, args=(stop,), daemon=True)
     thread.start()
     try:
-        _until(lambda: not one.watcher.busy)
+        (tmp_path / "first").write_bytes(b"RAW")
+        _until(lambda: "first" in database.docs and not one.watcher.busy)
         (tmp_path / "a_000.part").write_bytes(b"RAW")
         begin = time.perf_counter()
         with database.written:
@@ -390,8 +391,8 @@ def test_the_daemon_registers_at_once_and_waits_out_a_database_that_is_away(
         database.away = 2
         for number in range(1, 20):
             (tmp_path / f"a_{number:03d}").write_bytes(b"RAW")
-        _until(lambda: len(database.docs) == 20)
-        assert any("the database is back" in record.message for record in caplog.records)
+        _until(lambda: len(database.docs) == 21)
+        _until(lambda: any("the database is back" in record.message for record in caplog.records))
     finally:
         stop.set()
         thread.join(5)
