@@ -17,7 +17,8 @@ from procs.templates import Template, sampled
 
 LEAST_POINTS = 64  # a shorter trace has too few frequencies for a noise spectrum
 LEAST_PRETRIGGER = 16  # fewer points before the trigger say nothing about the baseline
-LEAST_QUIET = 30  # traces without a pulse, from which on their spectrum is better than the baselines'
+LEAST_QUIET = 10  # traces without a pulse, from which on their spectrum is better than the baselines'
+MOST_ROUNDS = 5  # choices of traces without a pulse; two or three do
 LEAST_PULSES = 20  # pulses, from which on their average is a template
 BRIGHT = 20.0  # sigma; what counts as a pulse for the average
 
@@ -94,13 +95,21 @@ class Analyser:
             self._average(sample)
 
     def _refine_noise(self, sample: np.ndarray) -> None:
-        """Take the spectrum of whole traces if enough of them hold no pulse: it knows the low frequencies too."""
-        estimate, _ = self.optimal.estimate(sample)
-        at_best = quiet(estimate.amplitude, self.optimal.sigma, 5.0)
-        chosen = quiet(estimate.fixed, self.optimal.sigma) & at_best
-        if int(chosen.sum()) >= LEAST_QUIET:
+        """Take the spectrum of whole traces if enough of them hold no pulse: it knows the low frequencies too.
+
+        Repeated, because a spectrum with too little power makes sigma too small, and a cut at too few sigma chooses the
+        quietest traces only.
+        """
+        count = 0
+        for _ in range(MOST_ROUNDS):
+            estimate, _batch = self.optimal.estimate(sample)
+            at_best = quiet(estimate.amplitude, self.optimal.sigma, 5.0)
+            chosen = quiet(estimate.fixed, self.optimal.sigma) & at_best
+            if int(chosen.sum()) < LEAST_QUIET or int(chosen.sum()) == count:
+                break
+            count = int(chosen.sum())
             self.spectrum = power_spectrum(sample[chosen], self.recipe.remove_slope)
-            self.noise_source = f"{int(chosen.sum())} traces without a pulse"
+            self.noise_source = f"{count} traces without a pulse"
             self._build()
 
     def _average(self, sample: np.ndarray) -> None:

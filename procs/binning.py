@@ -20,7 +20,8 @@ import numpy as np
 from orchestrator.errors import DataError
 
 MOST_BINS = 8192  # bins of one histogram; a wider range makes wider bins
-WANTED_BINS = 128  # bins over the central range of the first data
+KEY_LIMIT = 60  # characters of a label in a key: enough to be legible
+WANTED_BINS = 512  # bins over the central range of the first data
 
 
 @dataclass
@@ -126,7 +127,7 @@ class Counts:
         high = int(np.searchsorted(total, (1 - share / 2) * total[-1])) + 1
         margin = max(2, (high - low) // 10)
         low, high = max(0, low - margin), min(len(self.counts), high + margin)
-        most = min(200, max(30, round(4 * math.sqrt(self.entries))))
+        most = min(300, max(40, round(6 * math.sqrt(self.entries))))
         factor = max(1, -(-(high - low) // most))
         part = self.counts[low:high]
         part = np.concatenate([part, np.zeros(-len(part) % factor, dtype=np.int64)])
@@ -142,9 +143,9 @@ def power_of_two(value: float) -> float:
 def key_name(quantity: str, label: str) -> str:
     """A ROOT key for a quantity of a channel; different labels never share a key."""
     clean = re.sub(r"[^A-Za-z0-9]", "_", label)
-    if re.search(r"[^A-Za-z0-9 ]", label):
-        clean = f"{clean[:60]}_{zlib.crc32(label.encode('utf-8', 'surrogatepass')):08x}"
-    return f"{quantity}_{clean[:80]}"
+    if len(label) > KEY_LIMIT or re.search(r"[^A-Za-z0-9 ]", label):
+        clean = f"{clean[:KEY_LIMIT]}_{zlib.crc32(label.encode('utf-8', 'surrogatepass')):08x}"
+    return f"{quantity}_{clean}"
 
 
 def merged(parts: Iterable[dict[str, Counts]]) -> dict[str, Counts]:

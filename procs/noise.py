@@ -12,6 +12,7 @@ import numpy as np
 from scipy import fft
 
 QUANTUM = 1.0 / 12.0  # ADU squared: the variance that an ADC's rounding alone gives; no real spectrum lies below it
+LOWEST = 8  # frequencies from which a spectrum is continued to lower ones
 ENOUGH = 100  # spectra from fewer traces than this are smoothed over neighbouring frequencies to this many
 
 
@@ -85,11 +86,18 @@ def _smooth(spectrum: np.ndarray, reach: int) -> np.ndarray:
 def stretched(spectrum: np.ndarray, points: int, length: int) -> np.ndarray:
     """The spectrum of traces of ``points`` points as it would be in traces of ``length`` points.
 
-    Between frequencies it is interpolated; below the lowest known one (1 / points) it is held.
+    Between frequencies it is interpolated; below the lowest known one (1 / points) it goes on as the power of the
+    frequency that the lowest known ones follow, if it rises, as most detectors' noise does.
     """
     known = np.arange(1, len(spectrum)) / points
     wanted = np.arange(length // 2 + 1) / length
-    return np.interp(wanted, known, spectrum[1:]) * (length / points)
+    result = np.interp(wanted, known, spectrum[1:]) * (length / points)
+    lowest = np.log(np.arange(1, min(LOWEST, len(spectrum) - 1) + 1))
+    if len(lowest) > 2:
+        power = float(np.clip(np.polyfit(lowest, np.log(spectrum[1 : len(lowest) + 1]), 1)[0], -2.0, 0.0))
+        below = (wanted > 0) & (wanted < known[0])
+        result[below] *= (wanted[below] / known[0]) ** power
+    return result
 
 
 def quiet(amplitudes: np.ndarray, sigma: float, cut: float = 3.0) -> np.ndarray:

@@ -156,15 +156,14 @@ def _unsafe(character: str) -> bool:
 
 
 def inside(root: Path, path: Path) -> Path:
-    """``path`` with its links followed, if that lies in ``root``.
+    """``path``, if it lies in ``root`` with all links followed.
 
     Raises:
         DataError: it lies elsewhere.
     """
-    home, target = root.resolve(), path.resolve()
-    if not target.is_relative_to(home):
+    if not path.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{path} lies outside of {root}: refused. Look at the names in the document.")
-    return target
+    return path
 
 
 def place(output: Path, settings: Mapping[str, Any], default: str, document: Mapping[str, Any], name: str) -> Path:

@@ -49,10 +49,12 @@ def transfer(document: dict[str, Any], work: Work) -> dict[str, Any]:
     if not source.is_file():
         raise DataError(f"{source} is not a file: nothing to copy. Correct the document's file.")
     target = place(work.output, work.settings, "raw", document, source.name)
-    if _same_file(source, target):
-        raise DataError(f"{source} is already in the output folder: choose another folder in the setting 'output'.")
-
     registered = _registered(document, source, before.st_size, chosen.algorithm)
+    if _same_file(source, target):
+        found = checksum(source, chosen.algorithm)
+        if registered not in (None, found):
+            raise _changed(source, found, registered)
+        return _result(source, target, before.st_size, found, reused=True, verified=True)
     if target.exists():
         reused = _existing(source, target, before.st_size, registered, chosen, work)
         if reused is not None:
@@ -67,10 +69,7 @@ def transfer(document: dict[str, Any], work: Work) -> dict[str, Any]:
                 "tried again once it is quiet."
             )
         if registered and read != registered:
-            raise DataError(
-                f"{source} has the checksum {read}, but {registered} was registered: the file was changed or damaged "
-                "after its registration. Compare it with the DAQ's copy."
-            )
+            raise _changed(source, read, registered)
         written = temporary.stat().st_size
         if written != before.st_size:
             raise TransientError(f"the copy of {source} has {written} bytes instead of {before.st_size}: tried again.")
@@ -97,14 +96,22 @@ def _registered(document: dict[str, Any], source: Path, size: int, algorithm: st
     return text.lower() if isinstance(text, str) and text.lower().startswith(f"{algorithm}:") else None
 
 
+def _changed(source: Path, found: str, registered: str | None) -> DataError:
+    return DataError(
+        f"{source} has the checksum {found}, but {registered} was registered: the file was changed or damaged "
+        "after its registration. Compare it with the DAQ's copy."
+    )
+
+
 def _existing(
     source: Path, target: Path, size: int, registered: str | None, chosen: SimpleNamespace, work: Work
 ) -> dict[str, Any] | None:
     """The result if ``target`` is already this very file; None if it is to be replaced."""
-    expected = ""
     if target.is_file() and target.stat().st_size == size:
         expected = checksum(source, chosen.algorithm)
-        if registered in (None, expected) and checksum(target, chosen.algorithm) == expected:
+        if registered not in (None, expected):
+            raise _changed(source, expected, registered)
+        if checksum(target, chosen.algorithm) == expected:
             work.log.info("%s is there already, with the same checksum", target)
             return _result(source, target, size, expected, reused=True, verified=True)
     if chosen.overwrite == "refuse":

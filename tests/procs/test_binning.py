@@ -1,0 +1,104 @@
+"""Histograms that add up exactly, in any order, whatever range each has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import uproot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from procs.binning import MOST_BINS, Counts, key_name, merged, power_of_two
+from procs.pictures import MOST_PANELS, clean, page
+
+PIECES = st.lists(st.lists(st.floats(-1e9, 1e9), max_size=50), min_size=1, max_size=6)
+
+
+def made(values: object) -> Counts:
+    counts = Counts("a", "title", "ADU")
+    counts.fill(np.asarray(values, dtype=float))
+    return counts
+
+
+@settings(max_examples=100, deadline=None)
+@given(PIECES, st.randoms())
+def test_nothing_is_lost_and_the_order_does_not_matter(pieces: list[list[float]], random: object) -> None:
+    parts = [made(piece) for piece in pieces]
+    forward = merged([{"a": part} for part in parts])["a"]
+    backward = merged([{"a": part} for part in reversed(parts)])["a"]
+    assert forward.entries == backward.entries == sum(len(piece) for piece in pieces)
+    assert forward.width == backward.width
+    assert np.array_equal(np.trim_zeros(forward.counts), np.trim_zeros(backward.counts))
+    assert len(forward.counts) <= MOST_BINS + 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=100))
+def test_every_value_lies_in_its_bin(values: list[float]) -> None:
+    counts = made(values)
+    expected, _ = np.histogram(values, counts.edges())
+    assert expected.sum() == len(values)
+    inner = np.abs(np.subtract.outer(counts.edges(), values)).min() > 0
+    if inner:
+        assert np.array_equal(expected, counts.counts)
+
+
+def test_values_that_are_no_numbers_are_left_out() -> None:
+    counts = Counts("a", "t", "u")
+    assert counts.fill(np.array([np.nan, np.inf, 1.0])) == 1
+    assert counts.fill(np.array([])) == 0
+    assert counts.entries == 1
+
+
+def test_constant_and_huge_values_have_a_histogram() -> None:
+    for values in ([5.0] * 10, [0.0], [1e300, -1e300], [1e-300], [1e15, 1e15 + 1]):
+        assert made(values).entries == len(values)
+
+
+def test_root_and_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    full, empty = made(rng.normal(1000, 20, 5000)), Counts("b", "none [x]", "keV")
+    odd = Counts("c", "channel", "ADU", 1.0, 0, np.array([3, 0, 4]))
+    with uproot.recreate(tmp_path / "h.root") as file:
+        for counts in (full, empty, odd):
+            file[counts.name] = counts.to_hist()
+    with uproot.open(tmp_path / "h.root") as file:
+        back = {name: Counts.from_root(name, file[name]) for name in ("a", "b", "c")}
+    for counts in (full, empty, odd):
+        again = back[counts.name]
+        assert (again.title, again.unit, again.width) == (counts.title, counts.unit, counts.width)
+        assert np.array_equal(again.counts, counts.counts)
+        assert again.first == counts.first
+
+
+def test_zoomed_keeps_the_middle_and_leaves_out_far_values() -> None:
+    rng = np.random.default_rng(2)
+    counts = made(np.concatenate([rng.normal(0, 1, 10_000), [1e4]]))
+    values, edges = counts.zoomed()
+    assert edges[-1] < 100
+    assert values.sum() >= 9_900
+    assert made([]).zoomed()[0].sum() == 0
+
+
+def test_keys_of_different_labels_differ() -> None:
+    labels = ["ionisA FID802", "ionisA_FID802", "ionisA-FID802", "é", "è", "a" * 100, "a" * 99 + "b"]
+    keys = {key_name("amplitude", label) for label in labels[:5]}
+    assert len(keys) == 5
+    assert key_name("amplitude", "ionisA FID802") == "amplitude_ionisA_FID802"
+    assert len({key_name("x", label) for label in labels[5:]}) == 2
+
+
+def test_powers_of_two() -> None:
+    assert [power_of_two(v) for v in (1.0, 0.75, 3.0)] == [1.0, 1.0, 4.0]
+
+
+def test_a_page_is_drawn_whatever_its_titles_say(tmp_path: Path) -> None:
+    bad = [Counts(f"h{i}", "$\\frac{1}$\x00 <b>\n%s" + "x" * 200, "$\\bad$") for i in range(MOST_PANELS + 2)]
+    for counts in bad:
+        counts.fill(np.arange(10.0))
+    assert page(tmp_path / "p.png", "abc", "$\\nothing\x07", bad, log=True) == 2
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert page(tmp_path / "q.png", "abc", "one empty", [Counts("e", "t", "u")]) == 0
+    assert page(tmp_path / "r.png", "abc", "none", []) == 0
+    assert clean("a\nb") == "a?b"
