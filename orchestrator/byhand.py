@@ -1,29 +1,25 @@
-"""One step on one document or file, in this process: for trying out a step, and for repairing by hand.
+"""One step on one document or file, by hand: for trying out a step, and for repairs.
 
-With the database it takes the same way as a poller: the claim is written before the step runs, a heartbeat keeps the
-claim, and the same engine records the report. Without (``on_file``) nothing is recorded and any file will do.
+With the database it is a poller for one step of one document, so it claims, limits and records exactly as any other.
+Without (``on_file``) the step runs in this process, any file will do, and nothing is recorded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import documents
+from orchestrator import reasons
 from orchestrator.capture import Capture
-from orchestrator.documents import Claimant, Report
-from orchestrator.engine.engine import Engine, Write
-from orchestrator.engine.heartbeat import Heartbeat
-from orchestrator.errors import Conflict, DatabaseError, IllegalTransition, SettingsError, Unavailable
-from orchestrator.poller import BEATS
+from orchestrator.documents import Report
+from orchestrator.errors import IllegalTransition, SettingsError
+from orchestrator.poller import Poller, Terms
 from orchestrator.runner import Places, Runner, Task
 from orchestrator.settings import Settings
 from orchestrator.step import Progress, no_progress
@@ -32,8 +28,27 @@ if TYPE_CHECKING:
     from orchestrator.chain import Chain, Step
     from orchestrator.couch import Database
 
-PATIENCE = 120.0  # s for which a result waits for a database that has gone away
-WAIT = 2.0  # s between two attempts to record it
+ASIDE = "by-hand"  # folder in the spool for the outputs of trials
+
+
+@dataclass
+class Outcome:
+    """What became of the step. ``state``: done, failed, waiting (another attempt will follow) or not begun.
+
+    ``facts`` is the step's entry in the document, or that of the attempt: seconds, max_rss (bytes), result, log, ...
+    """
+
+    document: str
+    step: str
+    state: str
+    reason: str = ""
+    error_class: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the step is done."""
+        return self.state == "done"
 
 
 def places(settings: Settings) -> Places:
@@ -47,62 +62,36 @@ def places(settings: Settings) -> Places:
     return found
 
 
-def why_not(chain: Chain, document: dict[str, Any], step: Step) -> str:
-    """Why the step cannot be run on the document now, in a sentence; empty if it can."""
-    if documents.ready(chain, document, step):
-        return ""
-    name, status = document.get("_id"), document.get("status")
-    if document.get("type") != chain.type:
-        return f"{name!r} is of type {document.get('type')!r}, and the chain {chain.name!r} is for {chain.type!r}"
-    held = documents.holder(document)
-    if held is not None:
-        return f"{name!r} is {status} at {held[1].get('host')}: wait for it, or stop that poller"
-    if documents.is_done(document, step):
-        return f"{step.name} is done for {name!r} already"
-    if status == "failed":
-        return f"{name!r} has failed: `orchestrator retry {name}` sets it going again"
-    missing = [need.name for need in chain.needs(step) if not documents.is_done(document, need)]
-    if missing:
-        return f"{step.name} needs {', '.join(missing)}, which {name!r} has not been through yet"
-    return f"{name!r} has the status {status!r}, from which no step starts"
-
-
-def on_document(
-    chain: Chain, step: Step, database: Database, identity: str, settings: Settings, progress: Progress = no_progress
-) -> Report:
-    """Claim the document, run the step, record what became of it.
+def on_document(chain: Chain, step: Step, database: Database, identity: str, settings: Settings) -> Outcome:
+    """Have the step done on the document as a poller does, and say what became of it. Ctrl-C drains.
 
     Raises:
         NotFound: no such document.
         IllegalTransition: the document is not ready for the step; the sentence says why.
-        Conflict: somebody took it in the same moment.
-        Unavailable: the result could not be recorded; the claim is taken back when its lease is over.
+        ChainError: the step belongs to another site.
     """
     found = database.get(identity)
-    reason = why_not(chain, found, step)
+    reason = reasons.why_not_ready(chain, found, step)
     if reason:
-        raise IllegalTransition(reason)
-    host = socket.gethostname()
-    claimant = Claimant(f"{host}-{os.getpid()}-byhand", host, os.getpid(), settings.site)
-    engine = Engine(chain, (step,), claimant, database, lambda: uuid.uuid4().hex, random.Random())
-    attempt = uuid.uuid4().hex
-    with _beating(database, claimant, step, settings.lease):
-        claimed = documents.claim(found, step, claimant, attempt, time.time())
-        try:
-            saved = {**claimed, "_rev": database.put(claimed)}
-        except Conflict:
-            raise Conflict(f"{identity!r} was taken or changed in this moment: look with `orchestrator show`") from None
-        task = Task(saved, step.key, attempt, documents.input_file(chain, saved, step))
-        engine.held[attempt] = Write(saved, step, attempt)
-        try:
-            report = _run(chain, task, places(settings), progress)
-        except BaseException:
-            engine.give_back(task, "the run by hand was interrupted", time.time())
-            _commit(engine)
-            raise
-        engine.reported(report, time.time(), go_on=False)
-        _commit(engine)
-    return report
+        raise IllegalTransition(f"{identity}: {reason}")
+    terms = Terms(1, settings.lease, settings.sweep, settings.drain)
+    poller = Poller(
+        chain, database, places(settings), settings.spool, settings.site, terms, only=[step.key], documents=[identity]
+    )
+    poller.install_signals()
+    poller.run(until_idle=True)
+    now = database.get(identity)
+    entry = now.get(step.key)
+    if isinstance(entry, dict) and entry.get("state") in ("done", "failed"):
+        return Outcome(
+            identity, step.key, entry["state"], str(entry.get("reason") or ""), entry.get("error_class"), entry
+        )
+    retry = now.get("retry")
+    tried = isinstance(retry, dict) and now.get("_rev") != found.get("_rev")
+    error_class = retry.get("error_class") if isinstance(retry, dict) else None
+    return Outcome(
+        identity, step.key, "waiting" if tried else "not begun", reasons.why(chain, now, time.time()), error_class
+    )
 
 
 def on_file(
@@ -112,9 +101,15 @@ def on_file(
     source: str,
     settings: Settings,
     progress: Progress = no_progress,
-) -> Report:
-    """Run the step on a file, with ``document`` standing in for the database's; nothing is recorded."""
-    return _run(chain, Task(document, step.key, uuid.uuid4().hex, source), places(settings), progress)
+) -> Outcome:
+    """Run the step on a file, with ``document`` standing in for the database's.
+
+    Nothing is recorded, and outputs go aside (``<spool>/by-hand``), where they replace nothing.
+    """
+    aside = settings.model_copy(update={"data": settings.spool / ASIDE})
+    report = _run(chain, Task(document, step.key, uuid.uuid4().hex, source), places(aside), progress)
+    state = "done" if report.ok else "failed"
+    return Outcome(report.document, step.key, state, report.reason, report.error_class, report.to_json())
 
 
 def document_of(path: Path, settings: Settings, chain: Chain) -> dict[str, Any]:
@@ -144,39 +139,3 @@ def _run(chain: Chain, task: Task, where: Places, progress: Progress) -> Report:
     finally:
         runner.close()
         capture.close()
-
-
-def _commit(engine: Engine) -> None:
-    """Record; while the database is away, try again for a while."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            engine.commit(time.time())
-            return
-        except Unavailable:
-            if time.monotonic() > end:
-                raise
-            threading.Event().wait(WAIT)
-
-
-@contextlib.contextmanager
-def _beating(database: Database, claimant: Claimant, step: Step, lease: float) -> Iterator[None]:
-    """Keep the claim alive meanwhile, as a poller's heartbeat does."""
-    heartbeat = Heartbeat(database, claimant, [step.key], time.time(), 1)
-    heartbeat.write(time.time())
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(lease / BEATS):
-            with contextlib.suppress(DatabaseError):  # away for a moment: the next beat comes
-                heartbeat.write(time.time())
-
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        with contextlib.suppress(DatabaseError):
-            heartbeat.stop(time.time())

@@ -153,7 +153,7 @@ class Run:
                     expected = demos.raw_files(self._folder)  # fewer than planned if it was interrupted before
                 clock.see(found, before)
                 display.update(found, max(expected, found.documents))
-                if daq_done and demos.over(found, expected):
+                if daq_done and demos.over(found, expected, clock.quiet):
                     break
                 if clock.quiet > STILL and time.monotonic() > told + STILL:
                     told = time.monotonic()

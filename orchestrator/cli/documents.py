@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,13 +23,16 @@ ASK_ABOVE = 10  # documents; more than that are not touched without a yes
 @pass_site
 def show(site: Context, document: str, log: bool) -> None:
     """Show all about one document: its file, its steps, its attempts, and why it is not further."""
+    from orchestrator.reasons import why
+
     found = site.database.get(document)
     rows = site.database.view("pages/attempts", startkey=[document], endkey=[document, {}], include_docs=True).rows
     attempts = [row.doc for row in rows if row.doc]
     if site.as_json:
-        site.output.json({"document": found, "attempts": attempts})
+        site.output.json({"document": found, "attempts": attempts, "why": why(site.chain, found, time.time())})
         return
     _head(site.output, found)
+    site.output.line(f"  why      {why(site.chain, found, time.time())}")
     _steps(site.output, found, site.chain)
     if attempts:
         site.output.line("Attempts that did not succeed", style="bold")
@@ -58,18 +62,10 @@ def _head(out: Output, document: dict[str, Any]) -> None:
 
     status = str(document.get("status"))
     out.line(f"{document['_id']}: {status}", style=STYLES.get(status, "bold"))
-    if document.get("reason"):
-        out.line(f"  because  {document['reason']}")
     amount = f" ({size(document['size'])})" if isinstance(document.get("size"), int) else ""
     out.line(f"  file     {document.get('file')}{amount}")
     out.line(f"  run      {document.get('run_name')}, file number {document.get('file_number')}")
     out.line(f"  from     {document.get('hostname')}, registered {document.get('registered')}")
-    retry_ = document.get("retry")
-    if isinstance(retry_, dict):
-        out.line(
-            f"  retry    {retry_.get('step')}, attempt {retry_.get('number')}, not before {retry_.get('not_before')}: "
-            f"{retry_.get('reason')}"
-        )
 
 
 def _steps(out: Output, document: dict[str, Any], chain: Chain) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import click
 from orchestrator.cli.context import Context, SiteCommand, json_option, pass_site
 
 if TYPE_CHECKING:
-    from orchestrator.documents import Report
+    from orchestrator.byhand import Outcome
 
 
 @click.command(cls=SiteCommand, short_help="Run one step on one document, here and now.")
@@ -32,7 +33,7 @@ def run(site: Context, step: str, document: str, no_record: bool) -> int:
     """Run STEP on DOCUMENT here and now, as a poller would: claimed before, recorded after.
 
     With --no-record, DOCUMENT is a raw file, or a file with a document in JSON (`orchestrator show --json`): for
-    trying out a step. Time and memory limits hold only in pollers. Ends with 1 if the step failed.
+    trying out a step; its time and memory limits do not hold then. Ends with 1 if the step was not done.
     """
     from orchestrator import byhand
 
@@ -42,15 +43,15 @@ def run(site: Context, step: str, document: str, no_record: bool) -> int:
         path = Path(document).absolute()
         made = _from_json(path) if path.suffix == ".json" else byhand.document_of(path, site.settings, site.chain)
         source = str(made.get("file") or path) if path.suffix == ".json" else str(path)
-        report = byhand.on_file(site.chain, found, made, source, site.settings, progress)
+        outcome = byhand.on_file(site.chain, found, made, source, site.settings, progress)
     else:
-        report = byhand.on_document(site.chain, found, site.database, document, site.settings, progress)
+        outcome = byhand.on_document(site.chain, found, site.database, document, site.settings)
     progress.end()
     if site.as_json:
-        site.output.json(report.to_json())
+        site.output.json(asdict(outcome))
     else:
-        _show(site, report)
-    return 0 if report.ok else 1
+        _show(site, outcome)
+    return 0 if outcome.ok else 1
 
 
 def _from_json(path: Path) -> dict[str, object]:
@@ -66,21 +67,26 @@ def _from_json(path: Path) -> dict[str, object]:
     return inner if isinstance(inner, dict) else made  # as `show --json` prints it
 
 
-def _show(site: Context, report: Report) -> None:
+def _show(site: Context, outcome: Outcome) -> None:
     from orchestrator.cli.output import age, size
 
-    out = site.output
-    took = f"{age(report.seconds)}, {age(report.cpu_seconds)} of processor, {size(report.max_rss)} of memory at most"
-    if report.ok:
-        out.line(f"{report.step} of {report.document}: done ({took})", style="green")
-        for name, value in report.result.items():
+    out, facts = site.output, outcome.facts
+    took = ""
+    if facts:
+        took = f" ({age(facts['seconds'])}, at most {size(facts.get('max_rss') or 0)} of memory)"
+    subject = f"{outcome.step} of {outcome.document}"
+    if outcome.ok:
+        out.line(f"{subject}: done{took}", style="green")
+        for name, value in facts.get("result", {}).items():
             text = value if isinstance(value, str) else json.dumps(value)
             out.line(f"  {name:12} {text if len(text) < 100 else text[:97] + '...'}")
-        return
-    out.line(f"{report.step} of {report.document}: failed, class {report.error_class} ({took})", style="red")
-    out.line(f"  {report.reason}")
-    if report.log:
-        out.line(f"  log: {report.log}")
+    else:
+        kind = f", class {outcome.error_class}" if outcome.error_class else ""
+        out.line(f"{subject}: {outcome.state}{kind}{took}", style="red")
+        out.line(f"  {outcome.reason}")
+    for name in ("file", "log"):
+        if facts.get(name):
+            out.line(f"  {name:12} {facts[name]}")
 
 
 class _Progress:
