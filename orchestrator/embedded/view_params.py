@@ -5,7 +5,7 @@ The sentences of the errors are CouchDB's own, its spelling included, because cl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.embedded import codec
@@ -41,7 +41,7 @@ class Params:
     skip: int = 0
     reduce: bool | None = None
     group: bool | None = None
-    level: int | None = field(default=None)
+    level: int | None = None
     include_docs: bool = False
     conflicts: bool | None = None
     attachments: bool = False
@@ -68,8 +68,7 @@ class Params:
             Problem: 400 ``query_parse_error`` if no row can lie between the two keys.
         """
         if self.keys is not None:
-            found = [sort_key(key) for key in self.keys]
-            return [((key, ""), (key + b"\0", "")) for key in found]
+            return [((key, ""), (key + b"\0", "")) for key in map(sort_key, self.keys)]
         first, last = (self.endkey, self.startkey) if self.descending else (self.startkey, self.endkey)
         first_id, last_id = self.startkey_docid, self.endkey_docid
         if self.descending:
@@ -109,7 +108,7 @@ def parse(query: dict[str, Json], decoded: bool = False, base: Params | None = N
     Raises:
         Problem: 400 ``query_parse_error`` or ``bad_request``.
     """
-    params = Params() if base is None else Params(**{**vars(base), "group": None, "level": None, "keys": None})
+    params = Params() if base is None else replace(base)
     for name, value in query.items():
         if name in ("key", "startkey", "start_key", "endkey", "end_key", "keys"):
             found = value if decoded else _json(name, value)
@@ -171,18 +170,25 @@ def validate(params: Params, reduces: bool) -> bool:
     return reducing
 
 
-def queries_of(body: dict[str, Json]) -> list[dict[str, Json]] | None:
-    """Return the ``queries`` of a POST body, None if it has none.
+def queries_of(body: dict[str, Json]) -> list[dict[str, Json]]:
+    """Return the ``queries`` of a body.
 
     Raises:
         Problem: 400 ``bad_request``.
     """
     queries = body.get("queries")
-    if queries is None:
-        return None
     if not isinstance(queries, list) or not all(isinstance(query, dict) for query in queries):
         raise bad_request("`queries` member must be an array.")
     return queries
+
+
+def from_request(query: dict[str, Json], body: dict[str, Json] | None) -> Params:
+    """Read the parameters of a request: those of the URL outrank those of a POST's body."""
+    if body is None:
+        return parse(query)
+    if "keys" in body and not isinstance(body["keys"], list):
+        raise bad_request("`keys` member must be an array.")
+    return parse(query, base=parse(body, decoded=True))
 
 
 def _json(name: str, value: Json) -> Json:

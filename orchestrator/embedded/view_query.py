@@ -91,7 +91,8 @@ def read_map(connection: sqlite3.Connection, number: int, params: Params) -> Map
     skip = params.skip
     found: list[Row] = []
     offset: int | None = None
-    for start, end in params.ranges():
+    ranges = params.ranges()
+    for start, end in reversed(ranges) if params.descending else ranges:
         if offset is None:
             before = pieces.total - pieces.before(end) if params.descending else pieces.before(start)
             offset = min(before + params.skip, pieces.total)

@@ -11,12 +11,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.embedded import codec, revisions, view_params
 from orchestrator.embedded.javascript import DesignFunctions, FunctionError
-from orchestrator.embedded.problems import Problem, bad_request, missing, not_implemented
+from orchestrator.embedded.problems import Problem, missing, not_implemented
 from orchestrator.embedded.view_file import Row
 from orchestrator.embedded.view_index import SUFFIX, Definition, Mapper, Source, View, ViewIndex, script_mapper
 from orchestrator.embedded.view_params import Params
@@ -88,7 +89,7 @@ class Views:
         Args:
             ddoc: the design document, with ``_id``.
             query: the URL's parameters, still as text.
-            body: the decoded body of a POST, if it was one.
+            body: the decoded body of a POST, if it was one: more parameters, or ``{"queries": [...]}``.
 
         Returns:
             ``{"total_rows", "offset", "rows"}`` for a map, ``{"rows"}`` for a reduce, ``{"results": [...]}`` for
@@ -101,22 +102,13 @@ class Views:
         view = definition.views.get(name)
         if view is None:
             raise missing("missing_named_view")
-        params = view_params.parse(query or {})
-        queries = view_params.queries_of(body) if body is not None else None
-        if body is not None and queries is None and "keys" not in body:
-            raise bad_request("POST body must contain `keys` or `queries` field")
-        if queries is not None:
-            if body is not None and "keys" in body:
-                raise bad_request("`keys` and `queries` are mutually exclusive")
-            parsed = [view_params.parse(each, decoded=True, base=params) for each in queries]
-            for each in parsed:
-                view_params.validate(each, view.reduce is not None)
-            return {"results": [self._answer(db, definition, view, each) for each in parsed]}
-        if body is not None:
-            params.keys = body["keys"]
-            if not isinstance(params.keys, list):
-                raise bad_request("`keys` body member must be an array.")
-        return self._answer(db, definition, view, params)
+        if body is None or "queries" not in body:
+            return self._answer(db, definition, view, view_params.from_request(query or {}, body))
+        base = replace(view_params.parse(query or {}), group=None, level=None, keys=None)
+        parsed = [view_params.parse(each, decoded=True, base=base) for each in view_params.queries_of(body)]
+        for each in parsed:
+            view_params.validate(each, view.reduce is not None)
+        return {"results": [self._answer(db, definition, view, each) for each in parsed]}
 
     def _answer(self, db: Database, definition: Definition, view: View, params: Params) -> dict[str, Json]:
         reducing = view_params.validate(params, view.reduce is not None)
