@@ -4,14 +4,21 @@
 ``deploy`` design documents, ``credentials`` the account, ``answers`` from HTTP to errors, ``wire`` JSON.
 """
 
-from orchestrator.couch import deploy
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from orchestrator.couch.bulk import BulkWriter
-from orchestrator.couch.changes import Batch, Change, Follower
 from orchestrator.couch.client import Server
 from orchestrator.couch.credentials import Credentials, load_credentials
-from orchestrator.couch.database import Database, Refusal, Row, Saved, ViewResult
+from orchestrator.couch.database import Attachment, Database, Refusal, Row, Saved, ViewResult
+
+if TYPE_CHECKING:
+    from orchestrator.couch import deploy
+    from orchestrator.couch.changes import Batch, Change, Follower
 
 __all__ = [
+    "Attachment",
     "Batch",
     "BulkWriter",
     "Change",
@@ -26,3 +33,12 @@ __all__ = [
     "deploy",
     "load_credentials",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # When asked for: the feed brings ``requests`` along (40 ms), which a command that reads a view need not wait for.
+    if name in ("Batch", "Change", "Follower"):
+        from orchestrator.couch import changes
+
+        return getattr(changes, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from orchestrator.couch import wire
 from orchestrator.couch.answers import Subject, failure
@@ -172,8 +172,8 @@ class Follower:
             try:
                 self._resolve()
                 for batch in self._round():
-                    self.connected, self.problem, failures = True, "", 0
                     rows += len(batch.changes)
+                    failures = 0 if rows else failures
                     yield batch
                     self._move(batch)
                     if self._closed.is_set():
@@ -181,6 +181,7 @@ class Follower:
                 # A server or a proxy that ends quiet rounds at once would be asked without end: slow down.
                 hasty = not rows and self._clock() - began < self.timeout / 2
                 problem = "the server ends each round at once" if hasty else ""
+                failures = failures if hasty else 0
             except Unavailable as error:
                 problem = str(error)
             if self._closed.is_set():
@@ -242,14 +243,15 @@ class Follower:
             with self._stream.open(self.database.connection.url, self.database.name, query, body) as status:
                 if status != 200:
                     self._refused(status)
-                elif self.mode == "continuous":
+                self.connected, self.problem = True, ""
+                if self.mode == "continuous":
                     yield from self._lines()
                 else:
                     yield _batch(self._stream.json(), self.since)
         except Broken as error:
             raise Unavailable(f"{self._subject}: {error}") from error
 
-    def _refused(self, status: int) -> None:
+    def _refused(self, status: int) -> NoReturn:
         """The server said no. A sequence that it does not know is given up, anything else raised."""
         answer = self._stream.words()
         error, reason = str(answer.get("error", "")), str(answer.get("reason", ""))
