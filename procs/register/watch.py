@@ -156,6 +156,11 @@ class Watcher:
         """How many files are not closed yet."""
         return len(self._waiting)
 
+    @property
+    def watched(self) -> int:
+        """How many folders give events."""
+        return len(self._inotify) if self._inotify is not None else 0
+
     def sweep(self) -> None:
         """Let the next ``take`` scan every folder, whatever the time."""
         for root in self._roots:

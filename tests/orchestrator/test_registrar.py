@@ -343,7 +343,7 @@ def test_files_of_any_name_are_carried_whole(tmp_path_factory: pytest.TempPathFa
         with open(os.fsencode(folder) + b"/" + name, "wb") as file:  # noqa: PTH123 - a name that is no text
             file.write(b"RAW")
     database = Database()
-    rules = RegisterSettings(directories=[folder], closed_by=["rename"], temporary=["no such name"])
+    rules = RegisterSettings(directories=[folder], closed_by=["rename"], temporary=["no such"], exclude=["no such"])
     registrar(database, rules).once()
     assert {os.fsencode(path_of(doc)) for doc in database.docs.values()} == {
         os.fsencode(folder) + b"/" + n for n in names

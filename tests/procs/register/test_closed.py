@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_a_marker_closes_it(file: Path) -> None:
 
 
 def test_a_whole_trailer_closes_it_and_half_of_one_does_not(file: Path) -> None:
-    for length in range(0, len(TRAILER), 7):
+    for length in range(len(TRAILER)):
         file.write_bytes(SAMBA + b"\x00\xff" * 3000 + TRAILER[:length])
         assert not judge(file, closed_by=["trailer"]).closed, TRAILER[:length]
     file.write_bytes(SAMBA + b"\x00\xff" * 30000 + TRAILER)
@@ -152,3 +153,17 @@ def test_the_end_of_the_run_in_a_real_date_file(tmp_path: Path, shared_data: Pat
         assert not ended or cut == 80, cut
     path.write_bytes(content + b"\0" * 4)
     assert not run_has_ended(str(path), FORMATS)
+
+
+def test_a_date_file_that_ends_with_another_event_has_not_ended(tmp_path: Path, shared_data: Path) -> None:
+    content = (shared_data / "mice_06008.000").read_bytes()
+    at, kinds = 0, []
+    path = tmp_path / "mice_06008.000"
+    while at < len(content):
+        size, _, _, _, kind = struct.unpack_from("<5I", content, at)
+        at += size
+        kinds.append(kind)
+        path.write_bytes(content[:at])
+        assert run_has_ended(str(path), FORMATS) == (kind == 2), (at, kind)
+    assert kinds.count(2) == 2
+    assert len(kinds) == 22

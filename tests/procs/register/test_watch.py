@@ -119,6 +119,9 @@ def test_a_folder_moved_in_or_renamed_is_followed(
     (tmp_path / "other" / "two").write_text("x")
     found = watcher.take(10)
     assert [one.path for one in found] == [str(tmp_path / "other" / "two")]
+    (tmp_path / "other").rename(outside / "other")
+    drain(watcher)
+    assert watcher.watched == 1  # the watch on what has left is given back
 
 
 def test_a_file_still_being_written_is_never_handed_out(
