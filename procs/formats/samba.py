@@ -19,6 +19,7 @@ Memory is bounded by a batch plus one event; the file is never read whole.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from procs.formats.window import CHUNK, NeedMore, Truncation, Window
 
 BATCH_BYTES = 64 * 1024 * 1024  # a batch ends here too: 500 events with long traces would need gigabytes
 HEAD_CHUNK = 256 * 1024  # bytes read at once for the headers alone
+LETTERS = re.compile(rb"[A-Za-z]")
 STREAM_POINTS = 65_536  # points of each channel in one block of a stream
 MAX_LOG_LINES = 100  # lines kept
 TRAILER_BYTES = 4096  # where the text at the end of a stream is looked for
@@ -72,7 +74,8 @@ class SambaFile:
         self.log_lines: list[str] = []
         self.events_read = 0
         name = names.from_samba_name(path)
-        declared = header.run.get("Run") or header.general.get("Fichier") or path.stem
+        said = (header.run.get("Run"), header.general.get("Fichier"), path.stem)
+        declared = next(name for name in said if name is not None)
         self.run_name = name.run_name if name else str(declared)
         self.file_number = name.file_number if name else 0
         self.part = "stream" if is_stream else name.part if name else "partition"
@@ -125,10 +128,7 @@ class SambaFile:
         width = len(self.channels)
         with Window(self.path, self.chunk) as window:
             position = window.move(self.header.data_offset, 512)
-            if window.data[position : position + 64].lstrip(b"- *\r\n") != window.data[position : position + 64]:
-                line_end = window.data.find(b"\n", position, position + 256)
-                if line_end >= 0 and text.SEPARATOR.match(window.data[position:line_end]):
-                    position = line_end + 1
+            position = self._stream_start(window, position)
             begin = window.base + position
             end = self._stream_end(window, begin, 2 * width)
             rest = (end - begin) % (2 * width)
@@ -145,6 +145,19 @@ class SambaFile:
                 self.truncated = Truncation(whole, f"{rest} bytes are left, {2 * width} are one point of each channel")
                 if not keep_truncated:
                     raise FormatError(f"the stream is cut: {self.truncated.reason}", path=str(self.path), offset=whole)
+
+    def _stream_start(self, window: Window, position: int) -> int:
+        """Step over a separator or a log line between ``* Donnees`` and the samples."""
+        for _ in range(3):
+            end = window.data.find(b"\n", position, position + 256)
+            line = window.data[position:end] if end >= 0 else b""
+            words = LOG_LINE.match(line) and len(line) >= 8 and b" " in line and len(LETTERS.findall(line)) >= 4
+            if not text.SEPARATOR.match(line) and not words:
+                break
+            if words:
+                self.log_lines.append(text.decode(line))
+            position = end + 1
+        return position
 
     def _stream_end(self, window: Window, begin: int, frame: int) -> int:
         """Where the samples end: at the file's end, or at the text of an end-of-run trailer."""

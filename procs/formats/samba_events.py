@@ -33,6 +33,7 @@ from procs.formats.window import NeedMore, Window
 MAX_BLOCK = 1024 * 1024  # bytes of one block's text; a real one has some 1 kB
 MAX_TRACE = 128 * 1024 * 1024  # bytes of one trace with its filter values: more than any digitiser's buffer
 MAX_PULSES = 65_536  # channels in one event
+MAX_ODD = 100  # blocks that fit no pattern, after which no more patterns are made
 LAYOUTS = 6  # layouts kept: blocks of different kinds of channels differ
 
 EVENT_KEYS = frozenset(
@@ -61,8 +62,10 @@ def make_layout(block: bytes, tag: bytes, wanted: frozenset[bytes]) -> Layout | 
     lines = block.split(b"\n")
     if lines[-1] != b"":
         return None
-    if tag == b"Voie":
+    if tag == b"Voie" and b'"' in lines[0]:
         pieces = [rb'\*[ \t]*Voie[ \t]+"([^"\r\n]+)"[ \t]*\r?\n']
+    elif tag == b"Voie":
+        pieces = [rb'\*[ \t]*Voie[ \t]+([^"#:\s][^"#:\r\n]*[^"#:\s])\r?\n']
     else:
         pieces = [rb"\*[ \t]*" + tag + rb"[ \t]+([0-9]+)[ \t]*\r?\n"]
     keys: list[bytes] = []
@@ -77,12 +80,13 @@ def make_layout(block: bytes, tag: bytes, wanted: frozenset[bytes]) -> Layout | 
             return None
         elif match[1] in wanted or LIST_KEY.match(match[1]):
             keys.append(match[1])
-            value = rb"[ \t]*=[ \t]*([-+.0-9A-Za-z]*)(?:[ \t]+(?:#[^\r\n]*)?)?\r?\n"
+            value = rb"[ \t]*=[ \t]*([-+./:\w]*)(?:[ \t]+(?:#[^\r\n]*)?)?\r?\n"
             pieces.append(rb"[ \t]*" + re.escape(match[1]) + value)
         else:
             pieces.append(rb"[ \t]*" + re.escape(match[1]) + rb"[ \t]*=[^\r\n]*\r?\n")
     pieces.append(rb"\*[ \t]*-+[ \t]*\r?\n")
-    return Layout(re.compile(b"".join(pieces)), tuple(keys))
+    pattern = re.compile(b"".join(pieces))
+    return Layout(pattern, tuple(keys)) if pattern.fullmatch(block) else None
 
 
 class EventReader:
@@ -100,6 +104,7 @@ class EventReader:
         self.words: dict[str, int] = {}
         self._layouts: dict[bytes, list[Layout]] = {b"Voie": [], b"Evenement": []}
         self._places: dict[bytes, int] = {}
+        self._odd = 0
 
     def error(self, message: str, position: int) -> FormatError:
         """A FormatError at an index of the window."""
@@ -146,7 +151,10 @@ class EventReader:
         self._places = places
         if self.fast:
             layout = make_layout(self.window.data[position:after], tag, wanted)
-            if layout is not None and layout not in self._layouts[tag]:
+            if layout is None:
+                self._odd += 1
+                self.fast = self._odd < MAX_ODD
+            elif layout not in self._layouts[tag]:
                 self._layouts[tag] = [layout, *self._layouts[tag][: LAYOUTS - 1]]
         return name, fields, after
 

@@ -106,6 +106,9 @@ def split_top(text: str) -> list[str]:
             depth += 1
         elif letter in ")}":
             depth -= 1
+            if depth == 0:  # a comma after it is usual, and not always there
+                parts.append(text[start : index + 1])
+                start = index + 1
         elif letter == "," and depth == 0:
             parts.append(text[start:index])
             start = index + 1

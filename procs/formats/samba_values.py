@@ -13,8 +13,6 @@ GIGA = 1_000_000_000  # time stamps in one giga stamp
 NAN = math.nan
 UNKNOWN_BYTES = frozenset(word.encode("latin-1") for word in text.UNKNOWN)
 NUMBER = re.compile(rb"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?\Z")
-NOT_FINITE = re.compile(rb"[-+]?(?:inf|infinity|nan)\Z", re.IGNORECASE)
-WORD = re.compile(rb"[A-Za-z_][-\w.]*\Z")
 BITS = re.compile(rb"[-+]?[0-9]{1,20}\Z")
 HEX = re.compile(rb"(?:0[xX])?[0-9a-fA-F]{1,16}\Z")
 LIST_KEY = re.compile(rb"Liste:([0-9]{1,4})-([0-9]{1,4})\Z")
@@ -54,10 +52,12 @@ def number(fields: Fields, key: bytes) -> float:
     raw = fields.get(key)
     if raw is None:
         return NAN
-    if NUMBER.match(raw) or NOT_FINITE.match(raw):
-        return float(raw)
-    if raw.lower() in UNKNOWN_BYTES:
-        return NAN
+    try:
+        if b"_" not in raw:  # Python's own spelling of numbers
+            return float(raw)
+    except ValueError:
+        if raw.lower() in UNKNOWN_BYTES:
+            return NAN
     raise BadValue(key, "a number")
 
 
@@ -79,10 +79,10 @@ def touched(fields: Fields, key: bytes, names: dict[bytes, int]) -> int:
 
 def reference(fields: Fields) -> tuple[float, str]:
     """``Reference``, a number in some releases and a word (what the estimates were made on) in others."""
-    raw = fields.get(b"Reference", b"").strip(b'"')
-    if WORD.match(raw) and not NOT_FINITE.match(raw) and raw.lower() not in UNKNOWN_BYTES:
-        return NAN, text.decode(raw)
-    return number(fields, b"Reference"), ""
+    try:
+        return number(fields, b"Reference"), ""
+    except BadValue:
+        return NAN, text.decode(fields[b"Reference"].strip(b'"'))[:60]
 
 
 def stamp(fields: Fields) -> int:

@@ -21,7 +21,8 @@ from procs.formats.date_boards import decode_flash, decode_v1290
 from procs.formats.date_spills import SpillBatch
 from procs.formats.date_writer import EventId, Hit, equipment, flash_words, super_event, v1290_words, write_event
 
-PATH = Path(tempfile.mkdtemp(prefix="date-properties-")) / f"sim_{os.getpid()}.000"
+FOLDER = tempfile.TemporaryDirectory(prefix="date-properties-")  # for the examples of hypothesis
+PATH = Path(FOLDER.name) / f"sim_{os.getpid()}.000"
 
 
 @pytest.fixture

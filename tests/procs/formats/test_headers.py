@@ -166,6 +166,8 @@ def test_run_names() -> None:
         ("( charge, light )", ["charge", "light"]),
         ("( { a := 1 }, { b := x y } )", {"a": 1, "b": "x y"}),
         ('( "a, b", 2 )', ["a, b", 2]),
+        ("( { a := 1 }\t{ b := 2 }, )", {"a": 1, "b": 2}),
+        ("( ( 1, 2 ), ( 3 ) )", [[1, 2], [3]]),
     ],
 )
 def test_values_are_typed(written: str, value: object) -> None:

@@ -401,9 +401,9 @@ def test_streams(tmp_path: Path) -> None:
     assert file.truncated is not None and file.truncated.offset == len(content) + len(data) - 4
     with pytest.raises(FormatError, match="3 bytes are left"):
         list(file.stream())
-    file = samba.open(write(tmp_path, content + data + TRAILER, "ma22a000_S02"))
+    file = samba.open(write(tmp_path, content + b"10:11:12 Debut du stream\n" + data + TRAILER, "ma22a000_S02"))
     assert np.array_equal(np.concatenate(list(file.stream())), points)
-    assert file.end_of_run == {"reason": "normal"}
+    assert file.end_of_run == {"reason": "normal"} and file.log_lines == ["10:11:12 Debut du stream"]
     assert not samba.open(write(tmp_path, header() + two_events())).is_stream
 
 
@@ -446,3 +446,14 @@ def test_batches_are_bounded(tmp_path: Path) -> None:
     assert sizes == [20] * 30
     assert peak < 24e6
     assert [len(batch) for batch in file.batches(max_bytes=1_000_000)][:2] == [13, 13]
+
+
+def test_unquoted_names_are_fast_too(tmp_path: Path) -> None:
+    body = two_events().replace(b'"', b"").replace(b"Reference = brutes", b"Reference = brutes/ajustees") * 100
+    path = write(tmp_path, header() + body)
+    file, fast = read(path)
+    _, slow = read(path, fast=False)
+    assert (
+        len(fast) == 200 and np.array_equal(fast.samples, slow.samples) and np.array_equal(fast.channel, slow.channel)
+    )
+    assert file.reference_words == ["brutes/ajustees"]

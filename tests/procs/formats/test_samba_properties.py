@@ -16,7 +16,8 @@ from procs.formats.samba_batch import SambaBatch, blank_columns, concatenate
 from procs.formats.samba_header import Channel, Detector, FilterStage, SambaHeader
 from procs.formats.samba_writer import write_file
 
-PATH = Path(tempfile.mkdtemp(prefix="samba-properties-")) / f"ma22a000_{os.getpid():03d}"
+FOLDER = tempfile.TemporaryDirectory(prefix="samba-properties-")  # for the examples of hypothesis
+PATH = Path(FOLDER.name) / f"ma22a000_{os.getpid():03d}"
 
 plain = st.text("abcXYZ 0123456789.=#,:'-_\u00e9\u00fc/", min_size=1, max_size=12).map(str.strip).filter(bool)
 finite = st.floats(allow_nan=False, allow_infinity=False)
