@@ -314,7 +314,7 @@ class Poller:
         try:
             self.engine.commit(time.time())
             self._clear_spool()
-            self.heartbeat.stop(time.time())
+            self.heartbeat.stop()
         except (Unavailable, Unauthorised, NotFound) as error:
             log.warning("the database was not told that this poller has ended: %s", error)
         self.spool.close()

@@ -22,6 +22,8 @@ class LocalDocuments(Protocol):
 
     def put_local(self, id: str, doc: dict[str, Any]) -> Any: ...
 
+    def delete_local(self, id: str) -> None: ...
+
     def local_docs(self, startkey: str, endkey: str) -> list[dict[str, Any]]: ...
 
 
@@ -54,9 +56,9 @@ class Heartbeat:
         }
         self.database.put_local(PREFIX + self.claimant.poller, document)
 
-    def stop(self, now: float) -> None:
-        """Say that the poller has ended by itself: nothing is in its hands any more."""
-        self.write(now, ended=iso(now), running=[])
+    def stop(self) -> None:
+        """The poller has ended by itself and has nothing in its hands: it leaves the list."""
+        self.database.delete_local(PREFIX + self.claimant.poller)
 
 
 def beats(database: LocalDocuments) -> dict[str, dict[str, Any]]:

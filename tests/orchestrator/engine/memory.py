@@ -61,6 +61,10 @@ class Memory:
         self.locals[id] = dict(doc)
         return "0-1"
 
+    def delete_local(self, id: str) -> None:
+        self._there()
+        self.locals.pop(id, None)
+
     def local_docs(self, startkey: str | None = None, endkey: str | None = None) -> list[dict[str, Any]]:
         self._there()
         return list(self.locals.values())
