@@ -197,9 +197,11 @@ class Connection:
 
 def checked_url(url: str) -> str:
     """``url`` without a trailing slash. Raises SettingsError if it cannot be used, or has a password in it."""
+    url = url.strip()
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise SettingsError(f"The database's URL cannot be used ({error}): write http://127.0.0.1:5984") from error
     if "@" in parts.netloc:
@@ -208,7 +210,8 @@ def checked_url(url: str) -> str:
             f"{parts.scheme}://{parts.netloc.rpartition('@')[2]} and put them into a credentials file of mode 0600, "
             "or into ORCHESTRATOR_COUCH_USER and ORCHESTRATOR_COUCH_PASSWORD"
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+    odd = any(character.isspace() for character in url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or odd:
         raise SettingsError(f"The database's URL {url!r} cannot be used: write http://127.0.0.1:5984 or https://...")
     if parts.query or parts.fragment:
         raise SettingsError(f"The database's URL {url!r} has a query: leave away all from '?' or '#' on")

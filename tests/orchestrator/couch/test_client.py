@@ -24,6 +24,9 @@ from orchestrator.errors import Conflict, DatabaseError, NotFound, Refused, Sett
         ("http://host:port", "cannot be used"),
         ("http://host:99999", "cannot be used"),
         ("http://host/?x=1", "query"),
+        ("http://a..b", "cannot be used"),
+        ("http://ho st/", "cannot be used"),
+        ("http://host/a\nb", "cannot be used"),
     ],
 )
 def test_a_url_that_cannot_be_used(url: str, words: str) -> None:
@@ -33,7 +36,7 @@ def test_a_url_that_cannot_be_used(url: str, words: str) -> None:
 
 
 def test_a_url_keeps_its_path() -> None:
-    assert Server("https://host/couch/").url == "https://host/couch"
+    assert Server(" https://host/couch/\n").url == "https://host/couch"
 
 
 def test_the_login_goes_into_a_header_and_nowhere_else(scripted: Any, answers: Any) -> None:
