@@ -108,6 +108,7 @@ def test_who_may_write_and_delete(verdict: Verdict) -> None:
         assert "threw" not in verdict(gone, doc("good"), {"name": "x", "roles": roles})
     assert "threw" not in verdict(doc("closed"), gone), "a document may come back, as a new one"
     assert "from 'new'" in forbidden(verdict(doc("failed"), gone))
+    assert "from 'new'" in forbidden(verdict(doc("failed"), doc("good", _deleted=True)))
 
 
 def test_documents_of_other_types_pass_if_they_have_one(verdict: Verdict) -> None:

@@ -116,6 +116,8 @@ def test_failed_says_step_class_and_reason(map_rows: Any, chain: Any) -> None:
     assert key[0] is None and value == {"reason": "lost disk"}
     [[(key, _)]] = map_rows("work/failed", [fresh(status="proc1 failed", proc1={"state": "failed"})])
     assert key[0] == "proc1"
+    both = fresh(status="failed", proc10={"state": "failed"}, proc2={"state": "failed"})
+    assert map_rows("work/failed", [both])[0][0][0][0] == "proc2"
 
 
 def test_bad_documents(map_rows: Any) -> None:
@@ -134,6 +136,10 @@ def test_bad_documents(map_rows: Any) -> None:
         (lambda chain: after(chain, 4), ["done"] * 4),
         (lambda chain: {**after(chain, 1), "status": "bad"}, ["done", "bad", "bad", "bad"]),
         (lambda chain: failed(chain, 1), ["done", "failed", "waiting", "waiting"]),
+        (
+            lambda chain: fresh(status="failed", proc2={"state": "failed"}),
+            ["waiting", "waiting", "failed", "waiting"],
+        ),
         (lambda chain: {**after(chain, 1), "status": "failed"}, ["done", "failed", "waiting", "waiting"]),
         (lambda chain: {**after(chain, 1), "status": "proc 1 queued"}, ["done", "queued", "waiting", "waiting"]),
         (
