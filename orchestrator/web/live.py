@@ -62,9 +62,9 @@ class Viewer:
         """Remember that these documents changed."""
         self.ids |= set(ids)
         self.changed = True
-        if many or len(self.ids) > IDS:
+        self.many = self.many or many or len(self.ids) > IDS
+        if self.many:
             self.ids.clear()
-            self.many = True
         self.wake.set()
 
 
@@ -155,6 +155,8 @@ class Hub:
 
     def _push(self) -> None:
         ids, many = self._ids, self._many
+        if self._timer is not None:
+            self._timer.cancel()
         self._ids, self._many, self._timer = set(), False, None
         self._pushed = asyncio.get_running_loop().time()
         for viewer in self._viewers:

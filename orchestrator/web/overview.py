@@ -110,7 +110,7 @@ def recent(source: Source, database: DatabaseLike) -> list[dict[str, Any]]:
     made = []
     for row in rows:
         status = row.value.get("status") if isinstance(row.value, dict) else row.value
-        made.append({"id": row.id, "updated": row.key, "status": status, "kind": kind_of(status)})
+        made.append({"id": row.id, "updated": row.key[0], "status": status, "kind": kind_of(status)})
     return made
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from orchestrator.chain import Chain
@@ -36,6 +37,18 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {s: {"description": words[s], "content": {"application/json": {"schema": _PROBLEM}}} for s in statuses}
 
 
+class _Anything(Convertor[str]):
+    """The rest of an address, slashes and line breaks too: an id may hold anything."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
 class Pages:
     """What the routes share, and the routes."""
 
@@ -47,12 +60,17 @@ class Pages:
         self.logs = logs
         self.title = title
         self._seen: tuple[int, ...] = ()
+        register_url_convertor("anything", _Anything())
         self.router = APIRouter()
         self._route("/", "/overview", self.overview, "How many documents stand where, and who works")
         self._route("/runs", "/runs", self.runs, "Runs, the last on top", 400)
-        self._route("/runs/{run:path}", "/runs/{run:path}", self.run, "One run: its files and pictures", 400, 404)
+        self._route(
+            "/runs/{run:anything}", "/runs/{run:anything}", self.run, "One run: its files and pictures", 400, 404
+        )
         self._route("/files", "/documents", self.files, "Documents, by any filter", 400)
-        self._route("/documents/{id:path}", "/documents/{id:path}", self.document, "All about one document", 404)
+        self._route(
+            "/documents/{id:anything}", "/documents/{id:anything}", self.document, "All about one document", 404
+        )
         self._route("/failed", "/failed", self.failed, "Failed documents and why", 400)
         self._route("/bad", "/bad", self.bad, "Bad documents and why", 400)
         self._route("/chain", "/chain", self.chain_page, "The chain's steps and settings")
@@ -63,13 +81,13 @@ class Pages:
             "/events", self.events, summary="Server-sent events: change, database", responses=_errors(503)
         )
         self.router.add_api_route(
-            "/plots/{id:path}/{step}/{index}",
+            "/plots/{id:anything}/{step}/{index}",
             self.plot,
             summary="A picture (PNG) of a step",
             responses=_errors(404, 503),
         )
         self.router.add_api_route(
-            "/logs/{id:path}/{step}", self.log, summary="The end of a step's log", responses=_errors(404, 503)
+            "/logs/{id:anything}/{step}", self.log, summary="The end of a step's log", responses=_errors(404, 503)
         )
         self.router.add_api_route("/api", self.api, include_in_schema=False)
         self.router.add_api_route("/api/docs", self.api, include_in_schema=False)

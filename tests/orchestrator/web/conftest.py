@@ -1,0 +1,62 @@
+"""A real database for the page: the embedded server, with the couchapp made from the sample's chain."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import designs
+from orchestrator.chain import Chain
+from orchestrator.couch import Credentials, Database, Server, deploy
+from orchestrator.embedded.testing import EmbeddedServer
+
+sys.path.insert(0, str(Path(__file__).parent))  # page_sample and page_double, which these tests share
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One server for all tests of the page."""
+    with EmbeddedServer(tmp_path_factory.mktemp("db")) as server:
+        yield server
+
+
+@pytest.fixture
+def new_database(embedded: EmbeddedServer) -> Callable[[Chain, list[dict[str, Any]]], Database]:
+    """Makes a database with a chain's couchapp and some documents in it."""
+
+    def make(chain: Chain, documents: list[dict[str, Any]]) -> Database:
+        return populated(embedded, f"page{next(_NUMBERS)}", chain, documents)
+
+    return make
+
+
+def connection(server: EmbeddedServer) -> Server:
+    """As the page's own, but quicker to give up."""
+    return Server(server.url, Credentials(*server.credentials), timeout=10)
+
+
+def populated(server: EmbeddedServer, name: str, chain: Chain, documents: list[dict[str, Any]]) -> Database:
+    """A new database ``name``. Documents go in before the guard, for it would not take them as they are."""
+    couch = connection(server)
+    couch.create(name)
+    database = couch.database(name)
+    for saved in database.bulk([dict(d) for d in documents]):
+        assert hasattr(saved, "rev"), saved
+    deploy.push(database, designs.build(chain))
+    return database
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder that plots and logs may be shown from, beside one they may not."""
+    root = tmp_path / "files"
+    root.mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    return root
