@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import select
+import ssl
 import threading
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
@@ -219,9 +220,11 @@ def checked_url(url: str) -> str:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.args and isinstance(error.args[0], int):
-        return os.strerror(error.args[0]) if error.args[0] > 0 else str(error)
-    return str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}; SSL_CERT_FILE names the authority's"
+    if isinstance(error, OSError) and error.strerror is None and error.args[:1] in _HUNG_UP:
+        return os.strerror(error.args[0])
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _failure(error: Exception, subject: Subject) -> DatabaseError:

@@ -211,4 +211,6 @@ def _words(error: BaseException, read_timeout: float) -> str:
         return f"nothing came for {read_timeout:g} s"
     if isinstance(error, requests.ConnectionError) and "refused" in str(error):
         return "the connection was refused. Is it running?"
+    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE" in str(error):
+        return "its certificate is not accepted; SSL_CERT_FILE names the authority's"
     return f"the connection broke ({type(error).__name__})"

@@ -93,6 +93,15 @@ def test_writes_to_one_document_keep_their_order(database: FakeDatabase) -> None
     ]
 
 
+def test_a_write_that_was_held_back_stays_ahead_of_later_ones(database: FakeDatabase) -> None:
+    writer = held(database, max_documents=2)
+    writer.submit_many([{"_id": "a", "n": 1}, {"_id": "a", "n": 2}, {"_id": "b"}, {"_id": "a", "n": 3}, {"_id": "c"}])
+    database.go.set()
+    writer.close()
+    written = [doc["n"] for group in database.groups for doc in group if doc["_id"] == "a"]
+    assert written == [1, 2, 3]
+
+
 def test_a_conflict_is_only_its_own(database: FakeDatabase) -> None:
     with BulkWriter(database) as writer:  # type: ignore[arg-type]
         good, old = writer.submit_many([{"_id": "a"}, {"_id": "b", "old": True}])

@@ -192,6 +192,22 @@ def test_an_attachment_that_breaks_off_is_noticed(scripted: Any, database: Datab
             pass
 
 
+def test_the_rest_of_an_attachment_is_not_waited_for(scripted: Any, answers: Any) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000000000\r\n\r\n"
+
+    def stuck(sock: Any, server: Any) -> bool:
+        sock.sendall(head + b"x" * 20000)
+        return answers.silence(sock, server)
+
+    scripted.answers = [stuck, answers.reply({"_id": "a"})]
+    database = Server(scripted.url, timeout=5).database("runs")
+    began = time.perf_counter()
+    with database.get_attachment("a", "b") as attachment:
+        assert attachment.read(10) == b"x" * 10
+    assert database.get("a") == {"_id": "a"}
+    assert time.perf_counter() - began < 2
+
+
 def test_view_parameters(scripted: Any, database: Database, answers: Any) -> None:
     scripted.answers = [answers.reply({"rows": []})]
     database.view("work/proc0", startkey=["ü", None, {}], endkey="z", reduce=False, limit=3, skip=None, update="lazy")
