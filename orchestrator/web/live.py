@@ -33,9 +33,8 @@ WATCH_SECONDS = 3.0
 IDS = 100
 #: Viewers at once. Each is a socket; a script that opens them without end must not use them all up.
 VIEWERS = 500
-#: After the database was away, in seconds; after it refused the login, for wrong passwords lock an account.
+#: After the database was away, in seconds.
 RETRY_SECONDS = 2.0
-REFUSED_SECONDS = 60.0
 
 
 class Follow(Protocol):
@@ -115,8 +114,12 @@ class Hub:
         """Follow for ever, in a thread of its own."""
         follow = self._follow
         assert follow is not None
+        refused = False
         while not self._stop.is_set():
-            wait = RETRY_SECONDS
+            if refused and not self._source.health.reachable:  # one who asks with a wrong password is enough
+                self._stop.wait(RETRY_SECONDS)
+                continue
+            refused = False
             try:
                 for ids in follow(self._stop):
                     if ids:  # a quiet round ends without any
@@ -124,7 +127,7 @@ class Hub:
                     if self._stop.is_set():
                         return
             except Unauthorised as error:
-                wait = REFUSED_SECONDS
+                refused = True
                 self._source.away(error)
                 log.warning("the pages are not live: %s", error)
             except NotFound:
@@ -134,7 +137,7 @@ class Hub:
             except OrchestratorError as error:
                 log.warning("the pages are not live for a moment: %s", error)
             self._ring((), True)
-            self._stop.wait(wait)
+            self._stop.wait(RETRY_SECONDS)
 
     def _ring(self, ids: Sequence[str], many: bool) -> None:
         """From the follower's thread into the event loop."""
@@ -159,6 +162,7 @@ class Hub:
             self._timer.cancel()
         self._ids, self._many, self._timer = set(), False, None
         self._pushed = asyncio.get_running_loop().time()
+        self._source.changed()
         for viewer in self._viewers:
             viewer.add(ids, many)
 

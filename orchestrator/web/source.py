@@ -45,6 +45,8 @@ Factory = Callable[[], DatabaseLike]
 CACHE_SECONDS = 1.0
 #: After a failure the database is left alone for so long, or every request would wait for the time-out by itself.
 AWAY_SECONDS = 1.0
+#: ... and for so long after it refused the login: five wrong passwords within minutes lock an account.
+REFUSED_SECONDS = 120.0
 #: Answers kept at most. Enough for every page that is looked at within one second; bounds the memory.
 CACHE_ENTRIES = 256
 #: Up to so many documents a view is brought up to date on reading; it takes at most a second or two.
@@ -81,6 +83,7 @@ class Source:
         self._failure: OrchestratorError | None = None
         self._answers: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
         self._flights: dict[Hashable, threading.Lock] = {}
+        self._changed_at = 0.0
         self._documents: tuple[float, int] | None = None
         self._lazy_until = 0.0
 
@@ -100,6 +103,10 @@ class Source:
             if not self._health.reachable:
                 self._health = Health(True, self._clock())
 
+    def changed(self) -> None:
+        """Note that documents have changed: what was read before is not given again."""
+        self._changed_at = self._clock()
+
     def away(self, error: OrchestratorError) -> None:
         """Note that the database did not answer, or refused the page's account."""
         with self._lock:
@@ -114,7 +121,8 @@ class Source:
         Raises Unavailable, Unauthorised as the database does, and Setup where the database or its views are not there.
         """
         with self._lock:
-            if self._failure is not None and self._clock() - (self._failed_at or 0.0) < AWAY_SECONDS:
+            pause = REFUSED_SECONDS if isinstance(self._failure, Unauthorised) else AWAY_SECONDS
+            if self._failure is not None and self._clock() - (self._failed_at or 0.0) < pause:
                 raise self._failure
             database = self._idle.pop() if self._idle else None
         try:
@@ -142,14 +150,15 @@ class Source:
         with flight:
             with self._lock:
                 kept = self._answers.get(key)
-                if kept is not None and self._clock() - kept[0] < CACHE_SECONDS:
+                began = self._clock()  # what is read now may lack what changes from now on
+                if kept is not None and began - kept[0] < CACHE_SECONDS and kept[0] >= self._changed_at:
                     answer: T = kept[1]
                     return answer
             try:
                 with self.lend() as database:
                     answer = read(database)
                 with self._lock:
-                    self._answers[key] = (self._clock(), answer)
+                    self._answers[key] = (began, answer)
                     self._answers.move_to_end(key)
                     while len(self._answers) > CACHE_ENTRIES:
                         self._answers.popitem(last=False)
