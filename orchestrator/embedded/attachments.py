@@ -105,7 +105,7 @@ class Blobs:
             if not isinstance(entry, dict):
                 raise bad_request("Attachment must be a JSON object")
             if entry.get("stub") or entry.get("follows"):
-                settled[name] = {"stub": True}
+                settled[name] = {"stub": True, "revpos": entry.get("revpos")}
                 continue
             if "blob" in entry and "data" not in entry:
                 settled[name] = entry
@@ -114,6 +114,8 @@ class Blobs:
             if not isinstance(data, str):
                 raise bad_request(f"Attachment {name} has neither data nor stub")
             try:
+                if len(data) % 4:
+                    raise ValueError("the length is no multiple of four")
                 raw = base64.b64decode(data, validate=True)
             except (binascii.Error, ValueError) as error:
                 raise bad_request(f"Invalid attachment data for {name}") from error

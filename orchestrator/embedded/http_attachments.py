@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from orchestrator.embedded import attachments, codec, revisions
+from orchestrator.embedded import attachments, codec, documents, revisions
 from orchestrator.embedded.database import DatabaseStore, Row
 from orchestrator.embedded.documents import Draft
 from orchestrator.embedded.http_documents import check_reader, matches, outcome, saved, select, settle_revision
@@ -129,6 +129,7 @@ def _current(request: Request, database: DatabaseStore, identifier: str, draft: 
 
 async def _put(request: Request, database: DatabaseStore, identifier: str, name: str) -> Response:
     attachments.check_name(name)
+    documents.check_id(identifier)
     draft = Draft(identifier, None, False, b"{}")
     settle_revision(request, draft)
     incoming = await request.app.thread(database.blobs.receive)
@@ -136,6 +137,9 @@ async def _put(request: Request, database: DatabaseStore, identifier: str, name:
         async for data in request.chunks():
             await request.app.thread(incoming.write, data)
         stored = await request.app.thread(incoming.finish)
+        expected = request.header(b"content-md5")
+        if expected is not None and stored["digest"] != f"md5-{expected}":
+            raise Problem(400, "content_md5_mismatch", "Possible message corruption.")
     except BaseException:
         incoming.abandon()
         raise

@@ -70,7 +70,7 @@ def parse_token(database: DatabaseStore, value: Any) -> int:
     if not isinstance(value, str):
         raise bad_request("Malformed sequence supplied in 'since' parameter.")
     text = value.strip('"')
-    if text in ("0", ""):
+    if text == "0":
         return 0
     if text == "now":
         return database.update_seq()

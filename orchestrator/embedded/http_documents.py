@@ -33,11 +33,11 @@ _META = ("revs_info", "conflicts", "deleted_conflicts", "meta", "local_seq")
 
 async def document(request: Request, database: DatabaseStore, identifier: str) -> Response:
     """``/{db}/{docid}``."""
-    documents.check_id(identifier)
     method = request.method
     if method in ("GET", "HEAD"):
         return await request.app.thread(read, request, database, identifier)
     if method == "PUT":
+        documents.check_id(identifier)
         return await _put(request, database, identifier)
     if method == "DELETE":
         return await _delete(request, database, identifier)

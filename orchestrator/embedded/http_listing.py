@@ -92,13 +92,13 @@ async def _stream(request: Request, first: bytes | None, pieces: Iterator[bytes]
 
 
 def read_range(query: dict[str, str], body: dict[str, Any]) -> Range:
-    """Read the parameters, the body's outranking the query's.
+    """Read the parameters, the query's outranking the body's.
 
     Raises:
         Problem: 400 for values of the wrong kind.
     """
     options = Range()
-    given: dict[str, Any] = {}
+    given = dict(body)
     for name, text in query.items():
         try:
             given[name] = codec.loads(text) if text else text
@@ -106,7 +106,6 @@ def read_range(query: dict[str, str], body: dict[str, Any]) -> Range:
             if name in ("keys", "key", "startkey", "start_key", "endkey", "end_key"):
                 raise bad_request("invalid UTF-8 JSON") from error
             given[name] = text
-    given.update(body)
     if "keys" in given:
         if not isinstance(given["keys"], list):
             where = "body member" if "keys" in body else "parameter"

@@ -20,7 +20,7 @@ SUFFIX = ".couch.sqlite"
 SYSTEM_DATABASES = ("_users", "_replicator", "_global_changes")
 MAX_NAME = 238  # characters, CouchDB's own limit (the file system's, less its suffixes)
 
-_NAME = re.compile(r"^[a-z][a-z0-9_$()+/-]*$")
+_NAME = re.compile(r"^[a-z][a-z0-9_$()+/-]*\Z")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -34,15 +34,18 @@ CREATE TABLE IF NOT EXISTS local (id TEXT PRIMARY KEY, rev INTEGER NOT NULL, bod
 SYNCHRONOUS = ("full", "normal")
 
 
+def is_name(name: str) -> bool:
+    """Whether a database may have this name."""
+    return name in SYSTEM_DATABASES or (_NAME.match(name) is not None and len(name) <= MAX_NAME)
+
+
 def check_name(name: str) -> None:
     """Refuse a name that no database may have.
 
     Raises:
         Problem: 400 ``illegal_database_name`` with CouchDB's reason.
     """
-    if name in SYSTEM_DATABASES:
-        return
-    if not _NAME.match(name) or len(name) > MAX_NAME:
+    if not is_name(name):
         raise Problem(
             400,
             "illegal_database_name",

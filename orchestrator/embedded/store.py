@@ -113,16 +113,15 @@ class Store:
         """A database by name, opened if need be.
 
         Raises:
-            Problem: 404 if there is none; 400 if the name is no database's name.
+            Problem: 404 if there is none, be it for a name no database may have.
         """
         found = self._open.get(name)
         if found is not None:
             return found
-        layout.check_name(name)
         with self._mutex:
             if name not in self._open:
                 path = layout.file_of(self.folder, name)
-                if not path.exists():
+                if not layout.is_name(name) or not path.exists():
                     raise no_database()
                 self._open[name] = DatabaseStore(path, name, self.synchronous, self._judge)
             return self._open[name]

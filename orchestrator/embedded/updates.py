@@ -260,7 +260,7 @@ class Group:
         for name, entry in (draft.attachments or {}).items():
             if "blob" in entry:
                 settled[name] = {"revpos": generation, **entry}
-            elif name in older:
+            elif name in older and entry.get("revpos") in (None, 0, older[name]["revpos"]):
                 settled[name] = {**older[name]}
             else:
                 raise Problem(412, "missing_stub", f"Invalid attachment stub in {draft.id} for {name}")
