@@ -142,7 +142,8 @@ def test_place_uses_the_run_and_the_settings(tmp_path: Path) -> None:
 
 
 def test_plain_makes_strict_json() -> None:
-    value = {"a": np.float64("nan"), 1: [np.int64(3), math.inf, np.array([1.5, np.nan])], "p": Path("/x"), "b": np.bool_(1)}
+    array = np.array([1.5, np.nan])
+    value = {"a": np.float64("nan"), 1: [np.int64(3), math.inf, array], "p": Path("/x"), "b": np.bool_(1)}
     assert outputs.plain(value) == {"a": None, "1": [3, None, [1.5, None]], "p": "/x", "b": True}
     json.dumps(outputs.plain(value), allow_nan=False)
 

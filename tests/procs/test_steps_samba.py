@@ -154,7 +154,8 @@ def test_a_channel_without_template_gets_the_fallback_and_that_is_said(
     daq: list[Written], work: Make, tmp_path: Path
 ) -> None:
     base = tmp_path / "templates.yaml"
-    base.write_text("{fallback: any, templates: {any: {rise_ms: 5, decay_ms: 60}, i: {match: 'ionis*', rise_ms: 0, decay_ms: 8}}}")
+    step = "{match: 'ionis*', rise_ms: 0, decay_ms: 8}"
+    base.write_text(f"{{fallback: any, templates: {{any: {{rise_ms: 5, decay_ms: 60}}, step: {step}}}}}")
     record = document(daq[0])
     analysed = amplitude({"templates": str(base)}).process(record, work(convert(record, work(daq[0].path))["file"]))
     assert [s for s in analysed["fallbacks"] if "chaleur FID802" in s and "'any' is used" in s]

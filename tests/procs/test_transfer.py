@@ -114,7 +114,7 @@ def test_a_copy_that_reads_back_differently_is_tried_again(
 
 
 def test_sources_that_cannot_be_copied(work: Make, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="reading .*gone"):
+    with pytest.raises(DataError, match=r"reading .*gone"):
         transfer({"run_name": "r"}, work(tmp_path / "gone"))
     with pytest.raises(DataError, match="is not a file"):
         transfer({"run_name": "r"}, work(tmp_path))
