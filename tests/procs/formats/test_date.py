@@ -347,3 +347,55 @@ def test_memory_is_bounded_by_the_chunk(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert path.stat().st_size > 40e6 and peak < 8e6
+
+
+TRIGGERS = v1290_words(3, 7, [hits_of(0), hits_of(1)], [5, 6])  # 14 words each: header, chips, time tag, trailer
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "sentence"),
+    [
+        (13, 1 << 5, "global trailer's word count"),
+        (13, 1, "global trailer has another address"),
+        (14, 1 << 5, "event count does not follow"),
+        (4, 1, "TDC trailer's word count"),
+        (4, 1 << 12, "another chip or event id"),
+        (1, 1 << 24, "another chip or event id"),
+    ],
+)
+def test_tdc_words_that_contradict_each_other(place: int, change: int, sentence: str) -> None:
+    words = TRIGGERS.copy()
+    assert decode_v1290(words).problems == [] and len(words) == 28
+    words[place] ^= change
+    problems = decode_v1290(words).problems
+    assert problems and all(sentence in text for _, text in problems) and problems[0][0] == place + (place == 1) * 3
+
+
+def test_a_second_time_tag_and_words_between_triggers() -> None:
+    tagged = np.concatenate([TRIGGERS[:13], TRIGGERS[12:13], TRIGGERS[13:]])
+    tagged[14] += 1 << 5
+    assert decode_v1290(tagged).problems == [(13, "a second V1290 time tag in one trigger")]
+    between = np.concatenate([TRIGGERS[:14], TRIGGERS[5:7], TRIGGERS[14:]])
+    assert decode_v1290(between).problems[0] == (14, "a V1290 word outside of any trigger")
+    assert decode_v1290(np.concatenate([TRIGGERS, [0b11000 << 27]]).astype(np.uint32)).problems == []
+    assert decode_v1290(TRIGGERS[:0]).problems == []
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "sentence"), [(9, 0x0F, "channel mask"), (9, 1 << 27, "board"), (10, 4, "counter")]
+)
+def test_flash_events_that_contradict_each_other(place: int, change: int, sentence: str) -> None:
+    words = flash_words(layout.V1731, 2, np.arange(32).reshape(2, 4, 4), [1, 2], mask=0x0F)
+    assert decode_flash(words, layout.V1731).problems == () and len(words) == 16
+    words[place] ^= change
+    assert any(sentence in text and at == place for at, text in decode_flash(words, layout.V1731).problems)
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"), [(0x50000008, "top nibble"), (0xA0000003, "3 words"), (0xA0000FFF, "4095 words")]
+)
+def test_flash_sizes_that_do_not_fill_the_block(word: int, sentence: str) -> None:
+    words = flash_words(layout.V1731, 2, np.arange(32).reshape(1, 8, 4), [1])
+    words[0] = word
+    block = decode_flash(words, layout.V1731)
+    assert block.reason and len(block.samples) == 0 and sentence in block.problems[0][1]

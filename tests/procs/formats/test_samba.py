@@ -12,6 +12,7 @@ import pytest
 from orchestrator.errors import FormatError
 from procs.formats import samba
 from procs.formats.samba_batch import SambaBatch, concatenate
+from procs.formats.window import Window
 
 NAMES = ("ionisA FID802", "chaleur FID802")
 
@@ -457,3 +458,22 @@ def test_unquoted_names_are_fast_too(tmp_path: Path) -> None:
         len(fast) == 200 and np.array_equal(fast.samples, slow.samples) and np.array_equal(fast.channel, slow.channel)
     )
     assert file.reference_words == ["brutes/ajustees"]
+
+
+@pytest.mark.parametrize("mark", [b"#", b"j", b" ", b"\n"])
+def test_an_event_without_channels_is_not_lost_when_its_tag_is_damaged(tmp_path: Path, mark: bytes) -> None:
+    damaged = event(2, []).replace(b"* Even", mark + b" Even", 1)
+    with pytest.raises(FormatError, match="expected"):
+        list(samba.open(write(tmp_path, header() + event(1, []) + damaged + event(3, []))).batches())
+
+
+def test_a_window_grows_by_doubling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event of many blocks, far larger than a chunk, is not parsed again for each block."""
+    path = write(tmp_path, header() + event(1, [pulse(NAMES[n % 2], ramp(n, 100)) for n in range(400)]))
+    calls = []
+    advance = Window.advance
+    monkeypatch.setattr(Window, "advance", lambda self, *args: calls.append(args) or advance(self, *args))
+    file = samba.open(path)
+    file.chunk = 500
+    assert sum(batch.pulses for batch in file.batches()) == 400
+    assert len(calls) < 40
