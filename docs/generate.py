@@ -1,0 +1,238 @@
+"""Writes the parts of the guides that come from the code, between the markers that stand in them.
+
+    python docs/generate.py            write them
+    python docs/generate.py --check    end with 1 if one is out of date (tests/docs does the same)
+
+A generated part begins with ``<!-- begin: name -->`` and ends with ``<!-- end: name -->``. What each name stands for is
+the table PARTS; all the rest of a guide is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+
+from orchestrator import chain as chains
+from orchestrator import errors, settings, transitions
+from orchestrator.cli import SECTIONS, cli
+
+DOCS = Path(__file__).parent
+MARKED = re.compile(r"<!-- begin: ([a-z-]+) -->\n.*?<!-- end: \1 -->", re.DOTALL)
+WIDTH = 100  # columns of a command's help, whatever the terminal
+
+
+def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += [
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def commands() -> str:
+    """Every command's help, as the terminal shows it."""
+    parts = [_help(cli, [])]
+    for title, group in SECTIONS:
+        parts.append(f"## {title}")
+        for command in group:
+            for path, one in _walk(command, [command.name or ""]):
+                parts.append(f"### orchestrator {' '.join(path)}\n\n{_help(one, path)}")
+    return "\n\n".join(parts)
+
+
+def _walk(command: click.Command, path: list[str]) -> Iterator[tuple[list[str], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _walk(inner, [*path, name])
+
+
+def _help(command: click.Command, path: list[str]) -> str:
+    context: click.Context | None = None
+    for name in ["orchestrator", *path]:
+        context = click.Context(command, info_name=name, parent=context, terminal_width=WIDTH, max_content_width=WIDTH)
+    assert context is not None
+    return f"```text\n{command.get_help(context).rstrip()}\n```"
+
+
+def settings_table() -> str:
+    """The table of settings."""
+    rows = [
+        (
+            f"`{row.name}`",
+            row.type + (f", {row.unit}" if row.unit else ""),
+            f"`{row.default}`",
+            f"`{row.variable}`",
+            row.help,
+        )
+        for row in settings.TABLE
+    ]
+    return table(("setting", "type", "default", "environment", "what it is"), rows)
+
+
+def register_table() -> str:
+    """The registrar's settings."""
+    from procs.register.settings import RegisterSettings
+
+    hidden = {"directories", "type", "site"}  # these come from the site's own settings
+    return _fields(RegisterSettings, hidden)
+
+
+def chain_reference() -> str:
+    """The fields of a chain file, model by model."""
+    parts = []
+    for title, model in (
+        ("The file", chains.Chain),
+        ("A step", chains.Step),
+        ("`retries`", chains.Retries),
+        ("A site", chains.Site),
+    ):
+        parts.append(f"### {title}\n\n{_fields(model, set())}")
+    return "\n\n".join(parts)
+
+
+def _fields(model: type[BaseModel], hidden: set[str]) -> str:
+    rows = []
+    for name, info in model.model_fields.items():
+        extra = info.json_schema_extra
+        if name in hidden or (isinstance(extra, dict) and extra.get("internal")):
+            continue
+        default = "required"
+        if not info.is_required():
+            value = _plain(info.get_default(call_default_factory=True))
+            default = f"`{value}`" if value else "empty"
+        rows.append((f"`{name}`", _type(info.annotation), default, info.description or ""))
+    return table(("field", "type", "default", "what it is"), rows)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "{}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_plain(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) + "}"
+    return {None: "none", True: "true", False: "false"}.get(value, str(value)) if _is_word(value) else str(value)
+
+
+def _is_word(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _type(annotation: Any) -> str:
+    """A type in words."""
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false", dict: "mapping", Any: "anything"}
+    if annotation in words:
+        return words[annotation]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping"
+    if origin in (list, tuple):
+        return f"list of {_type(arguments[0])}" if arguments else "list"
+    if origin is dict:
+        return "mapping"
+    if str(origin) == "typing.Literal":
+        return " | ".join(f"`{value}`" for value in arguments)
+    if hasattr(annotation, "__metadata__"):
+        readers = {getattr(one, "func", None): one for one in annotation.__metadata__}
+        return {chains.seconds: "duration", chains.size: "size"}.get(next(iter(readers)), "") or _type(arguments[0])
+    return " or ".join(_type(one) for one in arguments if one is not type(None)) or str(annotation)
+
+
+def statuses() -> str:
+    """The statuses, with what each means."""
+    from inspect import getsource
+
+    meaning = dict(re.findall(r'^    [A-Z_]+ = "([^"]+)"(?:  # (.*))?$', getsource(transitions.Kind), re.MULTILINE))
+    rows = []
+    for kind in transitions.Kind:
+        if kind is not transitions.Kind.NEW:
+            written = f"proc X {kind.value}" if kind in transitions.HELD else kind.value
+            rows.append((f"`{written}`", meaning.get(kind.value) or "a step is being worked on"))
+    return table(("status", "meaning"), rows)
+
+
+def transitions_table() -> str:
+    """The table of transitions."""
+    rows = [
+        (
+            one.name,
+            ", ".join(f"`{kind.value}`" for kind in one.before),
+            f"`{one.after.value}`",
+            one.by,
+            one.meaning + ({"same": " (same step)", "later": " (a later step)"}.get(one.step, "")),
+        )
+        for one in transitions.TRANSITIONS
+    ]
+    return table(("transition", "from", "to", "who", "when"), rows)
+
+
+def diagram() -> str:
+    """The states as a Mermaid diagram, which GitHub and GitLab draw."""
+    name = {"in progress": "in_progress"}
+    seen: dict[tuple[str, str], list[str]] = {}
+    for one in transitions.TRANSITIONS:
+        for before in one.before:
+            ends = tuple("[*]" if k == "new" else name.get(k, k) for k in (before.value, one.after.value))
+            seen.setdefault((ends[0], ends[1]), []).append(one.name)
+    lines = ["```mermaid", "stateDiagram-v2", "    in_progress: proc X in progress", "    queued: proc X queued"]
+    lines += [f"    {before} --> {after}: {', '.join(names)}" for (before, after), names in seen.items()]
+    return "\n".join([*lines, "```"])
+
+
+def exit_codes() -> str:
+    """The exit codes, from the comments beside them."""
+    from inspect import getsource
+
+    found = re.findall(r"^    ([A-Z_]+) = (\d+)  # (.*)$", getsource(errors.Exit), re.MULTILINE)
+    found = [("OK", "0", "done"), *found]
+    return table(("code", "name", "meaning"), [(number, name, text) for name, number, text in found])
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "settings": settings_table,
+    "register": register_table,
+    "chain": chain_reference,
+    "statuses": statuses,
+    "transitions": transitions_table,
+    "diagram": diagram,
+    "exit-codes": exit_codes,
+}
+
+
+def filled(text: str) -> str:
+    """A guide's text with its generated parts as they are now. Raises KeyError for an unknown marker."""
+
+    def part(found: re.Match[str]) -> str:
+        return f"<!-- begin: {found[1]} -->\n{PARTS[found[1]]()}\n<!-- end: {found[1]} -->"
+
+    return MARKED.sub(part, text)
+
+
+def stale() -> list[Path]:
+    """The guides whose generated parts are out of date."""
+    return [path for path in sorted(DOCS.glob("*.md")) if filled(path.read_text("utf-8")) != path.read_text("utf-8")]
+
+
+def main(words: list[str]) -> int:
+    """Write, or check."""
+    found = stale()
+    for path in found:
+        if "--check" in words:
+            print(f"{path.name} is out of date: run python docs/generate.py")
+        else:
+            path.write_text(filled(path.read_text("utf-8")), "utf-8")
+            print(f"wrote {path.name}")
+    return 1 if found and "--check" in words else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
