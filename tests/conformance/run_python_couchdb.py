@@ -42,19 +42,19 @@ class Result(unittest.TestResult):
     def _note(self, test: unittest.TestCase, outcome: str) -> None:
         self.outcomes[test.id().removeprefix("couchdb.tests.")] = outcome
 
-    def addSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802
+    def addSuccess(self, test: unittest.TestCase) -> None:
         """unittest calls this."""
         self._note(test, "ok")
 
-    def addFailure(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802
+    def addFailure(self, test: unittest.TestCase, err: Any) -> None:
         """unittest calls this."""
         self._note(test, repr(err[1]))
 
-    def addError(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802
+    def addError(self, test: unittest.TestCase, err: Any) -> None:
         """unittest calls this."""
         self._note(test, repr(err[1]))
 
-    def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
         """unittest calls this."""
         self._note(test, "ok")
 

@@ -1,7 +1,7 @@
 """Attachments: inline, on their own, as stubs, in ranges.
 
-Texts are stored zipped by CouchDB, so that their digests depend on its zip library; what is said of digests here is said
-of binary ones.
+Texts are stored zipped by CouchDB, so that their digests depend on its zip library; what is said of digests here is
+said of binary ones.
 """
 
 from __future__ import annotations

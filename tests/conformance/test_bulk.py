@@ -79,7 +79,8 @@ def test_one_malformed_document_refuses_all(database: Database) -> None:
 def test_bulk_docs_wants_json(database: Database) -> None:
     answer = database.post("/_bulk_docs", data='{"docs":[]}', headers={"Content-Type": "text/plain"})
     assert answer.status_code == 415
-    answer = database.post("/_bulk_docs", data='{"docs":[]}', headers={"Content-Type": "application/json;charset=utf-8"})
+    headers = {"Content-Type": "application/json;charset=utf-8"}
+    answer = database.post("/_bulk_docs", data='{"docs":[]}', headers=headers)
     assert answer.status_code == 201
 
 
