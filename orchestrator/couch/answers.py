@@ -21,7 +21,6 @@ _ACCOUNT_WORDS = (
     "server admin",
     "db or server admin",
     "temporarily locked",
-    "one of them",
 )
 
 

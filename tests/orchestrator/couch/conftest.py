@@ -190,5 +190,6 @@ def answers() -> Any:
 
     for way in (reply, chunks, raw, row):
         setattr(Ways, way.__name__, staticmethod(way))
+    Ways.Scripted = Scripted  # type: ignore[attr-defined]
     Ways.silence = staticmethod(silence)  # type: ignore[attr-defined]
     return Ways

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
 from typing import Any
@@ -114,6 +115,22 @@ def test_threads_share_the_client(scripted: Any, database: Database, answers: An
     for thread in threads:
         thread.join()
     assert not failures and scripted.connections <= 6
+
+
+def test_a_forked_process_does_not_share_its_parent_s_connection(
+    scripted: Any, database: Database, answers: Any
+) -> None:
+    scripted.answers = [answers.reply({"_id": "a"})]
+    database.get("a")
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if database.get("a") == {"_id": "a"} else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert database.get("a") == {"_id": "a"}
+    assert scripted.connections == 2
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from orchestrator.couch import Credentials, Database, Follower, Server
 from orchestrator.errors import DatabaseError, NotFound, SettingsError, Unauthorised
@@ -23,8 +25,8 @@ def follower(database: Database, waits: list[float] | None = None, **options: An
             waits.append(seconds)
         return False
 
-    settings: dict[str, Any] = {"since": "0", "timeout": 0.2, "margin": 0.1, "wait": wait, "random": lambda: 1.0}
-    return Follower(database, **{**settings, **options})
+    usual: dict[str, Any] = {"since": "0", "timeout": 0.2, "margin": 0.1, "wait": wait, "random": lambda: 1.0}
+    return Follower(database, **{**usual, **options})
 
 
 def collect(feed: Follower, rows: int) -> list[str]:
@@ -345,6 +347,34 @@ def test_rows_that_are_there_already_come_together(scripted: Any, database: Data
             break
     feed.close()
     assert len(sizes) < 60 and max(sizes) <= 1000
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    count=st.integers(1, 12),
+    size=st.integers(1, 90),
+    cuts=st.lists(st.integers(0, 900), max_size=4),
+    blanks=st.booleans(),
+)
+def test_wherever_it_is_cut_nothing_is_lost_or_doubled(
+    answers: Any, count: int, size: int, cuts: list[int], blanks: bool
+) -> None:
+    lines = [answers.row(f"{n}-x", f"d{n}", doc={"text": "ü" * n}) + (b"\n" if blanks else b"") for n in range(count)]
+    left = list(cuts)
+
+    def feed_from(since: str) -> Any:
+        first = 0 if since == "0" else int(since.split("-")[0]) + 1
+        data = b"".join(lines[first:])
+        cut = left.pop(0) if left else len(data)
+        data = data[:cut]
+        return answers.chunks(*[data[n : n + size] for n in range(0, len(data), size)], end=not left)
+
+    server = answers.Scripted([lambda sock, server: feed_from(server.requests[-1].query["since"])(sock, server)])
+    try:
+        got = collect(follower(Server(server.url).database("runs"), mode="continuous"), count)
+    finally:
+        server.close()
+    assert got == [f"{n}-x" for n in range(count)]
 
 
 def _until(condition: Callable[[], bool]) -> None:
