@@ -43,10 +43,15 @@ PASSING = {
 }
 
 
-def storage_fault(error: OSError, path: Path, doing: str = "writing") -> TransientError | DataError:
-    """The sentence for an :class:`OSError` met at ``path``; what cannot pass with time is a DataError."""
+def storage_fault(
+    error: OSError, path: Path, doing: str = "writing", named: bool = True
+) -> TransientError | DataError:
+    """The sentence for an :class:`OSError` met at ``path``; what cannot pass with time is a DataError.
+
+    With ``named`` the path that the error itself names comes before ``path``.
+    """
     reason = PASSING.get(error.errno or 0)
-    if isinstance(error.filename, str):
+    if named and isinstance(error.filename, str):
         path = Path(error.filename)
     if error.errno == errno.ENOENT and not path.parent.is_dir():
         reason = "its folder is not there (a file system that is not mounted?)"
@@ -65,7 +70,7 @@ def free_space(path: Path) -> str:
     for folder in (path, *path.parents):
         with suppress(OSError):
             usage = shutil.disk_usage(folder)
-            return f"{usage.free / 1e6:.1f} MB of {usage.total / 1e9:.1f} GB are free on the disk of {folder}."
+            return f"{usage.free / 1e6:.1f} of {usage.total / 1e6:.0f} MB are free on the disk of {folder}."
     return ""
 
 
@@ -104,9 +109,14 @@ def atomic_output(
                 check(temporary)
             temporary.replace(path)
             sync(path.parent)
-        except BaseException:
+        except BaseException as error:
+            # Said before the file goes, so that the sentence tells how full the disk was.
+            own = isinstance(error, OSError) and error.filename == str(temporary)
+            fault = storage_fault(error, path, named=not own) if isinstance(error, OSError) else None
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            if fault is not None:
+                raise fault from error
             raise
 
 

@@ -79,7 +79,7 @@ def test_storage_faults_are_transient_and_name_the_file(tmp_path: Path, number: 
     assert "f.root" in str(caught.value)
     assert not list(tmp_path.iterdir())
     if number == errno.ENOSPC:
-        assert "MB of" in str(caught.value)
+        assert "MB are free" in str(caught.value)
 
 
 def test_a_missing_file_is_a_data_error_but_a_missing_folder_may_come_back(tmp_path: Path) -> None:
