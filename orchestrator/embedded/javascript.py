@@ -239,16 +239,19 @@ class DesignFunctions:
         self._run("build", kind, {"sources": sources, "ddoc": ddoc}, None, [])
 
     def close(self) -> None:
-        """End all children. Calls under way raise ``FunctionError``."""
+        """End all idle children; busy ones end with their call. Calls from now on raise ``FunctionError``."""
         self._closed.set()
         for slots in self._lanes.values():
+            idle: list[_Child | None] = []
             while True:
                 try:
-                    child = slots.get_nowait()
+                    idle.append(slots.get_nowait())
                 except queue.Empty:
                     break
+            for child in idle:
                 if child is not None:
                     child.end()
+                slots.put(None)  # for those who wait for a child: they find that all is closed
 
     # How it gets there
 
@@ -306,20 +309,23 @@ class DesignFunctions:
         return header, results
 
     def _take(self, lane: str) -> _Child:
-        if self._closed.is_set():
-            raise FunctionError("os_process_error", "the server is stopping")
         child = self._lanes[lane].get()
         if child is not None:
             return child
         try:
+            if self._closed.is_set():
+                raise FunctionError("os_process_error", "the server is stopping")
             return _Child()
-        except OSError as error:
+        except (OSError, FunctionError) as error:
             self._lanes[lane].put(None)
+            if isinstance(error, FunctionError):
+                raise
             raise FunctionError("os_process_error", f"no process for design functions could start: {error}") from error
 
     def _give_back(self, lane: str, child: _Child) -> None:
         if self._closed.is_set():
             child.end()
+            self._lanes[lane].put(None)
         else:
             self._lanes[lane].put(child)
 
