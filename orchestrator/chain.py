@@ -215,8 +215,7 @@ def loads(text: str, source: str = "chain") -> Chain:
 class _StrictLoader(yaml.SafeLoader):
     """YAML that refuses a key written twice (plain YAML keeps the last), with only true and false for booleans.
 
-    YAML 1.1 reads ``on``, ``off``, ``yes`` and ``no`` as booleans too; ``on:`` is a word of ours, and Samba's ``oui`` and
-    ``non`` have taught everybody enough about such cleverness.
+    YAML 1.1 reads ``on``, ``off``, ``yes`` and ``no`` as booleans too, and ``on:`` is a word of ours.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own class attribute

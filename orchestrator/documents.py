@@ -20,6 +20,7 @@ from typing import Any
 
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import IllegalTransition
+from orchestrator.filenames import path_of
 from orchestrator.step import FILE_KEYS
 from orchestrator.transitions import HELD, WAITING, Kind, Status, check, parse
 
@@ -161,8 +162,7 @@ def input_file(chain: Chain, document: Mapping[str, Any], step: Step) -> str | N
         entry = document.get(need.key)
         if isinstance(entry, dict) and isinstance(entry.get("file"), str):
             return str(entry["file"])
-    file = document.get("file")
-    return file if isinstance(file, str) else None
+    return str(path_of(document)) if isinstance(document.get("file"), str) and document["file"] else None
 
 
 def attempt_id(document: str, step: str, number: int) -> str:

@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from orchestrator.errors import DatabaseError, Unauthorised
+from orchestrator.filenames import text_of
 from orchestrator.registration import Group, Store, Summary
 from procs.register.closed import Look, open_for_writing
 from procs.register.document import Maker
 from procs.register.found import Found
-from procs.register.paths import text_of
 from procs.register.readers import Formats, default_formats, run_has_ended
 from procs.register.settings import RegisterSettings
 from procs.register.watch import Watcher

@@ -16,9 +16,10 @@ from typing import Any, Final, Protocol
 
 from orchestrator.couch.database import Refusal, Saved
 from orchestrator.errors import DataError, Refused
+from orchestrator.filenames import path_of, text_of
 from procs.register.document import Changed, Document, Maker
 from procs.register.found import Found
-from procs.register.paths import collision_id, path_of, text_of
+from procs.register.paths import collision_id
 
 #: Pause before a file that could not be read, or a document that was refused, is tried again, s.
 TROUBLE_PAUSE: Final = 60.0

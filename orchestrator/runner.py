@@ -26,6 +26,7 @@ from orchestrator import capture
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Report
 from orchestrator.errors import DataError, FormatError, OrchestratorError, SettingsError, StepError
+from orchestrator.filenames import text_of
 from orchestrator.lifeline import die_with_parent
 from orchestrator.step import Progress, StepObject, Work, birth, death, no_progress
 from orchestrator.version import VERSION
@@ -104,8 +105,9 @@ class Runner:
                 report.result = self._execute(step, task, work, report)
             else:
                 report.result = self._object(step).process(task.document, work)
-            _check_result(report.result)
+            report.result = _checked(report.result)
         except Exception as error:
+            report.result = {}
             _explain(error, report, log)
         report.seconds = round(time.monotonic() - ticks, 6)
         report.finished = started + report.seconds
@@ -151,20 +153,21 @@ class Runner:
             "attempt": task.attempt, "output": str(work.output),
         }  # fmt: skip
         assert step.command is not None
-        report.command = [_fill(word, words) for word in step.command]
+        command = [_fill(word, words) for word in step.command]
+        report.command = _cleaned(command)
         sys.stdout.flush()
         try:
             # The group is the worker's own, so that a time limit ends the executable with it.
             done = subprocess.run(
-                report.command, cwd=directory, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, check=False
+                command, cwd=directory, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, check=False
             )
         except (OSError, ValueError) as error:
-            raise SettingsError(f"the executable {report.command[0]!r} cannot be started: {error}") from error
+            raise SettingsError(f"the executable {command[0]!r} cannot be started: {error}") from error
         report.exit_code = done.returncode
         if done.returncode != 0:
             code = done.returncode
             how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            failure = StepError(f"{report.command[0]} {how}; the end of its log says more")
+            failure = StepError(f"{command[0]} {how}; the end of its log says more")
             failure.kind = EXIT_CLASSES.get(code, "code")
             raise failure
         if not files["result"].exists():
@@ -172,9 +175,9 @@ class Runner:
         try:
             result = json.loads(files["result"].read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise StepError(f"{report.command[0]} left a result file that is not JSON: {error}") from error
+            raise StepError(f"{command[0]} left a result file that is not JSON: {error}") from error
         if not isinstance(result, dict):
-            raise StepError(f"{report.command[0]} left a result that is not a JSON object")
+            raise StepError(f"{command[0]} left a result that is not a JSON object")
         return result
 
 
@@ -187,16 +190,37 @@ def _fill(word: str, words: Mapping[str, str]) -> str:
     return word
 
 
-def _check_result(result: Any) -> None:
-    """Raise StepError unless a document can hold the result."""
+def _checked(result: Any) -> dict[str, Any]:
+    """The result, as a document can hold it. Raises StepError where it cannot.
+
+    Text with bytes that are not Unicode, such as a file name from an old disk, gets the readable form of ``text_of``.
+    """
     if not isinstance(result, dict):
         raise StepError(f"the step returned {type(result).__name__}, not a dict: return {{}} for nothing")
     try:
-        size = len(json.dumps(result, allow_nan=False, ensure_ascii=False).encode())
+        text = json.dumps(result, allow_nan=False, ensure_ascii=False)
+        size = len(text.encode("utf-8", "surrogatepass"))
     except (TypeError, ValueError, RecursionError) as error:
         raise StepError(f"the step's result cannot be written as JSON: {error}") from error
     if size > RESULT_LIMIT:
         raise StepError(f"the step's result has {size} bytes of JSON, more than {RESULT_LIMIT}: write it to a file")
+    return result if _is_unicode(text) else _cleaned(result)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text) if not text.isascii() else True
+
+
+def _cleaned(value: Any) -> Any:
+    """The same value with every text made Unicode."""
+    if isinstance(value, str):
+        try:
+            return text_of(value)
+        except UnicodeEncodeError:  # half of a surrogate pair, which no file name holds
+            return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(inner) for key, inner in value.items()}
+    return [_cleaned(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _explain(error: Exception, report: Report, log: logging.Logger) -> None:
@@ -221,6 +245,7 @@ def _explain(error: Exception, report: Report, log: logging.Logger) -> None:
         place = f" (at {last[0].filename}, line {last[0].lineno})" if last else ""
         report.error_class, report.reason = "code", f"{type(error).__name__}: {error}{place}"
         log.error("the step raised an exception", exc_info=error)
+    report.reason = _cleaned(report.reason)
     if report.exit_code == 0:
         report.exit_code = 1
 

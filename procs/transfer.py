@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from orchestrator.errors import DataError, SettingsError, TransientError
+from orchestrator.filenames import path_of
 from orchestrator.step import Work
 from procs.options import choice, options
 from procs.outputs import atomic_output, checksum, place, storage, storage_fault
@@ -84,7 +85,7 @@ def transfer(document: dict[str, Any], work: Work) -> dict[str, Any]:
 
 def _registered(document: dict[str, Any], source: Path, size: int, algorithm: str) -> str | None:
     """The checksum to expect, if the file is the one that was registered and the algorithm is the same."""
-    if str(source) != str(document.get("file")):
+    if not isinstance(document.get("file"), str) or source != path_of(document):
         return None
     known = document.get("size")
     if isinstance(known, int) and not isinstance(known, bool) and known != size:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.errors import FormatError
+from orchestrator.filenames import path_fields, text_of
 from procs.register.closed import Look, Names
 from procs.register.found import Found, outermost
-from procs.register.paths import document_id, path_fields, path_id, text_of
+from procs.register.paths import document_id, path_id
 from procs.register.readers import HEAD, Formats, RawFormat, detect
 from procs.register.settings import RegisterSettings
 

@@ -24,10 +24,10 @@ from collections.abc import Callable, Iterator
 from threading import Event as Stop
 from typing import Final
 
+from orchestrator.filenames import text_of
 from procs.register import inotify, mounts
 from procs.register.closed import ClosedCheck, Look, Names
 from procs.register.found import Found, Root, Waiting, fingerprint, outermost
-from procs.register.paths import text_of
 from procs.register.settings import RegisterSettings
 
 #: Most paths that events may leave waiting before they are thrown away for a scan: 10,000 take about 3 MB.

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from orchestrator import transitions
 from orchestrator.couch.database import Refusal, Saved
 from orchestrator.errors import FormatError, Refused, Unauthorised, Unavailable
+from orchestrator.filenames import path_of
 from orchestrator.registrar import Registrar, register_paths
-from procs.register.paths import path_of
 from procs.register.readers import RawFormat
 from procs.register.settings import RegisterSettings
 

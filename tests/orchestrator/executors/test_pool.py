@@ -280,3 +280,11 @@ def test_a_worker_dies_with_its_poller(tmp_path: Path) -> None:
     poller.wait()
     gone: Any = psutil.wait_procs(workers, timeout=5)[0]
     assert len(gone) == 1
+
+
+def test_a_name_that_is_not_unicode_reaches_the_step_and_comes_back_readable(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool('{name: plain, run: "poolsteps:plain"}')
+    pool.submit([Task({"_id": "d", "x": 1}, "proc0", "t", os.fsdecode(b"/raw/\xe9t\xe9"))])
+    (report,) = reports(collect(pool, lambda events: bool(reports(events))))
+    assert report.ok
+    assert report.result["input"] == "/raw/\\xe9t\\xe9"

@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.errors import DataError
-from procs.register.paths import collision_id, document_id, path_fields, path_id, path_of, text_of
+from orchestrator.filenames import path_fields, path_of, text_of
+from procs.register.paths import collision_id, document_id, path_id
 
 NAMES = st.binary(min_size=1, max_size=80).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
