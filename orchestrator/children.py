@@ -76,7 +76,6 @@ def specs(
     *,
     embedded: bool,
     without: Collection[str] = (),
-    extra: Collection[Spec] = (),
 ) -> list[Spec]:
     """The children of a site in the order of their start; the database first where it is the embedded one."""
     found: list[Spec] = []
@@ -99,7 +98,7 @@ def specs(
             found.append(Spec(name, command(settings, "poll", "--set", f"workers={share}")))
     if "page" not in without:
         found.append(Spec("page", command(settings, "web")))
-    return [*found, *extra]
+    return found
 
 
 def command(settings: Settings, *words: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import chain as chains
 from orchestrator import newsite, overview
 from orchestrator.checks import port_is_free
 from orchestrator.errors import Conflict, SettingsError
@@ -126,6 +127,7 @@ def make_site(
             f"a demo is running in {folder} already (process {holder}): end it, or choose another --directory"
         )
     source = newsite.chain_file(chain)
+    chains.load(source)  # a fault in it is named before anything is made
     there = folder / "chain.yaml"
     if there.exists() and newsite.name_of(there) != newsite.name_of(source):
         raise Conflict(

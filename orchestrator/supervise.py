@@ -138,6 +138,7 @@ class Supervisor:
         self.stopping = False
         self.news: list[str] = []  # sentences for whoever shows them; that one empties the list
         self._runtime = runtime
+        self._logs = logs
         self._drain = drain
         self._log_size = log_size
         self._about = about or {}
@@ -169,6 +170,10 @@ class Supervisor:
             for child in self.children:
                 turn_over(child.log, self._log_size)
         self._write_status()
+
+    def add(self, spec: Spec) -> None:
+        """One more child, started at the next tick as the others were."""
+        self.children.append(Child(spec, self._logs / f"{spec.name}.log"))
 
     @property
     def ready(self) -> bool:

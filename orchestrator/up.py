@@ -18,7 +18,7 @@ from orchestrator.chain import Chain
 from orchestrator.errors import Conflict, SettingsError
 from orchestrator.runtime import FOLDER, Lock, end_leftovers
 from orchestrator.settings import Settings
-from orchestrator.supervise import Spec, Supervisor
+from orchestrator.supervise import Supervisor
 
 TICK = 0.1  # s between two looks at the children; a death is noticed within this
 
@@ -69,13 +69,11 @@ class Site:
         environ: Mapping[str, str],
         *,
         without: Collection[str] = (),
-        extra: Collection[Spec] = (),
     ) -> None:
         self.settings = settings
         self.chain = chain
         self._environ = environ
         self._without = without
-        self._extra = extra
         self.runtime = settings.folder / FOLDER
         self._lock = Lock(self.runtime)
         self.leftovers: list[str] = []
@@ -105,7 +103,7 @@ class Site:
                 children.prepare(self.settings, self.chain, self._environ)
             specs = children.specs(
                 self.settings, self.chain, self._environ,
-                embedded=self.embedded, without=self._without, extra=self._extra,
+                embedded=self.embedded, without=self._without
             )  # fmt: skip
             self.supervisor = Supervisor(
                 specs,

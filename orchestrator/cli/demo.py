@@ -72,7 +72,7 @@ def demo(
     out = site.output
     out.line(f"Working in {settings.folder}", style="bold")
     with Signals() as signals:
-        running = Site(settings, chains.load(settings.chain), os.environ, extra=run.extra())
+        running = Site(settings, chains.load(settings.chain), os.environ)
         running.start()
         try:
             summary = run.carry_through(running, signals)
@@ -102,20 +102,19 @@ class Run:
         self._planned = 0
         self.refused = 0
 
-    def extra(self) -> list[Any]:
+    def _start_daq(self, running: Site) -> None:
         """The simulated DAQ as one more child, which works to its end."""
-        if self._daq is None:
-            return []
         from orchestrator.children import command
         from orchestrator.demo import daq_options
         from orchestrator.supervise import Spec
 
+        assert self._daq is not None and running.supervisor is not None
         words = [word for name, value in self._daq.items() for word in (f"--{name}", str(value))]
         options = daq_options(self._folder)
         for option in options:
             words += ["--option", option]
         self._planned = self._daq["runs"] * self._daq["partitions"] + ("date_runs=0" not in options)
-        return [Spec("daq", command(self._settings, "simulate", str(self._folder), *words), once=True)]
+        running.supervisor.add(Spec("daq", command(self._settings, "simulate", str(self._folder), *words), once=True))
 
     def carry_through(self, running: Site, signals: Signals) -> Summary | None:
         """Wait until every file is through, showing how far it is. None if a signal came first."""
@@ -133,9 +132,11 @@ class Run:
         before = _insistently(lambda: overview.read(database, running.chain), running, signals)
         if before is None:
             return None
-        expected = before.documents + self._planned
         if self._files:
             expected = self._register(database, running)
+        else:
+            self._start_daq(running)
+            expected = before.documents + self._planned
         clock = demos.Clock()
         told = 0.0
         with progress_display(self._site, running.chain) as display:
