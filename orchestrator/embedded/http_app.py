@@ -72,6 +72,7 @@ class Application:
         self.accounts = Accounts(admin, self._user_document, store.secret)
         self.threads = ThreadPoolExecutor(READERS, "reader")
         self.feeds = ThreadPoolExecutor(READERS, "feed")
+        self.builders = ThreadPoolExecutor(READERS, "builder")
         self.closing = False
         self.views = Views(lambda: store.functions, token)
 
@@ -81,6 +82,19 @@ class Application:
     async def thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run something that reads or computes in a thread, so that the event loop never waits for it."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
+
+    async def slowly(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """As :meth:`thread`, for what can take seconds or minutes: plain reads must not queue behind it."""
+        return await asyncio.get_running_loop().run_in_executor(self.builders, function, *arguments)
+
+    async def database(self, name: str) -> DatabaseStore:
+        """A database by name.
+
+        Raises:
+            Problem: 404 if there is none.
+        """
+        found = self.store.opened(name)
+        return found if found is not None else await self.thread(self.store.database, name)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """ASGI."""
@@ -139,7 +153,7 @@ class Application:
         return User()
 
     async def _in_database(self, request: Request, name: str) -> Response:
-        database = self.store.database(name)
+        database = await self.database(name)
         require_member(request.user, database.security())
         parts = request.parts
         second = parts[1]
@@ -178,6 +192,7 @@ class Application:
         self.views.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.feeds.shutdown(wait=False, cancel_futures=True)
+        self.builders.shutdown(wait=False, cancel_futures=True)
 
 
 def session_cookie(value: str) -> str:

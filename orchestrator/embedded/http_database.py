@@ -39,7 +39,7 @@ async def root(request: Request) -> Response:
         return answer({"ok": True})
     if method not in ("GET", "HEAD", "POST"):
         raise method_not_allowed("DELETE,GET,HEAD,POST")
-    database = store.database(name)
+    database = await request.app.database(name)
     require_member(request.user, database.security())
     if method == "POST":
         return await http_bulk.post_document(request, database)
@@ -154,7 +154,7 @@ async def compact(request: Request, database: DatabaseStore) -> Response:
     if len(request.parts) > 2 and database.get(f"_design/{request.parts[2]}") is None:
         raise missing()
     if len(request.parts) == 2:
-        await request.app.thread(prune, database)
+        await request.app.slowly(prune, database)
     return answer({"ok": True}, 202)
 
 

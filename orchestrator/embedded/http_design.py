@@ -36,7 +36,7 @@ async def function(request: Request, database: DatabaseStore, name: str, kind: s
     if kind == "_info" and not rest:
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed("GET")
-        return answer(await request.app.thread(request.app.views.info, database, design))
+        return answer(await request.app.slowly(request.app.views.info, database, design))
     return await http_attachments.attachment(request, database, f"_design/{name}", "/".join([kind, *rest]))
 
 
@@ -54,7 +54,9 @@ async def _view(request: Request, database: DatabaseStore, design: dict[str, Any
             raise bad_request("POST body must include `queries` parameter.")
     elif rest[1:]:
         raise missing()
-    found = await request.app.thread(_query, request, database, design, rest[0], body)
+    elif body is not None and "queries" in body:
+        raise bad_request("The `queries` parameter is no longer supported at this endpoint")
+    found = await request.app.slowly(_query, request, database, design, rest[0], body)
     return Response(200, found)
 
 
@@ -79,7 +81,7 @@ async def _mango(request: Request, database: DatabaseStore, ask: Any) -> Respons
         raise method_not_allowed("POST")
     request.check_type()
     body = await request.json_object()
-    return answer(await request.app.thread(ask, request.app.views, database, body))
+    return answer(await request.app.slowly(ask, request.app.views, database, body))
 
 
 async def index(request: Request, database: DatabaseStore) -> Response:
@@ -93,12 +95,12 @@ async def index(request: Request, database: DatabaseStore) -> Response:
                 skip = int(request.query.get("skip", "0"))
             except ValueError:
                 limit, skip = 0, 0  # refused below, in CouchDB's words
-            return answer(await request.app.thread(mango.list_indexes, database, limit, skip))
+            return answer(await request.app.slowly(mango.list_indexes, database, limit, skip))
         if request.method != "POST":
             raise method_not_allowed("GET,POST")
         require_database_admin(request.user, database.security())
         request.check_type()
-        return answer(await request.app.thread(mango.create_index, database, await request.json_object(), user))
+        return answer(await request.app.slowly(mango.create_index, database, await request.json_object(), user))
     if rest == ["_bulk_delete"]:
         raise not_implemented("_index/_bulk_delete")
     if request.method != "DELETE":
@@ -109,7 +111,7 @@ async def index(request: Request, database: DatabaseStore) -> Response:
     if len(rest) != 3:
         raise missing()
     design, kind, name = rest
-    return answer(await request.app.thread(mango.delete_index, database, design, kind, name, user))
+    return answer(await request.app.slowly(mango.delete_index, database, design, kind, name, user))
 
 
 async def view_cleanup(request: Request, database: DatabaseStore) -> Response:
@@ -118,5 +120,5 @@ async def view_cleanup(request: Request, database: DatabaseStore) -> Response:
         raise method_not_allowed("POST")
     require_database_admin(request.user, database.security())
     request.check_type()
-    await request.app.thread(request.app.views.cleanup, database)
+    await request.app.slowly(request.app.views.cleanup, database)
     return answer({"ok": True}, 202)

@@ -62,11 +62,14 @@ def read(request: Request, database: DatabaseStore, identifier: str) -> Response
             raise missing()
         return Response(200, documents.render(identifier, stored[0], False, stored[1]) + b"\n")
     check_reader(request, database, identifier)
+    if "atts_since" in request.query:
+        raise not_implemented("atts_since")
     row = database.row(identifier)
-    if row is None:
+    if row is None and request.query.get("open_revs", "all") == "all":
         raise missing()
     if "open_revs" in request.query:
         return _open_revisions(request, database, row)
+    assert row is not None
     found = select(request, database, row)
     headers = [JSON, MUST_REVALIDATE]
     if not any(request.query.get(name) == "true" for name in _META):
@@ -180,12 +183,12 @@ def whole(request: Request, database: DatabaseStore, row: Row, extra: list[tuple
     return row.render(extra)
 
 
-def _open_revisions(request: Request, database: DatabaseStore, row: Row) -> Response:
+def _open_revisions(request: Request, database: DatabaseStore, row: Row | None) -> Response:
     accept = request.header(b"accept") or "*/*"
     if "application/json" not in accept and "multipart/mixed" in accept:
         raise not_implemented("open_revs as multipart")
     asked = request.query["open_revs"]
-    tree = row.revision_tree()
+    tree = row.revision_tree() if row is not None else revisions.RevisionTree()
     if asked == "all":
         wanted = [leaf.revision for leaf in tree.leaves()]
     else:
@@ -201,7 +204,7 @@ def _open_revisions(request: Request, database: DatabaseStore, row: Row) -> Resp
         wanted = newest
     pieces = []
     for revision in wanted:
-        found = database.revision_row(row, revision)
+        found = None if row is None else database.revision_row(row, revision)
         if found is None:
             pieces.append(codec.dumps({"missing": revisions.text(revision)}))
             continue

@@ -42,6 +42,8 @@ class Store:
         self._functions: DesignFunctions | None = None
         self._open: dict[str, DatabaseStore] = {}
         self._mutex = threading.RLock()
+        # Its own: a writer that is being closed, under the mutex, may just be asking for the functions.
+        self._functions_mutex = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -96,7 +98,7 @@ class Store:
     @property
     def functions(self) -> DesignFunctions:
         """The JavaScript host, made when first needed."""
-        with self._mutex:
+        with self._functions_mutex:
             if self._functions is None:
                 self._functions = DesignFunctions()
             return self._functions
@@ -104,6 +106,10 @@ class Store:
     def names(self) -> list[str]:
         """All databases, sorted."""
         return sorted(layout.name_of(path) for path in self.folder.glob(f"*{layout.SUFFIX}"))
+
+    def opened(self, name: str) -> DatabaseStore | None:
+        """A database that is open already: the way that never waits."""
+        return self._open.get(name)
 
     def exists(self, name: str) -> bool:
         """Whether there is such a database."""
