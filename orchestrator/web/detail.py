@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -27,49 +28,59 @@ _ATTEMPT = (
 _SHOWN = ("result", "software", "log")
 
 
-def plot_names(proc: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The pictures that a step left, as (path, title): every PNG named under a key that speaks of plots in its result.
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a step says it left. ``scope`` is ``run`` for one that is of the whole run, not of the file."""
 
-    A step may write one path, a list of paths, a list of ``{"file", "title"}``, or a table of titles and paths.
+    path: str
+    title: str
+    scope: str = ""
+
+
+def pictures(proc: Mapping[str, Any]) -> list[Picture]:
+    """The pictures that a step left: every PNG named under a key of its result that speaks of plots.
+
+    A step may write one path, a list of them, a list of ``{"file", "title", "scope"}``, or a table of titles and paths.
     """
     result = proc.get("result")
     if not isinstance(result, Mapping):
         return []
-    found: list[tuple[str, str]] = []
+    found: list[Picture] = []
     for key in ("plots", "plot", "pictures", "images", "png"):
-        found += _pictures(result.get(key), "")
+        found += _pictures(result.get(key), "", "")
     return found[:PLOTS]
 
 
-def _pictures(value: Any, title: str) -> Iterator[tuple[str, str]]:
+def _pictures(value: Any, title: str, scope: str) -> Iterator[Picture]:
     if isinstance(value, str):
         if value.lower().endswith(".png"):
-            yield value, title or PurePosixPath(value).stem
+            yield Picture(value, title or PurePosixPath(value).stem, scope)
     elif isinstance(value, list):
         for entry in value[:PLOTS]:
-            yield from _pictures(entry, title)
+            yield from _pictures(entry, title, scope)
     elif isinstance(value, Mapping):
         path = value.get("file", value.get("path"))
         if isinstance(path, str):
-            yield from _pictures(path, str(value.get("title") or value.get("name") or title))
+            named = str(value.get("title") or value.get("name") or title)
+            yield from _pictures(path, named, "run" if value.get("scope") == "run" else "")
         else:
             for name, entry in list(value.items())[:PLOTS]:
-                yield from _pictures(entry, str(name))
+                yield from _pictures(entry, str(name), scope)
 
 
 def plots(document: Mapping[str, Any], steps: Sequence[Outline], roots: Roots) -> list[dict[str, Any]]:
-    """The pictures of all steps: ``{"step", "index", "title", "file", "shown"}``."""
+    """The pictures of all steps: ``{"step", "index", "title", "file", "scope", "shown"}``."""
     made = []
     for step in steps:
         proc = document.get(step.key)
-        for index, (path, title) in enumerate(plot_names(proc if isinstance(proc, Mapping) else {})):
-            shown = roots.find(path) is not None
-            made.append({"step": step.key, "index": index, "title": title, "file": path, "shown": shown})
+        for index, found in enumerate(pictures(proc if isinstance(proc, Mapping) else {})):
+            named = {"step": step.key, "index": index, "title": found.title, "file": found.path, "scope": found.scope}
+            made.append(named | {"shown": roots.find(found.path) is not None})
     return made
 
 
 def document(
-    source: Source, database: DatabaseLike, steps: Sequence[Outline], logs: Roots, pictures: Roots, id: str
+    source: Source, database: DatabaseLike, steps: Sequence[Outline], logs: Roots, plot_files: Roots, id: str
 ) -> dict[str, Any]:
     """All about one document. Raises NotFound for one that there is not."""
     now = source.now()
@@ -112,7 +123,7 @@ def document(
             }
             for s in made
         ],
-        "plots": plots(body, steps, pictures),
+        "plots": plots(body, steps, plot_files),
         "batch_jobs": [j for j in _list(body.get("batchjob")) if isinstance(j, dict)],
         "header": body.get("header") if isinstance(body.get("header"), dict) else {},
         "document": body,
@@ -157,10 +168,12 @@ def run(
         limit=PLOT_FILES,
         include_docs=True,
     )
-    shown = []
+    shown: dict[str, dict[str, Any]] = {}
     for row in last:
-        if row.doc is not None:
-            shown += [p | {"id": row.id} for p in plots(row.doc, steps, roots) if p["shown"]]
+        for plot in plots(row.doc, steps, roots) if row.doc is not None else []:
+            if plot["shown"]:
+                shown.setdefault(plot["file"], plot | {"id": row.id})
+    merged = [p for p in shown.values() if p["scope"] == "run"]
     return {
         "run": name,
         "files": int(totals[0].value["count"]),
@@ -168,7 +181,7 @@ def run(
         "statuses": statuses,
         "kinds": kind_counts(statuses),
         "documents": listed["documents"],
-        "plots": shown,
+        "plots": merged or list(shown.values()),
         "next": listed["next"],
         "previous": listed["previous"],
     }

@@ -60,7 +60,7 @@ def overview(source: Source, database: DatabaseLike, chain: Chain | None, title:
         "steps": steps,
         "daq": daq(source, database),
         "recent": recent(source, database),
-        "pollers": pollers(database, now),
+        "pollers": pollers(database, now, {s["key"]: s["name"] for s in steps}),
     }
 
 
@@ -114,18 +114,18 @@ def recent(source: Source, database: DatabaseLike) -> list[dict[str, Any]]:
     return made
 
 
-def pollers(database: DatabaseLike, now: float) -> list[dict[str, Any]]:
-    """The pollers that have left a heartbeat, the living first."""
+def pollers(database: DatabaseLike, now: float, names: dict[Any, str]) -> list[dict[str, Any]]:
+    """The pollers that have left a heartbeat, the living first. ``names`` gives steps' names by their keywords."""
     made: list[dict[str, Any]] = []
     for beat in database.local_docs("_local/poller:", "_local/poller:\ufff0"):
-        seen = human.parse_time(beat.get("at"))
+        seen, served = human.parse_time(beat.get("at")), beat.get("steps")
         made.append(
             {
                 "id": str(beat.get("id") or str(beat.get("_id", "")).removeprefix("_local/poller:")),
                 "host": beat.get("host"),
                 "pid": beat.get("pid"),
                 "site": beat.get("site"),
-                "steps": beat.get("steps") if isinstance(beat.get("steps"), list) else [],
+                "steps": [names.get(str(s), str(s)) for s in served] if isinstance(served, list) else [],
                 "started": beat.get("started"),
                 "at": beat.get("at"),
                 "alive": seen is not None and now - seen < SILENT_SECONDS,

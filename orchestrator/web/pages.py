@@ -208,8 +208,8 @@ class Pages:
         """A picture by its place in the document, so that no path ever comes from an address."""
         body = self.source.cached(("raw", id), lambda database: database.get(id))
         proc = body.get(step)
-        named = detail.plot_names(proc) if step.startswith("proc") and isinstance(proc, dict) else []
-        picture = self.plots.picture(named[index][0]) if 0 <= index < len(named) else None
+        named = detail.pictures(proc) if step.startswith("proc") and isinstance(proc, dict) else []
+        picture = self.plots.picture(named[index].path) if 0 <= index < len(named) else None
         if picture is None:
             raise NotFound(f"document {id!r} has no picture {index} of {step} that this page may show")
         return Response(picture, media_type="image/png", headers={"Cache-Control": "private, max-age=5"})

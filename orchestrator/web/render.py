@@ -20,6 +20,8 @@ from orchestrator.web.states import STATES, kind_of
 HERE = Path(__file__).parent
 #: Entries of a list or table in a result that a page shows; the JSON has them all.
 NESTED_ENTRIES = 60
+#: Columns of a table made of several alike; wider ones are better read one by one.
+MATRIX_COLUMNS = 14
 #: Levels of nesting shown as tables; deeper ones as one line of JSON.
 NESTED_LEVELS = 5
 
@@ -50,12 +52,14 @@ def environment() -> jinja2.Environment:
         "clock": human.clock,
         "pretty": pretty,
         "slug": slug,
+        "without": without,
     }
     made.globals |= {
         "STATES": STATES,
         "status_kind": kind_of,
         "bar": chain_picture.bar,
         "columns": chain_picture.columns,
+        "matrix": matrix,
         "BOX": (chain_picture.BOX_WIDTH, chain_picture.BOX_HEIGHT),
         "NESTED_ENTRIES": NESTED_ENTRIES,
         "NESTED_LEVELS": NESTED_LEVELS,
@@ -66,6 +70,30 @@ def environment() -> jinja2.Environment:
 def pretty(value: Any) -> str:
     """JSON for the eye."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def matrix(value: Any) -> dict[str, Any] | None:
+    """A table of tables that all have the same plain entries, as columns and rows; None for anything else."""
+    if isinstance(value, dict):
+        rows = list(value.items())
+    elif isinstance(value, list):
+        rows = list(enumerate(value))
+    else:
+        return None
+    if len(rows) < 2 or not all(isinstance(row, dict) for _, row in rows):
+        return None
+    columns = list(rows[0][1])
+    if not 1 < len(columns) <= MATRIX_COLUMNS:
+        return None
+    for _, row in rows:
+        if list(row) != columns or any(isinstance(entry, dict | list) for entry in row.values()):
+            return None
+    return {"columns": columns, "rows": [(name, list(row.values())) for name, row in rows[:NESTED_ENTRIES]]}
+
+
+def without(value: Any, *keys: str) -> Any:
+    """A table without the entries that the page shows elsewhere."""
+    return {k: v for k, v in value.items() if k not in keys} if isinstance(value, dict) else value
 
 
 def slug(text: Any) -> str:

@@ -1,4 +1,4 @@
-"""The status page in a real browser: live without a reload, by keyboard, on a phone, nothing that its policy refuses."""
+"""The status page in a real browser: live without a reload, by keyboard, on a phone, nothing the policy refuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.web import create_app
 from orchestrator.web.serve import bind
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "orchestrator" / "web"))
-import page_sample as sample  # noqa: E402
+import page_sample as sample
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [

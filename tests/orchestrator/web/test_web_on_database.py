@@ -169,7 +169,7 @@ def test_a_port_in_use_is_one_sentence() -> None:
         serve(create_app(lambda: None, live=False), port=port)  # type: ignore[arg-type, return-value]
     assert caught.value.exit_code is Exit.CONFLICT
     taken.close()
-    with pytest.raises(SettingsError, match="127.0.0.1 always works"):
+    with pytest.raises(SettingsError, match="always works"):
         bind("no.such.host.invalid", 0)
     with pytest.raises(SettingsError):
         bind("203.0.113.7", 0)
