@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import DataError, TransientError
+from orchestrator.filenames import text_of
 
 NAME_LIMIT = 180  # bytes; file systems allow 255, and ".", ".<attempt: 32>.part" and suffixes must fit beside the name
 PART = ".part"  # the suffix of every unfinished file
@@ -197,7 +198,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set)):
         return [plain(item) for item in value]
     if isinstance(value, Path):
-        return str(value)
+        return text_of(value)
     if hasattr(value, "tolist") and not isinstance(value, (str, bytes)):  # numpy's scalars and arrays
         return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):

@@ -14,6 +14,7 @@ from typing import Any
 import uproot
 
 from orchestrator.errors import DataError, OrchestratorError, SettingsError
+from orchestrator.filenames import text_of
 from orchestrator.step import Work
 from procs.outputs import plain, storage_fault
 
@@ -146,7 +147,7 @@ def provenance(step: str, document: Mapping[str, Any], work: Work, source: Path,
                 "run_name": document.get("run_name"),
                 "file_number": document.get("file_number"),
                 "attempt": work.attempt,
-                "input": {"file": str(source), "checksum": checksum},
+                "input": {"file": text_of(source), "checksum": checksum},
                 "settings": dict(work.settings),
                 "software": software(),
                 **extra,

@@ -1,4 +1,4 @@
-"""kill -9 at any moment of a step, then the step again: the output is whole, and nothing else is there but part files."""
+"""kill -9 at any moment of a step, then the step again: the output is whole, and only part files are left over."""
 
 from __future__ import annotations
 
