@@ -201,6 +201,17 @@ def test_what_takes_too_much_is_an_error_and_harms_nothing_else(functions: Desig
     assert one(functions, "function (doc) { emit('still here'); }") == [["still here", None]]
 
 
+def test_memory_is_bounded_by_the_engine_itself() -> None:
+    functions = DesignFunctions(timeout=30.0, memory=16 * 1024 * 1024)
+    try:
+        with pytest.raises(FunctionError, match="out of memory"):
+            one(functions, "function (doc) { var a = []; while (true) { a.push('some text ' + a.length); } }")
+        with pytest.raises(FunctionError, match="out of memory"):
+            functions.filter("function (doc) { var a = []; while (true) { a.push({a: a.length}); } }", [{}], {})
+    finally:
+        functions.close()
+
+
 def test_endless_recursion_ends_only_its_document(functions: DesignFunctions) -> None:
     source = "function (doc) { function f(n) { return f(n + 1) + 1; } emit(1); if (doc.deep) { f(0); } }"
     assert functions.map([source], [{"deep": True}, {}]) == [[[]], [[[1, None]]]]
