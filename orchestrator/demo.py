@@ -19,7 +19,7 @@ from orchestrator import newsite, overview
 from orchestrator.checks import port_is_free
 from orchestrator.errors import Conflict, SettingsError
 from orchestrator.runtime import FOLDER, Lock
-from orchestrator.settings import SITE_FILE, Settings
+from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from orchestrator.chain import Chain
@@ -136,7 +136,8 @@ def make_site(
         )
     before = Settings.load(folder, environ, overrides)
     chosen: dict[str, Any] = {}
-    if before.source("url") in ("default", str(folder / SITE_FILE)) and before.loopback:
+    ours = before.source("url") == "default" or before.embedded == "always"  # a demo's own site says always
+    if ours and before.loopback:
         chosen["embedded"] = "always"
         host, number = before.url_address
         if not port_is_free(host, number):

@@ -48,9 +48,7 @@ def test_lists_and_mappings_from_the_environment(tmp_path: Path) -> None:
 
 def test_arguments_carry_the_command_line_over(tmp_path: Path) -> None:
     odd = tmp_path / 'a "b" c'
-    first = Settings.load(
-        tmp_path, {}, {"watch": [odd], "web_port": "81", "register": {"quiet": 2}, "site": "x y"}
-    )
+    first = Settings.load(tmp_path, {}, {"watch": [odd], "web_port": "81", "register": {"quiet": 2}, "site": "x y"})
     words = first.arguments()
     assert words[:2] == ["-C", str(tmp_path)]
     overrides = dict(word.split("=", 1) for word in words[3::2])

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator.embedded.testing import EmbeddedServer
+
 pytestmark = pytest.mark.system
 DAEMONS = ("database", "registrar", "poller", "page")
 
@@ -122,6 +124,15 @@ def test_a_taken_port_is_said_at_once(site: Site, which: str) -> None:
 def test_a_database_elsewhere_that_is_away_is_said_at_once(site: Site) -> None:
     result = site("up", "--set", "embedded=never")
     assert (result.returncode, "cannot be reached" in result.stderr) == (4, True)
+
+
+def test_a_database_elsewhere_is_used_by_its_url_alone(site: Site, tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "elsewhere") as server:  # stands for a CouchDB that somebody else runs
+        site.environment |= {"ORCHESTRATOR_URL": server.url, "ORCHESTRATOR_EMBEDDED": "never"}
+        site.environment["ORCHESTRATOR_COUCH_USER"], site.environment["ORCHESTRATOR_COUCH_PASSWORD"] = server.auth
+        assert site("up", "--detach").returncode == 0
+        assert set(site.children()) == set(DAEMONS) - {"database"}
+        assert site("down").returncode == 0
 
 
 def test_a_wrong_login_is_given_up_and_not_tried_for_ever(site: Site) -> None:
