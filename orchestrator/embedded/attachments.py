@@ -11,12 +11,14 @@ import binascii
 import hashlib
 import os
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.embedded.problems import Problem, bad_request
 
+MAX_INLINE = 512 * 1024 * 1024  # bytes that an attachment inside a document may unzip to
 UPLOAD_SECONDS = 3600.0  # longer than any upload is expected to take
 CHUNK = 256 * 1024  # bytes read from a file and sent at a time
 
@@ -107,9 +109,6 @@ class Blobs:
             if entry.get("stub") or entry.get("follows"):
                 settled[name] = {"stub": True, "revpos": entry.get("revpos")}
                 continue
-            if "blob" in entry and "data" not in entry:
-                settled[name] = entry
-                continue
             data = entry.get("data")
             if not isinstance(data, str):
                 raise bad_request(f"Attachment {name} has neither data nor stub")
@@ -120,8 +119,11 @@ class Blobs:
             except (binascii.Error, ValueError) as error:
                 raise bad_request(f"Invalid attachment data for {name}") from error
             kind = entry.get("content_type", "application/octet-stream")
-            made = {"content_type": kind, **self.put(raw)}
-            settled[name] = made
+            if not isinstance(kind, str):
+                raise bad_request(f"The content_type of attachment {name} is no string")
+            if entry.get("encoding", "identity") != "identity":
+                raw = _unzipped(name, raw)
+            settled[name] = {"content_type": kind, **self.put(raw)}
         return settled
 
     def prune(self, used: set[str], now: float) -> int:
@@ -138,6 +140,17 @@ class Blobs:
                     path.unlink(missing_ok=True)
                     removed += 1
         return removed
+
+
+def _unzipped(name: str, data: bytes) -> bytes:
+    unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        plain = unzip.decompress(data, MAX_INLINE)
+    except zlib.error as error:
+        raise bad_request(f"Attachment {name} is not gzipped, as its encoding says") from error
+    if unzip.unconsumed_tail:
+        raise Problem(413, "attachment_too_large", name)
+    return plain
 
 
 def check_name(name: str) -> None:

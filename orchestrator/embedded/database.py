@@ -98,16 +98,21 @@ class DatabaseStore:
             known = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         self.token = str(known.get("token", ""))
         self.created = str(known.get("created", "0"))
-        self._security: dict[str, Any] = codec.loads(known["security"]) if "security" in known else {}
+        self._security: dict[str, Any] = codec.loads(known["security"]) if "security" in known else ADMINS_ONLY
         if not self.token:
             self._initialise()
 
     def _initialise(self) -> None:
         self.token = uuid.uuid4().hex
         self.created = str(int(time.time()))
-        self._security = ADMINS_ONLY
-        values = [("token", self.token), ("created", self.created), ("security", codec.dumps(ADMINS_ONLY))]
-        self.run(lambda connection: connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", values))
+        values = [("security", codec.dumps(ADMINS_ONLY)), ("created", self.created), ("token", self.token)]
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", values)
+            connection.execute("COMMIT")
+
+        self.run(insert)
 
     # Reading
 

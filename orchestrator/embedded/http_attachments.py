@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,9 +11,11 @@ from orchestrator.embedded.database import DatabaseStore, Row
 from orchestrator.embedded.documents import Draft
 from orchestrator.embedded.http_documents import check_reader, matches, outcome, saved, select, settle_revision
 from orchestrator.embedded.http_request import Request, Response
-from orchestrator.embedded.problems import Problem, conflict, method_not_allowed, missing
+from orchestrator.embedded.problems import Problem, conflict, method_not_allowed, missing, not_implemented
 from orchestrator.embedded.security import require_database_admin
 
+# A type comes from whoever wrote the document: it must not end the header it stands in.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_FOUND = "Document is missing attachment"
 
 
@@ -35,7 +38,8 @@ async def _get(request: Request, database: DatabaseStore, identifier: str, name:
     length = int(entry["length"])
     kind = str(entry["content_type"])
     headers = [
-        (b"content-type", kind.encode("utf-8")),
+        (b"content-type", _UNPRINTABLE.sub(" ", kind).encode("utf-8")),
+        (b"content-security-policy", b"sandbox"),
         (b"etag", f'"{tag}"'.encode()),
         (b"cache-control", b"must-revalidate"),
         (b"content-md5", tag.encode()),
@@ -132,6 +136,11 @@ async def _put(request: Request, database: DatabaseStore, identifier: str, name:
     documents.check_id(identifier)
     draft = Draft(identifier, None, False, b"{}")
     settle_revision(request, draft)
+    encoding = (request.header(b"content-encoding") or "identity").strip().lower()
+    if encoding == "gzip":
+        raise not_implemented("An attachment that is sent gzipped")
+    if encoding != "identity":
+        raise Problem(415, "bad_content_type", "Only gzip and identity content-encodings are supported")
     incoming = await request.app.thread(database.blobs.receive)
     try:
         async for data in request.chunks():
@@ -148,7 +157,9 @@ async def _put(request: Request, database: DatabaseStore, identifier: str, name:
     others = codec.loads(current.attachments) if current is not None and current.attachments else {}
     draft.body = (current.body or b"{}") if current is not None else b"{}"
     draft.attachments = {**others, name: {"content_type": kind, **stored}}
-    return await _write(request, database, draft, 201)
+    made = await _write(request, database, draft, 201)
+    made.headers = [pair for pair in made.headers if pair[0] not in (b"location", b"etag")]
+    return made.with_header("Location", request.location(database.name, identifier, name))
 
 
 async def _delete(request: Request, database: DatabaseStore, identifier: str, name: str) -> Response:

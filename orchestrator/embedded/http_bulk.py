@@ -28,8 +28,8 @@ async def post_document(request: Request, database: DatabaseStore) -> Response:
     result = outcome(results[0])
     made = saved(request, database, result)
     made.status = max(201, made.status)
-    made.headers = [pair for pair in made.headers if pair[0] not in (b"location", b"etag")]
-    return made.with_header("Location", f"{request.path.rstrip('/')}/{result.id}")
+    made.headers = [pair for pair in made.headers if pair[0] != b"etag"]
+    return made
 
 
 def new_id() -> str:

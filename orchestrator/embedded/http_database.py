@@ -28,7 +28,7 @@ async def root(request: Request) -> Response:
         if request.query.get("partitioned") == "true":
             raise Problem(501, "not_implemented", "Partitioned databases are not supported by the embedded database.")
         await request.app.thread(store.create, name)
-        return answer({"ok": True}, 201).with_header("Location", f"/{request.path.strip('/')}")
+        return answer({"ok": True}, 201).with_header("Location", request.location(name))
     if method == "DELETE":
         if "rev" in request.query:
             raise bad_request(

@@ -286,7 +286,7 @@ def saved(request: Request, database: DatabaseStore, result: Saved, status: int 
         status = 200
     made = Response(status, body, [JSON, MUST_REVALIDATE, etag_of(result.rev)])
     if status == 201:
-        made.with_header("Location", request.path)
+        made.with_header("Location", request.location(database.name, result.id))
     return made
 
 

@@ -11,7 +11,7 @@ from orchestrator.embedded.database import SELECT, SELECT_BARE, DatabaseStore, R
 from orchestrator.embedded.documents import render
 from orchestrator.embedded.http_database import token
 from orchestrator.embedded.http_documents import conflicts, whole
-from orchestrator.embedded.http_request import JSON, MUST_REVALIDATE, Request, Response
+from orchestrator.embedded.http_request import JSON, LARGEST, MUST_REVALIDATE, Request, Response
 from orchestrator.embedded.problems import bad_request, method_not_allowed, query_parse_error
 from orchestrator.embedded.problems import unauthorized as unauthorised
 
@@ -153,7 +153,7 @@ def _whole(given: dict[str, Any], name: str) -> int | None:
         raise query_parse_error(f"Invalid value for integer: \"{value}\"")
     if value < 0:
         raise query_parse_error(f"Invalid value for positive integer: \"{value}\"")
-    return value
+    return min(value, LARGEST)
 
 
 def _pieces(request: Request, database: DatabaseStore, options: Range, low: str, high: str) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 from orchestrator.embedded import codec
 from orchestrator.embedded.problems import Problem, bad_request, query_parse_error, wrong_type
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Headers = list[tuple[bytes, bytes]]
 
 MAX_REQUEST = 512 * 1024 * 1024  # bytes of a request's body that are held in memory
+LARGEST = 2**63 - 1  # what SQLite takes as a number
 _LARGE = 1024 * 1024  # bytes of JSON beyond which decoding would hold up the event loop
 JSON = (b"content-type", b"application/json")
 MUST_REVALIDATE = (b"cache-control", b"must-revalidate")
@@ -58,6 +59,11 @@ class Request:
     def path(self) -> str:
         """The path as it was sent, for messages and for filters."""
         return str(self._scope["raw_path"].decode("latin-1"))
+
+    def location(self, *parts: str) -> str:
+        """The absolute URL of something on this server, for the Location header."""
+        host = self.header(b"host") or "127.0.0.1"
+        return f"http://{host}/" + "/".join(quote(part, safe="") for part in parts)
 
     @property
     def peer(self) -> str:
@@ -259,7 +265,7 @@ def whole(value: str) -> int:
         raise query_parse_error(f"Invalid value for integer: \"{value}\"") from None
     if number < 0:
         raise query_parse_error(f"Invalid value for positive integer: \"{value}\"")
-    return number
+    return min(number, LARGEST)
 
 
 def etag_of(response_tag: str) -> tuple[bytes, bytes]:

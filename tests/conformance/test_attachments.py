@@ -29,6 +29,7 @@ def put(database: Database, path: str, data: bytes = DATA, kind: str = KIND, **p
     """PUT an attachment that must be accepted."""
     answer = database.put(path, params=params, data=data, headers={"Content-Type": kind})
     assert answer.status_code == 201, answer.text
+    assert answer.headers["Location"].endswith(path)
     said: dict[str, Any] = answer.json()
     return said
 
@@ -42,6 +43,7 @@ def test_inline(database: Database) -> None:
     assert answer.status_code == 200
     assert answer.content == DATA
     assert answer.headers["Content-Type"] == KIND
+    assert answer.headers["Content-Security-Policy"] == "sandbox"
     assert answer.headers["Content-Length"] == str(len(DATA))
     assert answer.headers["ETag"] == f'"{DIGEST.removeprefix("md5-")}"'
 

@@ -185,3 +185,21 @@ def test_many_connections_at_once(server: EmbeddedServer) -> None:
     assert failed == []
     found = requests.get(server.url + "/abc/_all_docs?startkey=%22c%22&endkey=%22d%22", auth=server.auth, timeout=10)
     assert len(found.json()["rows"]) == 200
+
+
+def test_a_client_names_no_file_of_ours(server: EmbeddedServer) -> None:
+    entry = {"blob": "../credentials.json", "digest": "md5-x", "length": 10, "content_type": "text/plain"}
+    for document in ({"_attachments": {"a": entry}}, {"_attachments": {"a": {**entry, "stub": True}}}):
+        answer = requests.put(server.url + "/abc/thief", json=document, auth=server.auth, timeout=10)
+        assert answer.status_code in (400, 412)
+        body = {"docs": [{"_id": "thief", **document}]}
+        requests.post(server.url + "/abc/_bulk_docs", json=body, auth=server.auth, timeout=10)
+        assert requests.get(server.url + "/abc/thief/a", auth=server.auth, timeout=10).status_code == 404
+
+
+def test_a_type_ends_no_header(server: EmbeddedServer) -> None:
+    entry = {"content_type": "text/x\r\nX-Evil: 1", "data": "eA=="}
+    requests.put(server.url + "/abc/type", json={"_attachments": {"a": entry}}, auth=server.auth, timeout=10)
+    answer = requests.get(server.url + "/abc/type/a", auth=server.auth, timeout=10)
+    assert answer.status_code == 200
+    assert "X-Evil" not in answer.headers
