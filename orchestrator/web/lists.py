@@ -167,10 +167,10 @@ def runs(source: Source, database: DatabaseLike, q: str, at: str | None, limit: 
         for r in cut.rows
     ]
     if shown:
-        by_run = {entry["run"]: entry for entry in shown}
+        by_run = {str(entry["run"]): entry for entry in shown}  # a run's name may be anything, if only by mistake
         span = {"startkey": [shown[-1]["run"]], "endkey": [shown[0]["run"], {}]}
         for row in source.rows(database, "pages/run_status", group=True, **span):
-            entry = by_run.get(row.key[0])
+            entry = by_run.get(str(row.key[0]))
             if entry is not None:
                 entry["statuses"][str(row.key[1])] = int(row.value)
         for entry in shown:

@@ -11,6 +11,8 @@ import page_double
 import page_sample as sample
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from orchestrator.errors import Unauthorised, Unavailable
 from orchestrator.web import create_app
@@ -223,6 +225,39 @@ def test_text_of_a_document_is_text(client: TestClient) -> None:
     assert "{{ 7*7 }}" in text and "49" not in text.split("7*7")[1][:20]
     answer = client.get("/api/documents/" + quote(sample.HOSTILE_ID, safe=""))
     assert answer.headers["x-content-type-options"] == "nosniff" and answer.content.isascii()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = (
+    *("file", "size", "checksum", "run_name", "file_number", "hostname", "header", "batchjob", "retry", "reason"),
+    *("registered", "updated", "priority", "proc0", "proc1", "proc2"),
+)
+RECORD = st.dictionaries(
+    st.sampled_from(
+        ["state", "started", "seconds", "max_rss", "log", "result", "software", "reason", "number", "host"]
+    ),
+    JSON | st.sampled_from(["done", "failed", "in progress"]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.sampled_from(FIELDS), JSON | RECORD),
+    st.sampled_from(["good", "failed", "proc 1 in progress", "bad", "", None, 3, ["good"]]),
+)
+def test_any_document_has_a_page(client: TestClient, database: page_double.Double, body: dict, status: object) -> None:
+    database.documents["odd"] = body | {"_id": "odd", "type": "daqdocument", "status": status}
+    for name, emit in (("pages/attempts", []), ("pages/files", [([None, None], None)])):
+        database.fixed[name] = emit
+    for path in ("/documents/odd", "/files"):
+        answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        assert "<script>" not in answer.text
+    assert client.get("/api/documents/odd").json()["document"]["_id"] == "odd"
 
 
 def test_files_a_document_names_are_shown_only_from_the_folders(
