@@ -79,7 +79,7 @@ def demo(
             if summary is None:
                 out.line("stopped before the end; the same command goes on from here")
                 return 130
-            show(site, summary)
+            show(site, summary, stays=not end)
             if not end and not signals.count:
                 out.line()
                 out.line(f"The status page stays up at {summary.page} until Ctrl-C.", style="bold")
@@ -298,8 +298,8 @@ class Bars:
             )
 
 
-def show(site: Context, summary: Summary) -> None:
-    """Print the summary."""
+def show(site: Context, summary: Summary, stays: bool) -> None:
+    """Print the summary; ``stays``: the page will be up, else how to have it again."""
     from orchestrator.cli.output import age
 
     if site.as_json:
@@ -312,8 +312,11 @@ def show(site: Context, summary: Summary) -> None:
     style = "red" if summary.failed else "green"
     out.line(f"{summary.files} files, {summary.steps} steps done in {took}: {good}", style=style)
     out.line(f"  outputs   {summary.outputs}")
-    out.line(f"  page      {summary.page}")
-    out.line(f"  look      orchestrator -C '{site_folder(summary)}' status")
+    if stays:
+        out.line(f"  page      {summary.page}")
+        out.line(f"  look      orchestrator -C '{site_folder(summary)}' status")
+    else:
+        out.line(f"  look      orchestrator -C '{site_folder(summary)}' up")
     for document, step, reason in summary.failures:
         out.line(f"  {document}: {step}: {reason}", style="red")
 
