@@ -37,6 +37,7 @@ from procs.formats.window import CHUNK, NeedMore, Truncation, Window
 
 BATCH_BYTES = 64 * 1024 * 1024  # a batch ends here too: 500 events with long traces would need gigabytes
 HEAD_CHUNK = 256 * 1024  # bytes read at once for the headers alone
+CLOCK = re.compile(rb"[0-9]{1,2}[:/][0-9]{2}")
 LETTERS = re.compile(rb"[A-Za-z]")
 STREAM_POINTS = 65_536  # points of each channel in one block of a stream
 MAX_LOG_LINES = 100  # lines kept
@@ -172,10 +173,12 @@ class SambaFile:
         start = found
         while start > 0 and (32 <= window.data[start - 1] < 127 or window.data[start - 1] in b"\t\r\n"):
             start -= 1
-        offset = tail + start
-        offset += -(offset - begin) % frame  # the log line begins where a point of all channels has ended
+        # The log line begins where a point of all channels ends: at a clock time, or else as early as can be.
+        first = start + -(tail + start - begin) % frame
+        places = range(first, found + 1, frame)
+        start = next((place for place in places if CLOCK.match(window.data, place)), first)
         self.end_of_run = {"reason": text.decode(words.splitlines()[0][len(b"* Arret ") :]).strip()}
-        return min(offset, tail + found)
+        return tail + min(start, found)
 
 
 class _Batches:

@@ -379,6 +379,9 @@ def test_a_second_time_tag_and_words_between_triggers() -> None:
     assert decode_v1290(between).problems[0] == (14, "a V1290 word outside of any trigger")
     assert decode_v1290(np.concatenate([TRIGGERS, [0b11000 << 27]]).astype(np.uint32)).problems == []
     assert decode_v1290(TRIGGERS[:0]).problems == []
+    moved = TRIGGERS.copy()
+    moved[[10, 11]] = moved[[11, 10]] - [1, 0]  # the last chip's hit after its trailer, whose count says so
+    assert decode_v1290(moved).problems == [(11, "a V1290 measurement outside of any TDC's words")]
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,21 @@ def test_no_events_and_no_channels_are_fine(tmp_path: Path) -> None:
     assert [channel.name for channel in file.channels] == list(NAMES) and len(batch) == 2
 
 
+def test_filter_values_without_a_trace_are_not_there(tmp_path: Path) -> None:
+    empty = pulse(NAMES[0], b"").replace(b"Filtre.nb = 0", b"Filtre.nb = 3")
+    _, batch = read(write(tmp_path, header() + event(1, [empty, pulse(NAMES[1], ramp(7))])))
+    assert batch.lengths.tolist() == [0, 8] and batch.filter_lengths.tolist() == [0, 0] and batch.samples[0] == 7
+
+
+def test_a_filter_in_the_other_byte_order_is_read_and_noted(tmp_path: Path) -> None:
+    block = b"* Filtre:\n" + struct.pack(">iidi", 1, 1, 0.5, 0)
+    file = samba.open(write(tmp_path, header("little", filters=block) + two_events()))
+    assert file.channels[0].filters[0].direct.tolist() == [0.5]
+    assert any("other byte order" in note for note in file.notes)
+    with pytest.raises(FormatError, match=r"filter stages|coefficients"):
+        samba.open(write(tmp_path, header(filters=b"* Filtre:\n" + b"\x7f" * 16) + two_events()))
+
+
 def test_without_byte_order_the_file_is_big_endian(tmp_path: Path) -> None:
     content = header().replace(b"Byte-order = little\t# ordre des octets\n", b"")
     file, batch = read(write(tmp_path, content + two_events(">")))
@@ -402,6 +417,8 @@ def test_streams(tmp_path: Path) -> None:
     assert file.truncated is not None and file.truncated.offset == len(content) + len(data) - 4
     with pytest.raises(FormatError, match="3 bytes are left"):
         list(file.stream())
+    points[-7:] = 0x4142  # bytes that could be text
+    data = points.astype(">i2").tobytes()
     file = samba.open(write(tmp_path, content + b"10:11:12 Debut du stream\n" + data + TRAILER, "ma22a000_S02"))
     assert np.array_equal(np.concatenate(list(file.stream())), points)
     assert file.end_of_run == {"reason": "normal"} and file.log_lines == ["10:11:12 Debut du stream"]
