@@ -13,6 +13,7 @@ from orchestrator.cli.context import Context, SiteCommand, json_option, pass_sit
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
+    from orchestrator.supervise import Supervisor
 
 UP_WITHIN = 60.0  # s that a detached site may take to come up; building views of a large database goes on afterwards
 
@@ -55,6 +56,8 @@ def _foreground(site: Context, without: tuple[str, ...]) -> int:
                 running.tick()
                 while supervisor.news:
                     out.line(supervisor.news.pop(0))
+                if not told:
+                    _must_not_be_hopeless(supervisor)
                 if supervisor.ready and not told:
                     told = True
                     out.line(f"The site in {site.settings.folder} is up.", style="bold")
@@ -68,6 +71,16 @@ def _foreground(site: Context, without: tuple[str, ...]) -> int:
             running.finish(signals)
         out.line("stopped")
     return 0
+
+
+def _must_not_be_hopeless(supervisor: Supervisor) -> None:
+    """Before the site has been up once, a daemon that cannot start ends the command with its words and code."""
+    from orchestrator.errors import OrchestratorError
+
+    for child in supervisor.children:
+        if child.state == "given up":
+            words = f"the {child.spec.name} {child.ended} (see {child.log})"
+            raise _with_code(OrchestratorError(words), child.exit_code or 1)
 
 
 def _detach(site: Context, without: tuple[str, ...]) -> int:

@@ -135,6 +135,14 @@ def test_a_database_elsewhere_is_used_by_its_url_alone(site: Site, tmp_path: Pat
         assert site("down").returncode == 0
 
 
+def test_a_daemon_that_can_never_start_ends_up(site: Site) -> None:
+    (site.folder / "database").write_text("a file where the embedded database's folder should be")
+    result = site("up")
+    assert result.returncode == 3
+    assert "database" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
 def test_a_wrong_login_is_given_up_and_not_tried_for_ever(site: Site) -> None:
     site.environment["ORCHESTRATOR_COUCH_USER"] = "me"
     site.environment["ORCHESTRATOR_COUCH_PASSWORD"] = "wrong"
