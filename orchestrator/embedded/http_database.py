@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from typing import Any
 
-from orchestrator.embedded import codec, documents, http_bulk
+from orchestrator.embedded import compaction, http_bulk
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.http_request import Request, Response, answer
 from orchestrator.embedded.problems import Problem, bad_request, forbidden, method_not_allowed, missing, no_database
@@ -161,21 +160,6 @@ async def compact(request: Request, database: DatabaseStore) -> Response:
 def prune(database: DatabaseStore) -> int:
     """Drop bodies that no leaf needs and attachments that no body names; returns how many bodies went."""
 
-    def drop(connection: sqlite3.Connection) -> tuple[int, set[str]]:
-        connection.execute("BEGIN IMMEDIATE")
-        kept = {row[0] for row in connection.execute("SELECT body FROM docs")}
-        for (tree,) in connection.execute("SELECT tree FROM docs WHERE leaves > 1"):
-            kept.update(node.body for node in documents.revisions.RevisionTree.decode(tree).leaves())
-        gone = [(seq,) for (seq,) in connection.execute("SELECT seq FROM bodies") if seq not in kept]
-        connection.executemany("DELETE FROM bodies WHERE seq = ?", gone)
-        used: set[str] = set()
-        for (stored,) in connection.execute("SELECT atts FROM bodies WHERE atts IS NOT NULL"):
-            used.update(entry["blob"] for entry in codec.loads(stored).values())
-        connection.execute("COMMIT")
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return len(gone), used
-
-    removed, used = database.run(drop)
+    removed, used = database.run(compaction.compact)
     database.blobs.prune(used, time.time())
     return int(removed)

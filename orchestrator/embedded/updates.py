@@ -61,6 +61,7 @@ class Counters:
     documents: int = 0
     deleted: int = 0
     bytes: int = 0
+    replaced: int = 0  # bodies of revisions that are no leaves any more, about
 
 
 class Group:
@@ -288,6 +289,7 @@ class Group:
 
     def flush(self) -> None:
         """Send all rows to SQLite; the caller commits."""
+        self.counters.replaced += len(self.bodies) - sum(not state.row for state in self.touched.values())
         self.connection.executemany("INSERT INTO bodies (seq, body, atts) VALUES (?, ?, ?)", self.bodies.values())
         fresh, moved = [], []
         for identifier, state in self.touched.items():

@@ -7,6 +7,7 @@ result, and only after the commit: what is acknowledged is on the disk.
 from __future__ import annotations
 
 import copy
+import logging
 import queue
 import sqlite3
 import threading
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.embedded import layout
+from orchestrator.embedded.compaction import Pruner
 from orchestrator.embedded.documents import Draft
 from orchestrator.embedded.problems import Problem, no_database
 from orchestrator.embedded.updates import Counters, Group, Outcome, Refusal
@@ -25,6 +27,8 @@ from orchestrator.embedded.validation import Validators
 
 # A group holds at most so many documents, so that the first of them need not wait long for the commit.
 MAX_GROUP = 4000
+
+log = logging.getLogger(__name__)
 
 Task = Callable[[sqlite3.Connection], Any]
 
@@ -62,7 +66,10 @@ class Writer:
             documents=int(self.meta("documents", 0)),
             deleted=int(self.meta("deleted", 0)),
             bytes=int(self.meta("bytes", 0)),
+            replaced=int(self.meta("replaced", 0)),
         )
+        self._path = path
+        self._pruner = Pruner()
         self._validators = validators
         self._committed = committed
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -91,7 +98,7 @@ class Writer:
         ending = False
         while not ending:
             jobs = []
-            job = self._jobs.get()
+            job = self._next()
             size = 0
             while True:
                 if job is None:
@@ -116,6 +123,21 @@ class Writer:
                 _deliver([(job, no_database())])
         self.connection.close()
 
+    def _next(self) -> Job | None:
+        """The next job; while there is none, spare time goes into pruning."""
+        while self._pruner.is_due(self.counters):
+            try:
+                return self._jobs.get_nowait()
+            except queue.Empty:
+                pass
+            try:
+                self._pruner.step(self.connection, self.counters)
+            except sqlite3.Error as error:
+                self._roll_back()
+                log.warning("pruning %s: %s", self._path, error)
+                break
+        return self._jobs.get()
+
     def _commit(self, jobs: list[Job]) -> None:
         writes = [job for job in jobs if job.task is None]
         if writes:
@@ -138,6 +160,7 @@ class Writer:
                         ("documents", self.counters.documents),
                         ("deleted", self.counters.deleted),
                         ("bytes", self.counters.bytes),
+                        ("replaced", self.counters.replaced),
                     ],
                 )
             self.connection.execute("COMMIT")

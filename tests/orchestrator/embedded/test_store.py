@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.embedded import codec, http_database, layout
+from orchestrator.embedded import codec, compaction, http_database, layout
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.documents import draft
 from orchestrator.embedded.problems import Problem, forbidden
@@ -219,6 +220,39 @@ def test_compaction_forgets_old_bodies_and_keeps_every_leaf(database: DatabaseSt
         found = database.revision_row(conflicted, (1, digit * 32))
         assert found is not None
         assert found.document()["leaf"] == digit
+
+
+def test_pruning_works_unasked_and_keeps_what_counts(
+    database: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "KEPT", 50)
+    monkeypatch.setattr(compaction, "RECENT", 10)
+    monkeypatch.setattr(compaction, "SLICE", 7)
+    for digit in "ab":
+        database.write([draft({"_id": "c", "_rev": "1-" + digit * 32, "leaf": digit})], new_edits=False)
+    revision = first = save(database, {"_id": "d", "n": 0})
+    for number in range(1, 100):
+        revision = save(database, {"_id": "d", "_rev": revision, "n": number})
+    last = first_again = save(database, {"_id": "e"})
+    save(database, {"_id": "e", "_rev": last, "n": 1})
+
+    def stored() -> int:
+        return int(database.run(lambda connection: connection.execute("SELECT count(*) FROM bodies").fetchone()[0]))
+
+    deadline = time.monotonic() + 5
+    while stored() > 70:
+        assert time.monotonic() < deadline
+    row = database.row("d")
+    assert row is not None
+    assert database.revision_row(row, (1, first.split("-")[1])) is None
+    assert database.get("d") == {"_id": "d", "_rev": revision, "n": 99}
+    recent = database.row("e")
+    assert recent is not None
+    assert database.revision_row(recent, (1, first_again.split("-")[1])) is not None
+    conflicted = database.row("c")
+    assert conflicted is not None
+    for digit in "ab":
+        assert database.revision_row(conflicted, (1, digit * 32)) is not None
 
 
 def test_a_deleted_database_takes_no_more_writes(store: Store, database: DatabaseStore) -> None:
