@@ -129,9 +129,7 @@ def parse_list(text: str, depth: int = 0) -> Any:
             if isinstance(value, dict) and not named.keys() & value.keys():
                 named.update(value)
             values.append(value)
-        elif ("=" in item) and not item.startswith('"'):
-            pair = split_assignment(item)
-            assert pair is not None
+        elif not item.startswith('"') and (pair := split_assignment(item)) is not None:
             named[pair[0]] = typed(pair[1])
             values.append({pair[0]: named[pair[0]]})
         else:
