@@ -210,6 +210,10 @@ def _groups_left(value: int, count: int) -> bytes:
 
 _INVERT = bytes(range(255, -1, -1))
 _INFINITE = struct.pack(">d", float("inf"))
+_POSITIVE = NUMBER + b"\x03"
+_EXACT = 2**53  # up to here every integer is a double
+_CACHED_LENGTH = 64  # characters
+_pack_double = struct.Struct(">d").pack
 
 
 def number_key(value: float | int) -> bytes:
@@ -223,19 +227,25 @@ def number_key(value: float | int) -> bytes:
     return b"\x03" + _magnitude(value)
 
 
+@lru_cache(maxsize=16384)
+def _string(text: str) -> bytes:
+    """The whole key of a string. Keys of documents repeat a few words (a status, a run's name) very often."""
+    return STRING + text_key(text) + END
+
+
 def _append(value: Any, out: list[bytes]) -> None:
     kind = type(value)
     if kind is str:
-        out.append(STRING)
-        out.append(text_key(value))
-        out.append(END)
+        # long texts are rarely seen twice, and would fill the memory
+        out.append(_string(value) if len(value) <= _CACHED_LENGTH else STRING + text_key(value) + END)
     elif value is None:
         out.append(NULL)
+    elif kind is int and 0 < value <= _EXACT:
+        out.append(_POSITIVE + _pack_double(value) + END)
     elif kind is bool:
         out.append(TRUE if value else FALSE)
     elif kind is int or kind is float:
-        out.append(NUMBER)
-        out.append(number_key(value))
+        out.append(NUMBER + number_key(value))
     elif isinstance(value, (list, tuple)):
         out.append(ARRAY)
         for element in value:

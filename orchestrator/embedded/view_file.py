@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.embedded import codec
 from orchestrator.embedded.collation import sort_key
+from orchestrator.embedded.problems import Problem
 from orchestrator.embedded.view_reduce import State, add_value, reduce_values, remove_value
 
 FORMAT = "1"  # of the tables; another format is built anew
@@ -41,6 +42,13 @@ _CONNECTIONS = 4  # readers kept open for an index
 Place = tuple[bytes, str]
 Emitted = list[list[tuple[Any, Any]]]
 """What the map functions of an index emitted for one document: for each function its (key, value) pairs."""
+
+
+class IndexClosed(Problem):
+    """The index was closed or removed while somebody was about to read it; asking again opens it anew."""
+
+    def __init__(self) -> None:
+        super().__init__(500, "index_closed", "The index was removed at this moment: ask again.")
 
 
 class Row(NamedTuple):
@@ -157,8 +165,14 @@ class ViewFile:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection inside a transaction: all that is read from it is one moment's state."""
+        """A connection inside a transaction: all that is read from it is one moment's state.
+
+        Raises:
+            IndexClosed: somebody has closed the index.
+        """
         with self._lock:
+            if self._closed:
+                raise IndexClosed
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             connection = self._connect()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 from orchestrator.embedded import codec
 from orchestrator.embedded.javascript import DesignFunctions, FunctionError
 from orchestrator.embedded.problems import Problem, not_implemented
-from orchestrator.embedded.view_file import Emitted, ViewFile
+from orchestrator.embedded.view_file import Emitted, IndexClosed, ViewFile
 from orchestrator.embedded.view_reduce import STATEFUL, builtin_name
 
 Json = Any
@@ -191,9 +192,15 @@ class ViewIndex:
         self.waiting += 1
         try:
             with self._lock:
-                if self.file.seq < target and not self.stopping:
+                if self.stopping:
+                    raise IndexClosed
+                if self.file.seq < target:
                     self._build(target)
                 return self.file.seq
+        except sqlite3.OperationalError as error:
+            raise Problem(
+                500, "index_error", f"The index of {self.definition.id} in {self.db.name} cannot be written ({error})."
+            ) from error
         finally:
             self.waiting -= 1
 
@@ -227,7 +234,7 @@ class ViewIndex:
         """Batches of changes; one that is small is the last."""
         while since < target:
             if self.stopping:
-                raise Problem(404, "not_found", "The database, or the server, is going away.")
+                raise IndexClosed
             changes = self.db.changes_rows(since, BATCH, bodies=True)
             if not changes:
                 return

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from orchestrator.embedded import codec, revisions, view_params
 from orchestrator.embedded.javascript import DesignFunctions, FunctionError
-from orchestrator.embedded.problems import Problem, missing, not_implemented
-from orchestrator.embedded.view_file import Row
+from orchestrator.embedded.problems import Problem, missing, no_database, not_implemented
+from orchestrator.embedded.view_file import IndexClosed, Row
 from orchestrator.embedded.view_index import SUFFIX, Definition, Mapper, Source, View, ViewIndex, script_mapper
 from orchestrator.embedded.view_params import Params
 from orchestrator.embedded.view_query import (
@@ -113,6 +113,14 @@ class Views:
     def _answer(self, db: Database, definition: Definition, view: View, params: Params) -> dict[str, Json]:
         reducing = view_params.validate(params, view.reduce is not None)
         params.ranges()  # a range that cannot hold anything is refused before an index is built for it
+        try:
+            return self._read(db, definition, view, params, reducing)
+        except IndexClosed:
+            return self._read(db, definition, view, params, reducing)
+
+    def _read(
+        self, db: Database, definition: Definition, view: View, params: Params, reducing: bool
+    ) -> dict[str, Json]:
         index = self.index(db, definition)
         if params.update == "true":
             index.update()
@@ -173,11 +181,20 @@ class Views:
     # Indexes
 
     def index(self, db: Source, definition: Definition) -> ViewIndex:
-        """Return the index of a definition, opened if it is not yet."""
+        """Return the index of a definition, opened if it is not yet.
+
+        Raises:
+            Problem: 404 if the database has been deleted.
+        """
         path = ViewIndex.path_of(db, definition)
         with self._lock:
             index = self._indexes.get(path)
-            if index is None or index.db is not db:
+            if index is not None and index.db is not db:  # of a database that was deleted and made again
+                index.close()
+                index = None
+            if index is None:
+                if not db.folder.is_dir():
+                    raise no_database()
                 index = self._indexes[path] = ViewIndex(db, definition, self._mapper(definition))
             return index
 

@@ -187,6 +187,28 @@ def test_a_database_made_again_has_none_of_the_old_rows(views: Views, store: Sto
     assert views.query(again, DDOC, "byn") == {"rows": []}
 
 
+def test_an_index_removed_under_a_query_is_opened_again(views: Views, db: Any) -> None:
+    fill(db, 10)
+    views.query(db, DDOC, "byn")
+    index = views.index(db, Definition(DDOC))
+    reading = index.file.reading
+
+    def vanish() -> Any:
+        views.cleanup(db)  # no design document has these views: the file goes
+        return reading()
+
+    index.file.reading = vanish  # type: ignore[method-assign]
+    assert views.query(db, DDOC, "byn")["rows"][0]["value"] == 45
+
+
+def test_a_database_that_is_gone_says_so(views: Views, store: Store, db: Any) -> None:
+    views.forget(db)
+    store.delete("d")
+    with pytest.raises(Problem) as caught:
+        views.query(db, DDOC, "byn")
+    assert caught.value.status == 404
+
+
 def test_the_index_survives_a_restart(tmp_path: Path) -> None:
     for first in (True, False):
         store = Store(tmp_path / "data")
