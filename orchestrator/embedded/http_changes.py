@@ -20,6 +20,7 @@ TIMEOUT = 60.0  # seconds a feed waits without heartbeat; also the most that may
 
 _SCAN = 1000  # changes read, filtered and sent at a time
 
+_BEAT = {False: b"\n", True: b"event: heartbeat\ndata: \n\n"}
 _FEEDS = ("normal", "longpoll", "continuous", "eventsource")
 
 
@@ -221,8 +222,8 @@ class _Wait:
         self._event = event
         self._feed = feed
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + feed.timeout
         self._gone = False
+        self.restart()
         self._watch = asyncio.ensure_future(self._notice())
 
     async def _notice(self) -> None:
@@ -231,25 +232,40 @@ class _Wait:
         self._event.set()
 
     def restart(self) -> None:
-        """A row was sent: the time-out begins again."""
-        self._deadline = self._loop.time() + self._feed.timeout
+        """A row was sent: the time until the next blank line, or until the end, begins again."""
+        beat = self._feed.heartbeat
+        self._deadline = self._loop.time() + (self._feed.timeout if beat is None else beat)
+
+    def beat(self) -> bool:
+        """Whether a blank line is due, for one to be sent while what does not pass the filter is read."""
+        if self._feed.heartbeat is None or self._loop.time() < self._deadline:
+            return False
+        self.restart()
+        return True
 
     async def next(self) -> str:
         """What comes first: "change", "beat" or "end"."""
-        if self._ended():
+        left = self._deadline - self._loop.time()
+        if self.ended():
             return "end"
-        beat = self._feed.heartbeat
-        patience = beat if beat is not None else self._deadline - self._loop.time()
-        if patience <= 0:
-            return "end"
+        # Asked first, since on a busy database with a filter that nothing passes the event is always set.
+        if left <= 0:
+            return self._timed_out()
         try:
-            await asyncio.wait_for(self._event.wait(), patience)
+            await asyncio.wait_for(self._event.wait(), left)
         except TimeoutError:
-            return "beat" if beat is not None else "end"
+            return self._timed_out()
         self._event.clear()
-        return "end" if self._ended() else "change"
+        return "end" if self.ended() else "change"
 
-    def _ended(self) -> bool:
+    def _timed_out(self) -> str:
+        if self._feed.heartbeat is None:
+            return "end"
+        self.restart()
+        return "beat"
+
+    def ended(self) -> bool:
+        """Whether nobody is there any more, or nothing to tell about."""
         return self._gone or self._database.closed or self._request.app.closing
 
     def close(self) -> None:
@@ -267,9 +283,14 @@ async def _longpoll(request: Request, database: DatabaseStore, feed: Feed) -> As
             while True:
                 async for lines, seqs, reached in _guarded(request, database, feed, last):
                     if lines:
-                        yield (b",\n" if sent else head) + b",\n".join(lines)
+                        yield head + (b",\n" if sent else b"") + b",\n".join(lines)
                         head, sent = b"", True
+                    elif wait.beat():
+                        yield head + b"\n"
+                        head = b""
                     last = (seqs[-1] if seqs else last) if feed.descending else reached
+                    if wait.ended():
+                        break
                 if sent or feed.descending:
                     break
                 if head:
@@ -300,14 +321,19 @@ async def _endless(request: Request, database: DatabaseStore, feed: Feed) -> Asy
                         wait.restart()
                         if feed.limit is not None:
                             feed.limit -= len(lines)
+                    elif wait.beat():
+                        yield _BEAT[events]
+                        begun = True
                     last = (seqs[-1] if seqs else last) if feed.descending else reached
+                    if wait.ended():
+                        break
                 if (feed.limit is not None and feed.limit <= 0) or feed.descending:
                     break
                 if not begun:
                     yield b"\n"  # so that the client sees at once that the feed has begun
                     begun = True
                 while (what := await wait.next()) == "beat":
-                    yield b"event: heartbeat\ndata: \n\n" if events else b"\n"
+                    yield _BEAT[events]
                 if what == "end":
                     break
         finally:

@@ -317,6 +317,29 @@ def test_continuous_ends_when_the_database_is_deleted(database: Database) -> Non
     assert "last_seq" in list(rows)[-1]
 
 
+def test_heartbeats_while_others_write_what_does_not_pass(database: Database) -> None:
+    body = {"selector": {"status": "good"}}
+    feed = Lines(database, body, filter="_selector", since="now", heartbeat=300)
+    client = Database(database.server, database.name)
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.wait(0.05):
+            client.bulk([{"status": "bad"}])
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        began = time.monotonic()
+        for line in itertools.islice(feed, 4):
+            assert line == ""
+        assert time.monotonic() - began < 10
+    finally:
+        ended.set()
+        thread.join()
+    feed.close()
+
+
 def test_heartbeat_true(database: Database) -> None:
     feed = Lines(database, heartbeat="true", timeout=1)
     rows = feed.rows()
