@@ -133,8 +133,10 @@ class ViewFile:
             # A power cut may cost the last batches, never the order between rows and sequence: they are built again.
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA cache_size=-8000")  # 8 MB a connection
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
             connection.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise  # the disk, a lock or the permissions: the file may be well
             self._remove()
             return self._connect()
         return connection

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,13 @@ class Views:
             return self._read(db, definition, view, params, reducing)
         except IndexClosed:
             return self._read(db, definition, view, params, reducing)
+        except sqlite3.OperationalError as error:
+            reason = f"The index of {definition.id} in {db.name} cannot be read ({error})."
+            raise Problem(500, "index_error", reason) from error
+        except sqlite3.DatabaseError as error:
+            log.error("the index of %s in %s is damaged (%s): it is built anew", definition.id, db.name, error)
+            self._discard(db, definition)
+            return self._read(db, definition, view, params, reducing)
 
     def _read(
         self, db: Database, definition: Definition, view: View, params: Params, reducing: bool
@@ -197,6 +205,13 @@ class Views:
                     raise no_database()
                 index = self._indexes[path] = ViewIndex(db, definition, self._mapper(definition))
             return index
+
+    def _discard(self, db: Source, definition: Definition) -> None:
+        """Remove an index whose file is damaged."""
+        with self._lock:
+            index = self._indexes.pop(ViewIndex.path_of(db, definition), None)
+        if index is not None:
+            index.close(remove=True)
 
     def _mapper(self, definition: Definition) -> Mapper:
         if definition.language == "query":

@@ -387,7 +387,7 @@ def test_a_failure_in_the_middle_changes_nothing(db: FakeDatabase, monkeypatch: 
     for number in range(0, 30, 2):
         db.put(f"d{number:02d}", {"first": [(-number, number)], "second": []})
     monkeypatch.setattr(ViewFile, "_write", fail)
-    with pytest.raises(Problem, match="cannot be written .disk full"):
+    with pytest.raises(Problem, match=r"cannot be written \(disk full\)"):
         index.update()
     assert (content(index), content(index, 1)) == before
     assert index.file.seq == 30

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.embedded import documents, view_index, view_params
+from orchestrator.embedded import documents, view_file, view_index, view_params
 from orchestrator.embedded.javascript import DesignFunctions
 from orchestrator.embedded.problems import Problem
 from orchestrator.embedded.store import Store
@@ -201,6 +205,30 @@ def test_an_index_removed_under_a_query_is_opened_again(views: Views, db: Any) -
     assert views.query(db, DDOC, "byn")["rows"][0]["value"] == 45
 
 
+def test_a_damaged_index_is_built_anew(views: Views, db: Any, caplog: pytest.LogCaptureFixture) -> None:
+    fill(db, 500)
+    assert views.query(db, DDOC, "byn", {"key": "7"})["rows"][0]["value"] == 7
+    index = views.index(db, Definition(DDOC))
+    index.close()
+    path = index.file.path
+    damaged = bytearray(path.read_bytes())
+    damaged[8192:] = bytes(len(damaged) - 8192)
+    path.write_bytes(damaged)
+    views._indexes.clear()
+    assert views.query(db, DDOC, "byn", {"reduce": "false"})["total_rows"] == 500
+    assert views.query(db, DDOC, "byn", {"key": "7"})["rows"][0]["value"] == 7
+    assert "damaged" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_says_so(views: Views, db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_given: Any, **_more: Any) -> Any:
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(view_file.sqlite3, "connect", refuse)
+    with pytest.raises(Problem, match=r"index of _design/x in d cannot be .* readonly"):
+        views.query(db, DDOC, "byn")
+
+
 def test_a_database_that_is_gone_says_so(views: Views, store: Store, db: Any) -> None:
     views.forget(db)
     store.delete("d")
@@ -220,6 +248,49 @@ def test_the_index_survives_a_restart(tmp_path: Path) -> None:
         assert views.query(db, DDOC, "byn", {"update": "false"})["rows"][0]["value"] == 46
         views.close()
         store.close()
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+from orchestrator.embedded import view_index
+from orchestrator.embedded.store import Store
+from orchestrator.embedded.views import Views
+view_index.BATCH = 20
+store = Store(Path(sys.argv[1]))
+views = Views(lambda: store.functions)
+print("building", flush=True)
+views.query(store.database("d"), json.loads(sys.argv[2]), "byn")
+print("built", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.2, 0.4])  # seconds into the build
+def test_a_kill_while_building_costs_nothing_but_time(tmp_path: Path, moment: float) -> None:
+    store = Store(tmp_path / "data")
+    fill(store.create("d"), 3000)
+    store.close()
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "data"), json.dumps(DDOC)]
+    builder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert builder.stdout is not None
+    builder.stdout.readline()
+    threading.Event().wait(moment)
+    builder.kill()
+    builder.communicate()
+    store = Store(tmp_path / "data")
+    views = Views(lambda: store.functions)
+    db = store.database("d")
+    stale = views.query(db, DDOC, "byn", {"reduce": "false", "update": "false"})
+    seq = views.index(db, Definition(DDOC)).file.seq
+    assert [row["key"] for row in stale["rows"]] == list(range(seq))  # one document a change: a whole number of batches
+    assert views.query(db, DDOC, "byn", {"update": "false"})["rows"] == (
+        [{"key": None, "value": sum(n % 10 for n in range(seq))}] if seq else []
+    )
+    assert views.query(db, DDOC, "byn")["rows"] == [{"key": None, "value": 13500}]
+    assert views.query(db, DDOC, "byn", {"reduce": "false"})["total_rows"] == 3000
+    views.close()
+    store.close()
 
 
 # What a query says
