@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,7 +34,7 @@ def show(site: Context, document: str, log: bool) -> None:
         return
     _head(site.output, found)
     site.output.line(f"  why      {why(site.chain, found, time.time())}")
-    _steps(site.output, found, site.chain)
+    _steps(site.output, found, site.chain, site.settings.folder)
     if attempts:
         site.output.line("Attempts that did not succeed", style="bold")
         site.output.table(
@@ -68,7 +69,7 @@ def _head(out: Output, document: dict[str, Any]) -> None:
     out.line(f"  from     {document.get('hostname')}, registered {document.get('registered')}")
 
 
-def _steps(out: Output, document: dict[str, Any], chain: Chain) -> None:
+def _steps(out: Output, document: dict[str, Any], chain: Chain, folder: Path) -> None:
     from orchestrator.cli.output import age
 
     rows = []
@@ -83,7 +84,7 @@ def _steps(out: Output, document: dict[str, Any], chain: Chain) -> None:
                 entry.get("state", "-"),
                 age(seconds) if isinstance(seconds, int | float) else "",
                 entry.get("host", ""),
-                entry.get("reason") or entry.get("file") or "",
+                entry.get("reason") or str(entry.get("file") or "").removeprefix(f"{folder}/"),
             )
         )
     out.table(("", "step", "state", "took", "host", "file or reason"), rows, right=(3,))
