@@ -255,7 +255,7 @@ def test_no_date_file(content: bytes) -> None:
 
 
 def test_one_bit_anywhere() -> None:
-    """One bit of every third byte changed in turn: an error with an offset, the same numbers of everything, or said so."""
+    """One bit of every third byte changed in turn: an error with an offset, the same numbers, or said so."""
     errors = 0
     kinds = {event.blocks()[i].offset + 4 for event in read(CONTENT)[0].events() if event.type == 7 for i in (4, 5)}
     for place in range(0, len(CONTENT), 3):
