@@ -23,7 +23,7 @@ from orchestrator.step import Work
 from procs.analyser import COLUMNS, Analyser, Recipe
 from procs.options import choice, options
 from procs.outputs import atomic_output, describe, place, plain
-from procs.rootio import PROVENANCE, compression, opened, provenance, tree, trees, verified
+from procs.rootio import PROVENANCE, compression, distinct, opened, provenance, step_size, tree, trees, verified
 from procs.tdc import analyse_tdc
 from procs.templates import SHIPPED, TemplateDatabase
 
@@ -74,6 +74,7 @@ class Amplitude:
             raise SettingsError("the setting 'search' of the step amplitude must be from 0 to 0.5 (of a trace)")
         self.database = TemplateDatabase.load(Path(self.chosen.templates) if self.chosen.templates else SHIPPED)
         self.squeeze = compression(self.chosen.compression)
+        step_size(self.chosen.step_size)
         self.recipe = Recipe(
             self.chosen.remove_slope,
             float(self.chosen.search),
@@ -91,7 +92,7 @@ class Amplitude:
             resolution), ``fallbacks`` (sentences), ``skipped`` (what could not be analysed and why).
         """
         path = work.input
-        target = place(work.output, work.settings, "amplitudes", document, f"{document['_id']}_amplitudes.root")
+        target = place(work.output, work.settings, "amplitudes", document, str(document["_id"]), "_amplitudes.root")
         with opened(path) as file:
             found = trees(file)
             if "pulses" not in found and "hits" not in found:
@@ -116,7 +117,7 @@ class Amplitude:
 
     def _pulses(self, file: Any, out: Any, path: Path, work: Work) -> tuple[dict[str, int], dict[str, Any]]:
         pulses = tree(file, "pulses", path)
-        names = [str(name) for name in tree(file, "channels", path)["name"].array(library="np")]
+        names = distinct(str(name) for name in tree(file, "channels", path)["name"].array(library="np"))
         analysers, skipped, fallbacks = self._prepare(pulses, names, path)
         kinds = {**KEYS, **{f"daq_{name}": "float32" for name in DAQ}, **dict.fromkeys(COLUMNS, "float32")}
         rows_out = out.mktree("amplitudes", kinds)

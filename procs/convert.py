@@ -48,7 +48,7 @@ def convert(document: dict[str, Any], work: Work) -> dict[str, Any]:
             return {**_as_it_is(path), "format": kind, "converted": False}
         if kind not in WRITERS:
             raise DataError(f"{path}: the format {kind!r} of the document is not known; it can be samba, date or root")
-    target = place(work.output, work.settings, "converted", document, f"{document['_id']}.root")
+    target = place(work.output, work.settings, "converted", document, str(document["_id"]), ".root")
     try:
         result = WRITERS[kind](document, work, path, target, chosen, squeeze)
     except FormatError as error:

@@ -29,7 +29,7 @@ from orchestrator.step import Work
 from procs.formats import samba
 from procs.formats.samba_batch import SambaBatch
 from procs.outputs import atomic_output, plain, storage
-from procs.rootio import PROVENANCE, opened, provenance, verified
+from procs.rootio import PROVENANCE, distinct, opened, provenance, verified
 
 HEADER = "header"  # key of the JSON text with all header values
 NOTES_SHOWN = 20  # notes about oddities that a result carries
@@ -152,7 +152,9 @@ def convert_samba(
     return {
         "counts": {
             **numbers,
-            "per_channel": {c.name: int(n) for c, n in zip(file.channels, per_channel, strict=False)},
+            "per_channel": dict(
+                zip(distinct(c.name for c in file.channels), map(int, per_channel), strict=False)
+            ),
         },
         "entries": expected,
         "truncated": file.truncated and {"offset": file.truncated.offset, "reason": file.truncated.reason},

@@ -20,7 +20,7 @@ from orchestrator.step import Work
 from procs.binning import Counts, key_name
 from procs.options import choice, options
 from procs.outputs import place, plain
-from procs.rootio import PROVENANCE, opened, provenance, text, tree, trees
+from procs.rootio import PROVENANCE, opened, provenance, step_size, text, tree, trees
 from procs.runfiles import MEMBER, Page, publish
 from procs.tdc import Place, place_name
 
@@ -72,8 +72,9 @@ def histograms(document: dict[str, Any], work: Work) -> dict[str, Any]:
     chosen = options(work.settings, "histograms", DEFAULTS)
     choice(chosen.method, ("optimal", "trapezoid"), "method", "histograms")
     _check_calibration(chosen.calibration)
+    step_size(chosen.step_size)
     path = work.input
-    target = place(work.output, work.settings, "histograms", document, f"{document['_id']}{MEMBER}")
+    target = place(work.output, work.settings, "histograms", document, str(document["_id"]), MEMBER)
     extra: dict[str, Any]
     with opened(path) as file:
         found = trees(file)

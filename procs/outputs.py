@@ -177,8 +177,15 @@ def inside(root: Path, path: Path) -> Path:
     return path
 
 
-def place(output: Path, settings: Mapping[str, Any], default: str, document: Mapping[str, Any], name: str) -> Path:
-    """Where a step's file for a document goes: ``<output>/<settings' output or default>/<run>/<name>``.
+def place(
+    output: Path,
+    settings: Mapping[str, Any],
+    default: str,
+    document: Mapping[str, Any],
+    name: str,
+    suffix: str = "",
+) -> Path:
+    """Where a step's file for a document goes: ``<output>/<settings' output or default>/<run>/<name><suffix>``.
 
     Args:
         output: the site's data folder.
@@ -186,9 +193,10 @@ def place(output: Path, settings: Mapping[str, Any], default: str, document: Map
         default: the folder if the settings name none.
         document: its ``run_name`` names the sub-folder.
         name: the file's name, made safe here.
+        suffix: what stays at its end whatever the name is, such as ``.root``.
     """
     root = output / str(settings.get("output", default))
-    return inside(root, root / safe_name(str(document.get("run_name") or "no run")) / safe_name(name))
+    return inside(root, root / safe_name(str(document.get("run_name") or "no run")) / (safe_name(name) + suffix))
 
 
 def plain(value: Any) -> Any:

@@ -41,7 +41,7 @@ def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log:
     # Imported here: drawing is the smaller part of the steps, and the import takes a while.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     shown = panels[:MOST_PANELS]
     left_out = len(panels) - len(shown)
@@ -67,13 +67,15 @@ def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log:
         if counts.unit == "channel":
             edges = edges - 0.5  # whole numbers belong in the middle of their bins
         axis.stairs(values, edges, fill=True, color=INK, alpha=0.75)
-        axis.set_title(clean(counts.title), fontsize=9, parse_math=False)
+        # A title with a place of its own spares matplotlib a search for one, which takes half of the time.
+        axis.set_title(clean(counts.title), fontsize=9, y=1.01, parse_math=False)
         axis.set_xlabel(clean(counts.unit), fontsize=8, parse_math=False)
         axis.set_ylabel("entries", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         if log and values.max(initial=0) > 0:
             axis.set_yscale("log")
+            axis.yaxis.set_minor_locator(NullLocator())
             axis.set_ylim(0.5, 3 * values.max())
         else:
             axis.set_ylim(0, 1.15 * max(values.max(initial=0), 1))
@@ -83,9 +85,6 @@ def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log:
         )
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
-    try:
-        with atomic_output(path, attempt) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
-    finally:
-        figure.clear()
+    with atomic_output(path, attempt) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
     return left_out

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -62,6 +63,23 @@ def opened(path: Path) -> Iterator[Any]:
         if isinstance(error, MemoryError) or not _from_reading(error):
             raise
         raise DataError(f"{path} cannot be read as a ROOT file: {_short(error)}. Make it again.") from error
+
+
+def step_size(text: str) -> str:
+    """uproot's chunk size for a setting such as ``20 MB``. Raises SettingsError."""
+    if not re.fullmatch(r"[1-9][0-9]*(\.[0-9]+)? ?[kMG]B", text):
+        raise SettingsError(f"the setting 'step_size' is {text!r}: write a number and kB, MB or GB, such as 20 MB")
+    return text
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names, with a number behind each that stands there more than once."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return result
 
 
 def _from_reading(error: BaseException) -> bool:

@@ -14,12 +14,12 @@ import awkward as ak
 import numpy as np
 import uproot
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, SettingsError
 from orchestrator.step import Work
 from procs.binning import Counts, key_name
 from procs.options import options
 from procs.outputs import atomic_output, checksum, describe, place, plain, storage
-from procs.rootio import PROVENANCE, compression, opened, provenance, text, tree, trees, verified
+from procs.rootio import PROVENANCE, compression, opened, provenance, step_size, text, tree, trees, verified
 from procs.runfiles import MEMBER, Page, publish
 from procs.transfer import transfer
 
@@ -95,6 +95,12 @@ def take(document: dict[str, Any], work: Work) -> dict[str, Any]:
     return {"file": str(path), "size": size, "checksum": checksum(path, chosen.algorithm), **found}
 
 
+def _window(value: list[Any], name: str, step: str) -> tuple[float, float]:
+    if len(value) != 2 or not all(isinstance(edge, (int, float)) for edge in value) or not value[0] < value[1]:
+        raise SettingsError(f"the setting {name!r} of the step {step} is {value!r}: write [low, high] in GeV")
+    return float(value[0]), float(value[1])
+
+
 def _largest(file: Any, path: Path) -> str:
     names = trees(file)
     if not names:
@@ -128,7 +134,9 @@ def select(document: dict[str, Any], work: Work) -> dict[str, Any]:
     chosen = options(work.settings, "select", SELECT)
     path = work.input
     squeeze = compression(chosen.compression)
-    target = place(work.output, work.settings, "selected", document, f"{document['_id']}_selected.root")
+    step_size(chosen.step_size)
+    _window(chosen.mass_window, "mass_window", "select")
+    target = place(work.output, work.settings, "selected", document, str(document["_id"]), "_selected.root")
     numbers: dict[str, dict[str, int]] = {}
     written, difference = 0, None
     with opened(path) as file:
@@ -219,7 +227,7 @@ def _pairs(branches: list[Any], layout: str, chosen: Any) -> tuple[dict[str, np.
     for one, x, y, z in (("1", x1, y1, z1), ("2", x2, y2, z2)):
         with np.errstate(divide="ignore", invalid="ignore"):
             rows[f"eta{one}"] = np.arcsinh(z / np.hypot(x, y))
-    low, high = (float(edge) for edge in chosen.mass_window)
+    low, high = _window(chosen.mass_window, "mass_window", "select")
     rows["in_window"] = (rows["mass"] >= low) & (rows["mass"] < high)
     hard = (rows["pt1"] >= chosen.min_pt) & (rows["pt2"] >= chosen.min_pt)
     opposite = hard & (q1 * q2 < 0)
@@ -251,8 +259,8 @@ def mass_histograms(document: dict[str, Any], work: Work) -> dict[str, Any]:
     """
     chosen = options(work.settings, "mass histograms", MASS)
     path = work.input
-    target = place(work.output, work.settings, "histograms", document, f"{document['_id']}{MEMBER}")
-    low, high = (float(edge) for edge in chosen.peak_window)
+    target = place(work.output, work.settings, "histograms", document, str(document["_id"]), MEMBER)
+    low, high = _window(chosen.peak_window, "peak_window", "mass histograms")
     with opened(path) as file:
         pairs = tree(file, "pairs", path)
         total = int(pairs.num_entries)

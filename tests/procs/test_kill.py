@@ -39,7 +39,7 @@ def test_a_killed_chain_of_steps_is_whole_after_the_next_try(tmp_path: Path) -> 
     output.mkdir()
     command = [sys.executable, "-c", PROGRAM, str(written.path), str(output)]
     chance = random.Random(5)
-    for _ in range(4):
+    for _ in range(3):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             assert child.stdout.readline() == "go\n"

@@ -141,6 +141,14 @@ def test_place_uses_the_run_and_the_settings(tmp_path: Path) -> None:
     assert outputs.place(tmp_path, {}, "raw", {}, "f") == tmp_path / "raw" / "no run" / "f"
 
 
+def test_a_suffix_stays_whatever_the_name_is(tmp_path: Path) -> None:
+    for name in ("a", "a/b", "x" * 400, "..", "é\n"):
+        path = outputs.place(tmp_path, {}, "histograms", {"run_name": "r"}, name, "_histograms.root")
+        assert path.name.endswith("_histograms.root")
+        with outputs.atomic_output(path, "f" * 32) as temporary:
+            temporary.write_bytes(b"")
+
+
 def test_plain_makes_strict_json() -> None:
     array = np.array([1.5, np.nan])
     value = {"a": np.float64("nan"), 1: [np.int64(3), math.inf, array], "p": Path("/x"), "b": np.bool_(1)}

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import awkward as ak
 import numpy as np
 import pytest
 import uproot
 
 from orchestrator.errors import DataError, SettingsError
 from orchestrator.step import Work
-from procs.amplitude import Amplitude
+from procs.amplitude import DAQ, Amplitude
 from procs.convert import convert, detect
 from procs.formats import samba
 from procs.formats.samba_batch import concatenate
@@ -22,6 +23,12 @@ from procs.histograms import histograms
 from procs.simulate import Written, simulate
 
 Make = Callable[..., Work]
+#: The branches that the step amplitude reads.
+PULSE_KINDS = {
+    **{"event": "int64", "channel": "int32", "stamp": "int64", "pretrigger": "int32", "ns_per_point": "float64"},
+    **dict.fromkeys(DAQ, "float64"),
+    "trace": "var * int16",
+}
 CALIBRATION = {"ionis*": 0.05, "chal*": 1 / 15}
 
 
@@ -47,11 +54,11 @@ def amplitude(settings: dict[str, Any] | None = None) -> Amplitude:
     return Amplitude(settings or {}, logging.getLogger("step"))
 
 
-def all_steps(written: Written, work: Make) -> list[dict[str, Any]]:
+def all_steps(written: Written, work: Make, plots: bool = True) -> list[dict[str, Any]]:
     record = document(written)
     converted = convert(record, work(written.path))
     analysed = amplitude().process(record, work(converted["file"]))
-    drawn = histograms(record, work(analysed["file"], calibration=CALIBRATION))
+    drawn = histograms(record, work(analysed["file"], calibration=CALIBRATION, plots=plots))
     results = [converted, analysed, drawn]
     json.dumps(results, allow_nan=False)
     return results
@@ -87,7 +94,7 @@ def test_every_value_of_the_raw_file_is_in_the_converted_one(daq: list[Written],
 
 
 def test_injected_amplitudes_come_back_within_their_resolution(daq: list[Written], work: Make) -> None:
-    _, analysed, _ = all_steps(daq[0], work)
+    _, analysed, _ = all_steps(daq[0], work, plots=False)
     assert daq[0].truth_path is not None
     truth = json.loads(daq[0].truth_path.read_text())["pulses"]
     true, names = np.array(truth["amplitude_adu"]), np.array(truth["channel"])
@@ -135,7 +142,7 @@ def test_histograms_of_file_and_run(daq: list[Written], work: Make) -> None:
 
 def test_done_twice_nothing_is_counted_twice(daq: list[Written], work: Make) -> None:
     for _ in range(2):
-        results = [all_steps(written, work)[2] for written in (daq[0], daq[1])]
+        results = [all_steps(written, work, plots=False)[2] for written in (daq[0], daq[1])]
     assert results[-1]["run"]["total"] == results[0]["total"] + results[1]["total"]
     assert results[-1]["run"]["members"] == 2
 
@@ -245,6 +252,7 @@ def test_damaged_and_foreign_root_files_are_data_errors(daq: list[Written], work
         {"compression": "zip-1"},
         {"serach": 0.1},
         {"templates": "/nowhere.yaml"},
+        {"step_size": "many"},
     ],
 )
 def test_settings_of_the_analysis_are_checked_at_birth(bad: dict[str, Any]) -> None:
@@ -253,7 +261,7 @@ def test_settings_of_the_analysis_are_checked_at_birth(bad: dict[str, Any]) -> N
 
 
 def test_settings_of_the_histograms_are_checked(work: Make) -> None:
-    for bad in ({"calibration": {"a": "x"}}, {"calibration": {"a": 0}}, {"method": "best"}):
+    for bad in ({"calibration": {"a": "x"}}, {"calibration": {"a": 0}}, {"method": "best"}, {"step_size": "1"}):
         with pytest.raises(SettingsError):
             histograms({"_id": "x"}, work("nowhere", **bad))
 
@@ -263,3 +271,42 @@ def test_every_compression_can_be_read(daq: list[Written], work: Make, text: str
     result = convert(document(daq[0]), work(daq[0].path, compression=text))
     with uproot.open(result["file"]) as file:
         assert len(file["pulses"]["trace"].array()) == 480
+
+
+def test_channels_of_one_name_stay_apart(work: Make, tmp_path: Path) -> None:
+    path = tmp_path / "two.root"
+    rng = np.random.default_rng(1)
+    traces = rng.normal(0, 5, (200, 256)).astype(np.int16)
+    with uproot.recreate(path) as file:
+        names = file.mktree("channels", {"name": "string"})
+        names.extend({"name": ak.Array(["chaleur", "chaleur"])})
+        pulses = file.mktree("pulses", PULSE_KINDS)
+        columns = {name: np.zeros(200) for name in PULSE_KINDS if name != "trace"}
+        columns["channel"] = np.arange(200) % 2
+        columns["pretrigger"] += 64
+        columns["ns_per_point"] += 5e5
+        pulses.extend({**columns, "trace": ak.from_regular(ak.Array(traces))})
+    record = {"_id": "two", "run_name": "r"}
+    analysed = amplitude().process(record, work(path))
+    assert analysed["counts"]["per_channel"] == {"chaleur": 100, "chaleur (2)": 100}
+    drawn = histograms(record, work(analysed["file"], plots=False))
+    assert len([name for name in drawn["entries"] if name.startswith("amplitude_")]) == 2
+
+
+def test_pulses_that_cannot_be_analysed_are_counted_with_the_reason(work: Make, tmp_path: Path) -> None:
+    path = tmp_path / "odd.root"
+    lengths = [256] * 40 + [0, 32, 256]
+    pretriggers = [64] * 42 + [2]
+    with uproot.recreate(path) as file:
+        file.mktree("channels", {"name": "string"}).extend({"name": ak.Array(["chaleur"])})
+        pulses = file.mktree("pulses", PULSE_KINDS)
+        columns = {name: np.zeros(len(lengths)) for name in PULSE_KINDS if name != "trace"}
+        columns["pretrigger"] = np.array(pretriggers)
+        columns["ns_per_point"] += 5e5
+        pulses.extend({**columns, "trace": ak.unflatten(np.zeros(sum(lengths), dtype=np.int16), lengths)})
+    result = amplitude().process({"_id": "odd", "run_name": "r"}, work(path))
+    counts = {name: result["counts"][name] for name in ("pulses", "analysed", "without_trace", "skipped")}
+    assert counts == {"pulses": 43, "analysed": 40, "without_trace": 1, "skipped": 2}
+    reasons = " ".join(entry["reason"] for entry in result["skipped"])
+    assert "too short" in reasons
+    assert "leaves no baseline" in reasons

@@ -135,8 +135,9 @@ def test_what_cannot_be_selected_is_a_data_error(work: Make, tmp_path: Path) -> 
         select(document, work(path, tree="Muons"))
     with pytest.raises(DataError, match="no tree 'pairs'"):
         mass_histograms(document, work(path))
-    with pytest.raises(SettingsError):
-        select(document, work(path, layout="auto", particle=["Muon"]))
+    for bad in ({"particle": ["Muon"]}, {"mass_window": [1.0]}, {"mass_window": [2, 1]}, {"step_size": "x"}):
+        with pytest.raises(SettingsError):
+            select(document, work(path, **bad))
 
 
 def test_a_file_cut_short_is_not_taken(shared_data: Path, work: Make, tmp_path: Path) -> None:
