@@ -25,7 +25,7 @@ from procs.simulate import Written, simulate
 Make = Callable[..., Work]
 #: The branches that the step amplitude reads.
 PULSE_KINDS = {
-    **{"event": "int64", "channel": "int32", "stamp": "int64", "pretrigger": "int32", "ns_per_point": "float64"},
+    "event": "int64", "channel": "int32", "stamp": "int64", "pretrigger": "int32", "ns_per_point": "float64",
     **dict.fromkeys(DAQ, "float64"),
     "trace": "var * int16",
 }
