@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,6 +31,14 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ended: Callable[[], None]) -> None:
         super().__init__(config)
         self._ended = ended
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """SIGTERM is how the page is told to end, and no failure; uvicorn would raise it anew after the end."""
+        with super().capture_signals():
+            yield
+            captured = getattr(self, "_captured_signals", [])
+            captured[:] = [number for number in captured if number != signal.SIGTERM]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._ended()

@@ -77,6 +77,21 @@ def test_many_changes_are_one_event() -> None:
     run(story())
 
 
+def test_viewers_who_read_after_an_event_read_anew() -> None:
+    async def story() -> None:
+        made, database = hub()
+        stream = made.stream()
+        await next_event(stream)
+        read = made._source.cached
+        assert read("all", lambda db: len(db.view("pages/files").rows)) == 19
+        database.documents["new"] = sample.document("new", 1) | {"_id": "new"}
+        made.changed(["new"])
+        await next_event(stream)
+        assert read("all", lambda db: len(db.view("pages/files").rows)) == 20
+
+    run(story())
+
+
 def test_at_most_two_events_a_second() -> None:
     async def story() -> None:
         made, _ = hub()

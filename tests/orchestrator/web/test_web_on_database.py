@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -160,6 +163,27 @@ def test_a_change_is_told_to_all_viewers_and_a_restart_of_the_database_is_surviv
             servers[0].should_exit = True
             thread.join(10)
         assert not thread.is_alive()
+
+
+SERVE = """
+import sys
+from orchestrator.web import create_app, serve
+serve(create_app(lambda: None, live=False), port=0, ready=lambda url: print(url, flush=True))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+def test_it_ends_at_once_when_told_to_though_somebody_looks_on(number: int, code: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with requests.get(url + "events", stream=True, timeout=10) as stream:
+            assert b"retry" in next(stream.iter_lines())
+            process.send_signal(number)
+            ended = process.wait(8)
+    assert ended in (code, -number) if code else ended == 0
 
 
 def test_a_port_in_use_is_one_sentence() -> None:

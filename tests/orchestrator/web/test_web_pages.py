@@ -444,6 +444,15 @@ def test_viewers_share_one_read(database: page_double.Double) -> None:
         assert len(database.reads) == before
 
 
+def test_what_was_read_before_a_change_is_not_given_after_it(database: page_double.Double) -> None:
+    app = create_app(lambda: database, chain=sample.chain(), live=False)
+    with TestClient(app, base_url="http://localhost") as client:
+        before = client.get("/api/overview").json()["documents"]
+        database.documents["new"] = sample.document("new", 1) | {"_id": "new"}
+        app.state.source.changed()
+        assert client.get("/api/overview").json()["documents"] == before + 1
+
+
 def test_behind_a_proxy_addresses_carry_its_path(database: page_double.Double) -> None:
     app = create_app(lambda: database, chain=sample.chain(), live=False)
     with TestClient(app, base_url="http://localhost", root_path="/status") as client:
