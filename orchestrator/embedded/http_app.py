@@ -23,7 +23,7 @@ from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.http_database import token
 from orchestrator.embedded.http_request import Request, Response, refusal
 from orchestrator.embedded.layout import SYSTEM_DATABASES
-from orchestrator.embedded.problems import Problem, bad_request, missing, not_implemented
+from orchestrator.embedded.problems import Problem, bad_request, missing, not_implemented, storage_problem
 from orchestrator.embedded.security import USER_PREFIX, Accounts, User, require_member
 from orchestrator.embedded.store import Store
 from orchestrator.embedded.views import Views
@@ -110,9 +110,14 @@ class Application:
                 response = refusal(problem)
             except ConnectionError:
                 return
-            except Exception:
-                log.exception("%s %s failed", scope["method"], scope["path"])
-                response = refusal(Problem(500, "internal_server_error", "The server failed; its log says where."))
+            except Exception as error:
+                told = storage_problem(error)
+                if isinstance(told, Problem):
+                    log.error("%s %s: %s", scope["method"], scope["path"], told)
+                    response = refusal(told)
+                else:
+                    log.exception("%s %s failed", scope["method"], scope["path"])
+                    response = refusal(Problem(500, "internal_server_error", "The server failed; its log says where."))
             headers = response.headers
             headers.append((b"x-couch-request-id", b"%010x" % random.getrandbits(40)))
             headers.append((b"x-couchdb-body-time", b"0"))

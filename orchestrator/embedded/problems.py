@@ -6,6 +6,8 @@ problem, ``not_implemented``: it never approximates.
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from collections.abc import Iterable
 
 from orchestrator.embedded import codec
@@ -89,3 +91,16 @@ def wrong_type(expected: str = "application/json") -> Problem:
 def not_implemented(what: str) -> Problem:
     """501: CouchDB has this and the embedded server does not."""
     return Problem(501, "not_implemented", f"{what} is not supported by the embedded database; use Apache CouchDB.")
+
+
+def storage_problem(error: Exception) -> Exception:
+    """What a client is told when a file cannot be written or read; any other error is given back as it is.
+
+    The server stays up, and the next write is tried as if nothing had happened: a disk may have been tidied up.
+    """
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or (isinstance(error, sqlite3.Error) and "full" in str(error)):
+        return Problem(507, "insufficient_storage", "The disk is full: nothing was written. Free some space.")
+    if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, ConnectionError):
+        return Problem(500, "internal_server_error", f"The database's files cannot be used: {error}.")
+    return error

@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestrator.embedded import layout
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.javascript import DesignFunctions
-from orchestrator.embedded.problems import file_exists, no_database
+from orchestrator.embedded.problems import file_exists, no_database, storage_problem
 from orchestrator.embedded.validation import Judge
 from orchestrator.errors import SettingsError
 
@@ -136,14 +136,20 @@ class Store:
         """Make a database, for admins only until its security object says otherwise.
 
         Raises:
-            Problem: 412 if it is there; 400 for a name no database may have.
+            Problem: 412 if it is there; 400 for a name no database may have; 507 if the disk is full.
         """
         layout.check_name(name)
         with self._mutex:
             path = layout.file_of(self.folder, name)
             if self.exists(name):
                 raise file_exists()
-            self._open[name] = DatabaseStore(path, name, self.synchronous, self._judge)
+            try:
+                self._open[name] = DatabaseStore(path, name, self.synchronous, self._judge)
+            except Exception as error:
+                # Half a database must not stay behind, such as on a disk that is full.
+                for suffix in ("", "-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+                raise storage_problem(error) from error
             return self._open[name]
 
     def delete(self, name: str) -> None:

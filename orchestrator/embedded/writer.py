@@ -21,7 +21,7 @@ from typing import Any
 from orchestrator.embedded import layout
 from orchestrator.embedded.compaction import Pruner
 from orchestrator.embedded.documents import Draft
-from orchestrator.embedded.problems import Problem, no_database
+from orchestrator.embedded.problems import Problem, no_database, storage_problem
 from orchestrator.embedded.updates import Counters, Group, Outcome, Refusal
 from orchestrator.embedded.validation import Validators
 
@@ -233,16 +233,6 @@ class Writer:
     def _roll_back(self) -> None:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
-
-
-def storage_problem(error: Exception) -> Exception:
-    """What a client is told when SQLite fails: the disk is full, or the file cannot be written."""
-    if isinstance(error, sqlite3.Error):
-        text = str(error)
-        if "full" in text:
-            return Problem(507, "insufficient_storage", "The disk is full: nothing was written. Free some space.")
-        return Problem(500, "internal_server_error", f"The database file cannot be used: {text}.")
-    return error
 
 
 def _deliver(results: list[tuple[Job, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import stat
 import threading
@@ -203,3 +204,30 @@ def test_a_type_ends_no_header(server: EmbeddedServer) -> None:
     answer = requests.get(server.url + "/abc/type/a", auth=server.auth, timeout=10)
     assert answer.status_code == 200
     assert "X-Evil" not in answer.headers
+
+
+def test_files_that_cannot_grow_refuse_writes_until_they_can(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server:
+        url = server.url + "/abc"
+        session = requests.Session()
+        session.auth = server.auth
+        session.put(url, timeout=10)
+        assert session.put(url + "/before", json={}, timeout=10).status_code == 201
+        # No file of the server's may grow beyond this: what a full disk does to it, for all it can see.
+        limits = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        answers = [session.put(f"{url}/d{number}", json={"text": "x" * 20_000}, timeout=10) for number in range(20)]
+        refused = [answer for answer in answers if answer.status_code != 201]
+        assert refused
+        assert {answer.status_code for answer in refused} <= {500, 507}
+        assert all(answer.json()["reason"] for answer in refused)
+        blob = session.put(url + "/blob/a", data=b"x" * 300_000, headers={"Content-Type": "x/y"}, timeout=10)
+        assert blob.status_code in (500, 507)
+        assert session.put(server.url + "/other", timeout=10).status_code in (201, 500, 507)
+        assert session.get(url + "/before", timeout=10).status_code == 200
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, limits)
+        assert session.put(url + "/after", json={"text": "x" * 20_000}, timeout=10).status_code == 201
+        stored = {row["id"] for row in session.get(url + "/_all_docs", timeout=10).json()["rows"]}
+        accepted = {answer.json()["id"] for answer in answers if answer.status_code == 201}
+        assert stored == accepted | {"before", "after"}
+        assert not list(tmp_path.glob("*.attachments/incoming-*"))
