@@ -19,7 +19,7 @@ from orchestrator import documents
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Claimant, Document, Report
 from orchestrator.engine.backlog import Backlog
-from orchestrator.errors import DatabaseError, Unauthorised, Unavailable
+from orchestrator.errors import DatabaseError, DataError, Unauthorised, Unavailable
 from orchestrator.runner import Task
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,12 @@ REMEMBERED = 20_000
 DEPTH = 0.25
 #: Tasks that one worker has before it at most, however short they are.
 MOST = 250
+#: What a database says to one document of a bulk write that it will not have, however often it is asked.
+FINAL = frozenset({"forbidden", "doc_validation", "bad_request", "document_too_large", "attachment_too_large"})
+#: So often a document is written again that the database cannot write for another reason (a fault of its own).
+TRIES = 5
+#: A refused claim is not asked for again for so long (s), unless the document changes: the guard may be mended.
+REFUSED_FOR = 300.0
 #: The cost (s) of a step that has not reported yet: it may be a long one, so each worker gets one to begin with.
 FIRST_COST = DEPTH
 
@@ -65,6 +71,8 @@ class Write:
     then_attempt: str = ""
     lost: str | None = None
     tries: int = 0
+    refused: bool = False
+    settled: bool = False
 
 
 @dataclass
@@ -100,8 +108,9 @@ class Engine:
         self.unrecorded: set[str] = set()
         self._costs: dict[str, float] = {}
         self._busy: set[str] = set()
+        self._taking: set[str] = set()
         self._written: OrderedDict[str, int] = OrderedDict()
-        self._refused: OrderedDict[str, str] = OrderedDict()
+        self._refused: OrderedDict[str, tuple[Any, float]] = OrderedDict()
         self._contended = 0.0
         self._budget = 0.0
         # Claimed tasks wait here, not in a variable of commit: it may be interrupted by the database going away.
@@ -109,13 +118,18 @@ class Engine:
 
     # --- documents in ---
 
-    def offer(self, found: Iterable[Document], now: float) -> None:
-        """Documents as the feed or a view shows them. What we hold, or have since written, is passed over."""
+    def offer(self, found: Iterable[Document], now: float, *, swept: bool = False) -> None:
+        """Documents as the feed or, ``swept``, a view shows them. What we hold or have since written is passed over.
+
+        A view is read after our last write, so what it shows is believed even if it looks older than what we wrote: a
+        person who resolves a conflict may bring back a version with a smaller number.
+        """
         for document in found:
             name = str(document["_id"])
-            if name in self._busy or _generation(document) < self._written.get(name, 0):
+            if name in self._busy or (not swept and _generation(document) < self._written.get(name, 0)):
                 continue
-            if self._refused.get(name) == document.get("_rev"):
+            rev, until = self._refused.get(name, (None, 0.0))
+            if rev is not None and rev == document.get("_rev") and now < until:
                 continue
             self.backlog.offer(document, now)
 
@@ -139,15 +153,21 @@ class Engine:
 
     def adopted(self, found: Document, report: Report, now: float) -> None:
         """Record what a dead poller's worker had reported and nobody had written down."""
+        if found["_id"] in self._taking:
+            return
+        self._taking.add(str(found["_id"]))
+        self.unrecorded.add(report.attempt)
         step = self.chain.step(report.step)
         self._record(Write(found, step, report.attempt, report=report), now, go_on=False)
 
     def take_back(self, found: Document, step: Step, reason: str, now: float) -> None:
-        """Free a document whose poller is no more."""
-        entry = found[step.key]
+        """Free a document whose poller is no more; at most once, however often it is found before that is written."""
+        if found["_id"] in self._taking:
+            return
         changed, record = documents.lose(found, step, reason, now)
         self._busy.add(str(found["_id"]))
-        self.outbox.append(Write(changed, step, str(entry.get("attempt")), record=record, lost=reason))
+        self._taking.add(str(found["_id"]))
+        self.outbox.append(Write(changed, step, record["attempt"], record=record, lost=reason))
 
     def give_back(self, task: Task, reason: str, now: float) -> None:
         """A claimed task will not be begun here (shutdown): the document is released as if it had not been claimed."""
@@ -188,8 +208,14 @@ class Engine:
         """
         while self.outbox:
             writes = self.outbox[:BULK]
-            conflicts = self._write(writes, now)
-            del self.outbox[: len(writes)]
+            conflicts: list[Write] = []
+            try:
+                conflicts = self._write(writes, now)
+                for write in conflicts:
+                    write.settled = True
+            finally:
+                # Only what is not settled waits: a claim that is written and begun must not be begun once more.
+                self.outbox[: len(writes)] = [write for write in writes if not write.settled]
             if conflicts:
                 self._decide_again(conflicts, now)
         tasks, self._tasks = self._tasks, []
@@ -206,20 +232,34 @@ class Engine:
         except DatabaseError as error:
             if len(writes) == 1:
                 self._refuse(writes[0], str(error), now)
+                writes[0].settled = True
                 return []
             return [again for write in writes for again in self._write([write], now)]
         for record, outcome in zip(records, outcomes, strict=False):
             if getattr(outcome, "error", "conflict") != "conflict":  # a conflict: it has been written already
                 log.error("the record %s was refused: %s", record["_id"], outcome.reason)
-        conflicts = []
+        conflicts, faults = [], []
         for write, outcome in zip(writes, outcomes[len(records) :], strict=True):
             rev = getattr(outcome, "rev", None)
             if rev is not None:
+                write.settled = True
                 self._saved(write, {**write.document, "_rev": rev}, now)
             elif outcome.error == "conflict":
                 conflicts.append(write)
-            else:
+            elif outcome.error == "unauthorized":
+                raise Unauthorised(f"the database does not let this account write {outcome.id!r}: {outcome.reason}")
+            elif outcome.error in FINAL or write.tries >= TRIES:
                 self._refuse(write, f"{outcome.error}: {outcome.reason}", now)
+                write.settled = True
+            else:
+                write.tries += 1
+                faults.append(outcome)
+        if faults:
+            # The conflicts among the others stay in the outbox with these and will be conflicts again.
+            raise Unavailable(
+                f"the database could not write {len(faults)} documents, the first of them {faults[0].id!r} "
+                f"({faults[0].error}: {faults[0].reason})"
+            )
         return conflicts
 
     def _saved(self, write: Write, saved: Document, now: float) -> None:
@@ -228,21 +268,30 @@ class Engine:
         if write.lost is not None:
             self.counts.lost += 1
         elif write.report is None:
-            self._begin(saved, write.step, write.attempt)
+            self._begin(saved, write.step, write.attempt, now)
             return
         else:
             self.unrecorded.discard(write.attempt)
             self._count(write)
             if write.then is not None:
-                self._begin(saved, write.then, write.then_attempt)
+                self._begin(saved, write.then, write.then_attempt, now)
                 return
-        self._busy.discard(name)
+        self._free(name)
         self.backlog.offer(saved, now)
 
-    def _begin(self, saved: Document, step: Step, attempt: str) -> None:
+    def _free(self, name: str) -> None:
+        """The document is in our hands no more."""
+        self._busy.discard(name)
+        self._taking.discard(name)
+
+    def _begin(self, saved: Document, step: Step, attempt: str, now: float) -> None:
         self.counts.claimed += 1
         self.held[attempt] = Write(saved, step, attempt)
-        self._tasks.append(Task(saved, step.key, attempt, documents.input_file(self.chain, saved, step)))
+        try:
+            self._tasks.append(Task(saved, step.key, attempt, documents.input_file(self.chain, saved, step)))
+        except DataError as error:
+            failed = Report(str(saved["_id"]), step.key, attempt, now, now, error_class=error.kind, reason=str(error))
+            self.reported(failed, now, go_on=False)
 
     def _count(self, write: Write) -> None:
         if write.report is not None and write.report.ok:
@@ -265,10 +314,10 @@ class Engine:
         self._busy.add(str(write.document["_id"]))
         if not report.ok:
             changed, record = documents.fail(write.document, write.step, report, now)
-            self.outbox.append(Write(changed, write.step, write.attempt, report, record, tries=write.tries))
+            self.outbox.append(Write(changed, write.step, write.attempt, report, record, refused=write.refused))
             return
         changed = documents.finish(write.document, write.step, report, now)
-        result = Write(changed, write.step, write.attempt, report, tries=write.tries)
+        result = Write(changed, write.step, write.attempt, report, refused=write.refused)
         following = documents.ready_step(self.chain, changed, self.steps) if go_on else None
         if following is not None and following.number > write.step.number and self._budget >= self.cost(following):
             self._budget -= self.cost(following)
@@ -295,21 +344,19 @@ class Engine:
             elif current is None:
                 self._drop(write, "the document has been deleted")
             elif write.report is not None and documents.held_by(current, write.step.key, write.attempt):
-                write.tries += 1
-                self._record(
-                    Write(current, write.step, write.attempt, write.report, tries=write.tries), now, go_on=False
-                )
+                held = Write(current, write.step, write.attempt, write.report, refused=write.refused)
+                self._record(held, now, go_on=False)
             elif write.report is not None:
                 self._drop(write, f"the document is no longer held by this attempt (status {current.get('status')!r})")
             else:
                 if write.lost is None:
                     self._contended = now + 10.0  # others claim too: for a while draw at random instead of in order
-                self._busy.discard(name)
+                self._free(name)
                 self.backlog.offer(current, now)
 
     def _drop(self, write: Write, why: str) -> None:
         name = str(write.document["_id"])
-        self._busy.discard(name)
+        self._free(name)
         self.unrecorded.discard(write.attempt)
         if write.report is not None:
             self.counts.dropped += 1
@@ -318,16 +365,17 @@ class Engine:
     def _refuse(self, write: Write, why: str, now: float) -> None:
         """The database will not have this version of the document."""
         name = str(write.document["_id"])
-        if write.report is not None and write.report.ok and write.tries == 0:
+        if write.report is not None and write.report.ok and not write.refused:
             log.error("the database refused the result of %s of %s: %s", write.step.key, name, why)
             held = self._held_version(write)
             if held is not None:
                 write.report.error_class, write.report.result = "code", {}
                 write.report.reason = f"the database refused the result: {why}"
-                self._record(Write(held, write.step, write.attempt, write.report, tries=1), now, go_on=False)
+                self._record(Write(held, write.step, write.attempt, write.report, refused=True), now, go_on=False)
                 return
         log.error("the database refused %s of document %s: %s", write.step.key, name, why)
-        self._refused[name] = str(write.document.get("_rev"))
+        self._refused[name] = (write.document.get("_rev"), now + REFUSED_FOR)
+        self._refused.move_to_end(name)
         while len(self._refused) > REMEMBERED:
             self._refused.popitem(last=False)
         self._drop(write, why)

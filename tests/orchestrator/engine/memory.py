@@ -7,18 +7,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.couch import Refusal, Saved
-from orchestrator.errors import Unavailable
+from orchestrator.errors import Refused, Unavailable
 
 
 @dataclass
 class Memory:
-    """Documents by id. ``away`` makes every call fail; ``answers_lost`` stores a bulk write and then fails."""
+    """Documents by id. ``away`` makes every call fail, ``away_after`` those after so many requests.
+
+    ``answers_lost`` stores a bulk write and then fails. ``refuse``: the status that a document may not have.
+    ``errors``: what is said to a write of a document. ``refuse_requests_over``: larger bulk writes are refused whole.
+    """
 
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
     locals: dict[str, dict[str, Any]] = field(default_factory=dict)
     away: bool = False
     answers_lost: int = 0
     refuse: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    refuse_requests_over: int = 10**9
+    away_after: int = 10**9
     writes: int = 0
     requests: int = 0
 
@@ -29,12 +36,17 @@ class Memory:
 
     def bulk(self, docs: Any) -> list[Saved | Refusal]:
         self._there()
+        docs = list(docs)
+        if len(docs) > self.refuse_requests_over:
+            raise Refused("the request is too large")
         outcomes: list[Saved | Refusal] = []
         for document in docs:
             name = document["_id"]
             current = self.documents.get(name)
             if (current or {}).get("_rev") != document.get("_rev"):
                 outcomes.append(Refusal(name, "conflict", "Document update conflict."))
+            elif name in self.errors:
+                outcomes.append(Refusal(name, self.errors[name], "a fault"))
             elif name in self.refuse and self.refuse[name] == document.get("status"):
                 outcomes.append(Refusal(name, "forbidden", "no"))
             else:
@@ -82,7 +94,7 @@ class Memory:
 
     def _there(self) -> None:
         self.requests += 1
-        if self.away:
+        if self.away or self.requests > self.away_after:
             raise Unavailable("the database does not answer")
 
 

@@ -15,8 +15,8 @@ from memory import Memory
 from orchestrator import documents
 from orchestrator.chain import Chain
 from orchestrator.documents import Report
-from orchestrator.engine.engine import Engine
-from orchestrator.errors import Unavailable
+from orchestrator.engine.engine import REFUSED_FOR, TRIES, Engine
+from orchestrator.errors import Unauthorised, Unavailable
 from orchestrator.runner import Task
 
 Make = Callable[..., Engine]
@@ -210,6 +210,162 @@ def test_a_failure_leaves_its_own_document(make_engine: Make, memory: Memory) ->
     assert engine.commit(1005.0) == [], "the wait is not over"
     engine.claim(1012.0, 1.0)
     assert len(engine.commit(1012.0)) == 1
+
+
+def claimed(engine: Engine, memory: Memory, *names: str) -> list[Task]:
+    for name in names:
+        memory.add(raw(name))
+    offer_all(engine, memory)
+    engine.claim(1000.0, 100.0)
+    return engine.commit(1000.0)
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_a_claim_that_was_begun_is_not_begun_again_after_an_absence_in_the_middle_of_a_commit(
+    make_engine: Make, memory: Memory, written: int
+) -> None:
+    for name in ("d1", "d2", "d3"):
+        memory.add(raw(name))
+    engine = make_engine()
+    offer_all(engine, memory)
+    engine.claim(1000.0, 100.0)
+    memory.refuse_requests_over = 1  # each is written by itself, then
+    memory.away_after = memory.requests + 1 + written
+    tasks = []
+    if written < 3:
+        with pytest.raises(Unavailable):
+            engine.commit(1000.0)
+    memory.away_after = 10**9
+    tasks += engine.commit(1001.0)
+    assert sorted(task.document["_id"] for task in tasks) == ["d1", "d2", "d3"]
+    assert engine.counts.claimed == 3
+
+
+def test_a_refused_result_while_the_database_goes_away_begins_nothing_twice(make_engine: Make, memory: Memory) -> None:
+    engine = make_engine()
+    (task,) = claimed(engine, memory, "d1")
+    memory.add(raw("d2"))
+    offer_all(engine, memory)
+    engine.claim(1000.0, 1.0)
+    memory.refuse["d1"] = "good"
+    engine.room(0.0)
+    engine.reported(done(task), 1001.0)
+    memory.away_after = memory.requests + 1  # the refused document cannot be read again
+    with pytest.raises(Unavailable):
+        engine.commit(1001.0)
+    memory.away_after = 10**9
+    assert [task.document["_id"] for task in engine.commit(1002.0)] == ["d2"]
+    assert memory.documents["d1"]["status"] == "failed"
+
+
+def test_a_result_that_met_a_conflict_and_is_then_refused_still_becomes_a_failure(
+    make_engine: Make, memory: Memory
+) -> None:
+    engine = make_engine()
+    (task,) = claimed(engine, memory, "d")
+    memory.add({**memory.documents["d"], "comment": "a person's"})
+    memory.refuse["d"] = "good"
+    engine.reported(done(task), 1001.0, go_on=False)
+    engine.commit(1001.0)
+    assert memory.documents["d"]["status"] == "failed"
+
+
+def test_a_fault_of_the_database_with_one_document_is_no_refusal(make_engine: Make, memory: Memory) -> None:
+    memory.add(raw("d1"))
+    memory.add(raw("d2"))
+    engine = make_engine()
+    offer_all(engine, memory)
+    engine.claim(1000.0, 10.0)
+    memory.errors["d1"] = "internal_server_error"
+    with pytest.raises(Unavailable, match="'d1'"):
+        engine.commit(1000.0)
+    memory.errors.clear()
+    assert sorted(task.document["_id"] for task in engine.commit(1001.0)) == ["d1", "d2"]
+
+
+def test_a_document_that_the_database_can_never_write_does_not_hold_up_the_others(
+    make_engine: Make, memory: Memory
+) -> None:
+    memory.add(raw("d1"))
+    engine = make_engine()
+    memory.errors["d1"] = "unknown_error"
+    offer_all(engine, memory)
+    engine.claim(1000.0, 10.0)
+    for _ in range(TRIES):
+        with pytest.raises(Unavailable):
+            engine.commit(1000.0)
+    assert engine.commit(1000.0) == []
+    assert not engine.outbox
+
+
+def test_an_account_that_may_not_write_is_told_so_and_its_documents_are_not_blamed(
+    make_engine: Make, memory: Memory
+) -> None:
+    memory.add(raw("d"))
+    memory.errors["d"] = "unauthorized"
+    engine = make_engine()
+    offer_all(engine, memory)
+    engine.claim(1000.0, 1.0)
+    with pytest.raises(Unauthorised):
+        engine.commit(1000.0)
+    memory.errors.clear()
+    assert len(engine.commit(1000.0)) == 1
+
+
+def test_a_refused_claim_is_asked_for_again_after_a_while_for_the_guard_may_be_mended(
+    make_engine: Make, memory: Memory
+) -> None:
+    memory.add(raw("d"))
+    memory.refuse["d"] = "proc 0 in progress"
+    engine = make_engine()
+    offer_all(engine, memory)
+    engine.claim(1000.0, 1.0)
+    engine.commit(1000.0)
+    memory.refuse.clear()
+    offer_all(engine, memory, 1000.0 + REFUSED_FOR + 1)
+    engine.claim(1000.0 + REFUSED_FOR + 1, 1.0)
+    assert len(engine.commit(1000.0 + REFUSED_FOR + 1)) == 1
+
+
+def test_a_version_with_a_smaller_number_is_believed_from_a_view_but_not_from_the_feed(
+    make_engine: Make, memory: Memory
+) -> None:
+    engine = make_engine()
+    (task,) = claimed(engine, memory, "d")
+    engine.give_back(task, "stopped", 1001.0)
+    engine.commit(1001.0)
+    engine.backlog.forget("d")
+    older = raw("d", _rev="1-a", comment="the winner since a conflict was resolved")
+    engine.offer([older], 1002.0)
+    assert not engine.backlog.claimable()
+    engine.offer([older], 1002.0, swept=True)
+    assert engine.backlog.claimable()
+
+
+@pytest.mark.parametrize("broken", [{"file": "a\0b"}, {"file_bytes": "!!"}, {"file": "\ud800"}])
+def test_a_document_whose_file_cannot_be_a_path_fails_alone(
+    make_engine: Make, memory: Memory, broken: dict[str, Any]
+) -> None:
+    engine = make_engine()
+    memory.add(raw("bad", **broken))
+    (task,) = claimed(engine, memory, "d")
+    assert task.document["_id"] == "d"
+    assert memory.documents["bad"]["status"] == "failed"
+    assert memory.documents["bad"]["proc0"]["error_class"] == "data"
+    assert engine.held.keys() == {task.attempt}
+
+
+def test_a_lost_claim_that_is_found_twice_before_it_can_be_written_is_taken_back_once(
+    make_engine: Make, memory: Memory, chain: Chain
+) -> None:
+    dead, engine = make_engine("dead"), make_engine("p")
+    claimed(dead, memory, "d")
+    for _ in range(3):
+        engine.take_back(memory.get_many(["d"])["d"] or {}, chain.steps[0], "it is no more", 1001.0)
+    assert len(engine.outbox) == 1
+    engine.commit(1001.0)
+    assert engine.counts.lost == 1
+    assert memory.documents["d"]["retry"]["losses"] == 1
 
 
 @given(seed=st.integers(0, 2**32), pollers=st.integers(1, 3))
