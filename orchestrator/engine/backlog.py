@@ -14,8 +14,14 @@ from typing import Any
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Document, not_before, ready_step
 
-#: Documents held in memory at most: at a few kB each some MB. A sweep fetches the next when few remain.
+#: Documents held in memory at most, of those that could be claimed at once and, apart from them, of those whose retry
+#: is not due: at a few kB each some MB. A sweep fetches the next when few remain. They are counted apart because
+#: a full disk may send thousands to wait for an hour, and what is ready must not wait with them.
 LIMIT = 2000
+#: Priorities beyond this count as this: a number in somebody's document may be too large for a float.
+PRIORITY = 10**15
+#: Dead notes in a heap are cleared out when they are more than the living ones by so many.
+SLACK = 64
 
 
 class Backlog:
@@ -23,7 +29,8 @@ class Backlog:
 
     def __init__(self, chain: Chain, steps: Iterable[Step], limit: int = LIMIT) -> None:
         self._chain, self._steps, self._limit = chain, tuple(steps), limit
-        self._documents: dict[str, tuple[Document, Step, int]] = {}
+        self._ready: dict[str, tuple[Document, Step, int]] = {}
+        self._later: dict[str, tuple[Document, Step, int]] = {}
         self._order: list[tuple[tuple[float, int], int, str]] = []
         self._waiting: list[tuple[float, int, str]] = []
         self._count = 0
@@ -31,44 +38,55 @@ class Backlog:
         self.more = False
 
     def __len__(self) -> int:
-        return len(self._documents)
+        return len(self._ready) + len(self._later)
 
     def room(self) -> int:
-        return self._limit - len(self._documents)
+        """How many more documents that can be claimed at once would be kept."""
+        return self._limit - len(self._ready)
+
+    def short(self) -> bool:
+        """Whether there is more in the database, and room for it worth a request."""
+        return self.more and len(self._ready) < self.room()
 
     def offer(self, document: Document, now: float) -> bool:
         """Take note of a document as it is now: kept if a step of ours is ready, forgotten if none is any more."""
         name = str(document["_id"])
         step = None if document.get("_deleted") else ready_step(self._chain, document, self._steps)
         if step is None:
-            self._documents.pop(name, None)
+            self.forget(name)
             return False
-        if name not in self._documents and len(self._documents) >= self._limit:
-            self.more = True
+        known = self._ready.get(name) or self._later.get(name)
+        if known is not None and known[1] is step and document.get("_rev") == known[0].get("_rev") is not None:
+            return True  # seen again by a sweep: it keeps its place, and the heaps do not grow
+        # A retry's wait is never longer than the longest: what asks for more was written by a clock that is wrong.
+        due = min(not_before(document, step), now + step.retries.longest)
+        kept, others = (self._later, self._ready) if due > now else (self._ready, self._later)
+        if name not in kept and len(kept) >= self._limit:
+            others.pop(name, None)
+            self.more = self.more or kept is self._ready  # who waits is found by a later sweep
             return False
         self._count += 1
-        self._documents[name] = (document, step, self._count)
-        due = not_before(document, step)
+        others.pop(name, None)
+        kept[name] = (document, step, self._count)
         if due > now:
             heapq.heappush(self._waiting, (due, self._count, name))
         else:
-            heapq.heappush(self._order, (_rank(document), self._count, name))
+            heapq.heappush(self._order, (_rank(document, step), self._count, name))
+        self._tidy()
         return True
 
     def forget(self, name: str) -> None:
-        self._documents.pop(name, None)
+        self._ready.pop(name, None)
+        self._later.pop(name, None)
 
     def claimable(self) -> bool:
         """Whether something could be claimed at once."""
-        while self._order:
-            kept = self._documents.get(self._order[0][2])
-            if kept is not None and kept[2] == self._order[0][1]:
-                return True
-            heapq.heappop(self._order)
-        return False
+        return bool(self._ready)
 
     def next_due(self) -> float | None:
         """When the first of the waiting documents may be tried again, in seconds since 1970."""
+        while self._waiting and not self._lives(self._later, self._waiting[0][2], self._waiting[0][1]):
+            heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None
 
     def take(
@@ -84,18 +102,17 @@ class Backlog:
         window = budget * 4 if shuffle else budget
         while self._order and window > 0:
             entry = heapq.heappop(self._order)
-            kept = self._documents.get(entry[2])
-            if kept is None or kept[2] != entry[1]:
+            if not self._lives(self._ready, entry[2], entry[1]):
                 continue  # an older note of a document that has changed since
             taken.append(entry)
-            window -= cost(kept[1])
+            window -= cost(self._ready[entry[2]][1])
         if shuffle:
             shuffle.shuffle(taken)
             taken.sort(key=lambda entry: entry[0][0])  # a priority is never traded for luck
         chosen: list[tuple[Document, Step]] = []
         for entry in taken:
             if budget > 0:
-                document, step, _ = self._documents.pop(entry[2])
+                document, step, _ = self._ready.pop(entry[2])
                 budget -= cost(step)
                 chosen.append((document, step))
             else:
@@ -106,13 +123,28 @@ class Backlog:
         """Move documents whose wait is over to those that can be claimed."""
         while self._waiting and self._waiting[0][0] <= now:
             _, count, name = heapq.heappop(self._waiting)
-            kept = self._documents.get(name)
-            if kept is not None and kept[2] == count:
-                heapq.heappush(self._order, (_rank(kept[0]), count, name))
+            if self._lives(self._later, name, count):
+                document, step, _ = self._ready[name] = self._later.pop(name)
+                heapq.heappush(self._order, (_rank(document, step), count, name))
+
+    @staticmethod
+    def _lives(kept: dict[str, tuple[Document, Step, int]], name: str, count: int) -> bool:
+        """Whether a heap's note is the last one of a document that is still kept."""
+        return name in kept and kept[name][2] == count
+
+    def _tidy(self) -> None:
+        """Clear dead notes out of the heaps before they are many: documents may change often before they are taken."""
+        if len(self._order) > 2 * len(self._ready) + SLACK:
+            self._order = [entry for entry in self._order if self._lives(self._ready, entry[2], entry[1])]
+            heapq.heapify(self._order)
+        if len(self._waiting) > 2 * len(self._later) + SLACK:
+            self._waiting = [entry for entry in self._waiting if self._lives(self._later, entry[2], entry[1])]
+            heapq.heapify(self._waiting)
 
 
-def _rank(document: Document) -> tuple[float, int]:
+def _rank(document: Document, step: Step) -> tuple[float, int]:
     """Higher priority first; of equal priority, a document that is further on first, so that files leave the chain."""
     priority: Any = document.get("priority")
-    done = sum(1 for key in document if key.startswith("proc"))
-    return (-float(priority) if isinstance(priority, int | float) else 0.0, -done)
+    if isinstance(priority, bool) or not isinstance(priority, int | float) or priority != priority:
+        priority = 0
+    return (-float(max(-PRIORITY, min(priority, PRIORITY))), -step.number)
