@@ -19,6 +19,7 @@ the process ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -345,7 +346,8 @@ def main() -> None:
         if not limited:
             # A net below the engine's own limit: several engines, and the texts on their way in and out.
             ceiling = 4 * memory + 512 * 1024 * 1024
-            resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
+            with contextlib.suppress(ValueError, OSError):  # not every system has it; the engine's limit stands
+                resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
             limited = True
         key = header["key"]
         program = programs.get(key)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.embedded import codec
+from orchestrator.embedded import codec, revisions
 from orchestrator.embedded.javascript import DesignFunctions, FunctionError
 from orchestrator.embedded.problems import Problem, not_implemented
 from orchestrator.embedded.view_file import Emitted, IndexClosed, ViewFile
@@ -42,8 +42,17 @@ class ChangedRow(Protocol):
     def id(self) -> str: ...
     @property
     def deleted(self) -> bool: ...
-    def render(self) -> bytes:
-        """The winning document as JSON."""
+    @property
+    def leaves(self) -> int:
+        """How many revisions nobody has replaced: more than one is a conflict."""
+        ...
+
+    def render(self, extra: list[tuple[str, bytes]] | None = None) -> bytes:
+        """The winning document as JSON, with further special members."""
+        ...
+
+    def revision_tree(self) -> Any:
+        """All revisions; asked for only where there is more than one leaf."""
         ...
 
 
@@ -245,7 +254,7 @@ class ViewIndex:
         return not change.deleted and (self.definition.include_design or not change.id.startswith("_design/"))
 
     def _map(self, changes: list[ChangedRow]) -> list[Emitted]:
-        texts = [change.render().decode("utf-8") for change in changes if self._indexed(change)]
+        texts = [change.render(_conflicts(change)).decode("utf-8") for change in changes if self._indexed(change)]
         return self._mapper(texts) if texts else []
 
     def _take_in(self, changes: list[ChangedRow], mapped: Future[list[Emitted]]) -> None:
@@ -255,6 +264,19 @@ class ViewIndex:
         self.file.apply(documents, changes[-1].seq)
         if self.progress is not None:
             self.progress.advance(self.file.seq - before)
+
+
+def _conflicts(change: ChangedRow) -> list[tuple[str, bytes]]:
+    """The members by which a map function learns of conflicts; none for nearly all documents."""
+    if change.leaves <= 1:
+        return []
+    found = []
+    losers = change.revision_tree().leaves()[1:]
+    for name, deleted in (("_conflicts", False), ("_deleted_conflicts", True)):
+        revs = [revisions.text(leaf.revision) for leaf in losers if bool(leaf.deleted) is deleted]
+        if revs:
+            found.append((name, codec.dumps(revs)))
+    return found
 
 
 def script_mapper(functions: DesignFunctions, definition: Definition) -> Mapper:

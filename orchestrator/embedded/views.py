@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 Json = Any
 
-LAZY_WORKERS = 1  # threads for update=lazy: one build at a time behind the readers' backs
+LAZY_WORKERS = 2  # threads for update=lazy: a long build of one index must not hold up all others
 
 
 class Database(Source, Protocol):
@@ -237,7 +237,7 @@ class Views:
                 self._scheduled.discard(path)
             try:
                 index.update()
-            except Problem as problem:
+            except (Problem, sqlite3.Error, OSError) as problem:
                 log.warning("the index of %s in %s is behind: %s", index.definition.id, index.db.name, problem)
 
         self._lazy.submit(run)

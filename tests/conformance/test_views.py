@@ -281,6 +281,17 @@ def test_include_docs_with_conflicts(database: Any) -> None:
     assert "_conflicts" not in rows(database, "all", include_docs=True)[0]["doc"]
 
 
+def test_a_map_sees_conflicts(database: Any) -> None:
+    design(database, conflicts="function (doc) { if (doc._conflicts) { emit(doc._id, doc._conflicts); } }")
+    loser, winner = "1-" + 32 * "a", "1-" + 32 * "b"
+    database.bulk([{"_id": "a"}, {"_id": "b"}])
+    assert rows(database, "conflicts") == []
+    database.bulk([{"_id": "c", "_rev": loser}, {"_id": "c", "_rev": winner}], new_edits=False)
+    assert rows(database, "conflicts") == [{"id": "c", "key": "c", "value": [loser]}]
+    assert database.delete("/c", params={"rev": loser}).status_code == 200
+    assert rows(database, "conflicts") == []
+
+
 # Reduce
 
 

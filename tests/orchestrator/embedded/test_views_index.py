@@ -42,9 +42,13 @@ class Change:
         self.id = identifier
         self.deleted = doc is None
         self.doc = doc
+        self.leaves = 1
 
-    def render(self) -> bytes:
+    def render(self, extra: list[tuple[str, bytes]] | None = None) -> bytes:
         return codec.dumps({"_id": self.id, **(self.doc or {})})
+
+    def revision_tree(self) -> Any:
+        raise AssertionError("a document without conflicts is not asked for its tree")
 
 
 class FakeDatabase:
