@@ -71,6 +71,11 @@ _COLUMNS = "d.seq, d.id, d.rev, d.deleted, d.body, d.leaves, d.tree"
 SELECT = f"SELECT {_COLUMNS}, b.body, b.atts FROM docs d LEFT JOIN bodies b ON b.seq = d.body"
 SELECT_BARE = f"SELECT {_COLUMNS}, NULL, NULL FROM docs d"
 
+_COUNT_BETWEEN = "SELECT count(*) FROM docs WHERE seq > ? AND seq <= ?"
+# Over an index, which is far smaller than the rows with their trees.
+_COUNT_ALL = "SELECT count(*) FROM docs INDEXED BY by_id WHERE seq > ?"
+_FEW = 20_000  # sequences whose rows are counted as fast as the index would be
+
 
 class DatabaseStore:
     """A database.
@@ -90,6 +95,7 @@ class DatabaseStore:
         self.closed = False
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._pending = (0, 0, 0)  # newest sequence, sequence asked about, changes after it
         self._watchers: set[Callable[[], None]] = set()
         self.validators = Validators(judge)
         self._writer = Writer(path, synchronous, self.validators, self._committed)
@@ -204,6 +210,27 @@ class DatabaseStore:
                     f"{select} WHERE d.seq > ? AND d.seq <= ? ORDER BY d.seq {order} LIMIT ?", (since, last, limit)
                 )
             ]
+
+    def pending(self, last: int) -> int:
+        """How many changes come after a sequence.
+
+        A follower pages through the feed and asks at each page: counting on from the page before keeps that from
+        growing with the square of the database.
+        """
+        newest = self._counters.seq
+        if last >= newest:
+            return 0
+        known_newest, known_last, known = self._pending
+        with self.reading() as connection:
+            if known_newest == newest and known_last <= last and last - known_last < newest - last:
+                counted = connection.execute(_COUNT_BETWEEN, (known_last, last)).fetchone()[0]
+                found = known - int(counted)
+            elif newest - last < _FEW:
+                found = int(connection.execute(_COUNT_BETWEEN, (last, newest)).fetchone()[0])
+            else:
+                found = int(connection.execute(_COUNT_ALL, (last,)).fetchone()[0])
+        self._pending = (newest, last, found)
+        return found
 
     def changes_since(self, seq: int, limit: int) -> list[tuple[int, str, dict[str, Any] | None, bool]]:
         """What has changed after a sequence, for the indexes: (seq, id, winning document or None, deleted).

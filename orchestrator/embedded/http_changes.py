@@ -205,12 +205,7 @@ async def _normal(request: Request, database: DatabaseStore, feed: Feed) -> Asyn
 async def _pending(request: Request, database: DatabaseStore, feed: Feed, last: int) -> int:
     if feed.limit is None or feed.descending:
         return 0
-
-    def count() -> int:
-        with database.reading() as connection:
-            return int(connection.execute("SELECT count(*) FROM docs WHERE seq > ?", (last,)).fetchone()[0])
-
-    return int(await request.app.thread(count))
+    return await request.app.thread(database.pending, last)
 
 
 class _Wait:

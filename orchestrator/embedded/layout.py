@@ -5,6 +5,7 @@
     bodies  one row per stored revision, numbered by the sequence it was written under; JSON without the special
             members, kept as bytes so that reads never decode it
     local   `_local` documents, which have no tree and no place in the feed
+    by_id   with the mark of deletion, so that ranges of ids are counted without reading the rows
     meta    counts, the security object, limits
 """
 
@@ -25,8 +26,9 @@ _NAME = re.compile(r"^[a-z][a-z0-9_$()+/-]*\Z")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS docs (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, rev TEXT NOT NULL, deleted INTEGER NOT NULL,
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, rev TEXT NOT NULL, deleted INTEGER NOT NULL,
     body INTEGER NOT NULL, leaves INTEGER NOT NULL, tree BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS by_id ON docs (id, deleted);
 CREATE INDEX IF NOT EXISTS branched ON docs (id) WHERE leaves > 1 OR body <> seq;
 CREATE TABLE IF NOT EXISTS bodies (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, atts BLOB);
 CREATE TABLE IF NOT EXISTS local (id TEXT PRIMARY KEY, rev INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;

@@ -123,6 +123,22 @@ def test_changes_since_gives_each_document_once(database: DatabaseStore) -> None
     assert database.changes_since(0, 1) == rows[:1]
 
 
+def test_pending_is_the_same_however_it_is_counted(
+    database: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.write([draft({"_id": f"d{number}"}) for number in range(100)])
+    for number in range(0, 100, 3):
+        document = database.get(f"d{number}")
+        assert document is not None
+        save(database, document)
+    newest = database.update_seq()
+    expected = {last: len(database.changes_since(last, 1000)) for last in range(newest + 1)}
+    for few in (0, 1000):
+        monkeypatch.setattr("orchestrator.embedded.database._FEW", few)
+        for order in (range(newest + 1), range(newest, -1, -1), range(0, newest, 7)):
+            assert {last: database.pending(last) for last in order} == {last: expected[last] for last in order}
+
+
 def test_one_group_may_hold_a_document_many_times(database: DatabaseStore) -> None:
     first = save(database, {"_id": "a"})
     drafts = [draft({"_id": "a", "_rev": first, "n": number}) for number in range(3)]
