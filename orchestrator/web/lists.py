@@ -13,7 +13,8 @@ from orchestrator.web.states import STATES, Outline, kind_counts, kind_of, stand
 
 #: Documents on a page. Fits two screens, and is one quick read.
 ROWS = 50
-ERROR_CLASSES = ("transient", "resources", "data", "code")
+#: The views keep so much of a reason; the document's page has all of it.
+REASON_LETTERS = 199
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ def files(
     def keep(row: RowLike) -> bool:
         return row.doc is not None and all(check(row.doc) for check in checks)
 
-    if step is not None and view != "pages/steps":
-        number = step.number
+    if wanted.state and view != "pages/steps":
 
         def in_state(document: Mapping[str, Any]) -> bool:
-            made = [s for s in standings(document, steps, now) if s.outline.number == number]
-            return bool(made) and made[0].state == wanted.state
+            return any(
+                s.state == wanted.state for s in standings(document, steps, now) if step is None or s.outline == step
+            )
 
         checks.append(in_state)
 
@@ -98,14 +99,13 @@ def files(
 
 
 def _step(wanted: Filter, steps: Sequence[Outline]) -> Outline | None:
-    if not wanted.step and not wanted.state:
-        return None
+    """The step asked for. A step without a state filters nothing; a state without a step is that of any step."""
     found = [s for s in steps if wanted.step in (s.key, s.name)]
-    if not found:
+    if wanted.step and not found:
         raise BadQuery(f"there is no step {wanted.step!r}; there are {', '.join(s.key for s in steps) or 'none'}")
-    if wanted.state not in STATES:
+    if wanted.state and wanted.state not in STATES:
         raise BadQuery(f"there is no state {wanted.state!r} of a step; there are {', '.join(STATES)}")
-    return found[0]
+    return found[0] if found and wanted.state else None
 
 
 def _plan(wanted: Filter, step: Outline | None) -> tuple[str, Any, Any, list[Callable[[Mapping[str, Any]], bool]]]:
@@ -227,4 +227,5 @@ def bad(source: Source, database: DatabaseLike, at: str | None, limit: int = ROW
 
 def _reason(value: Any) -> str:
     reason = value.get("reason") if isinstance(value, dict) else value
-    return "" if reason is None else str(reason)
+    text = "" if reason is None else str(reason)
+    return text + "…" if len(text) >= REASON_LETTERS else text

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator import designs
 from orchestrator.chain import Chain
-from orchestrator.couch import Credentials, Database, Server, deploy
+from orchestrator.couch import Database
 from orchestrator.embedded.testing import EmbeddedServer
 
-sys.path.insert(0, str(Path(__file__).parent))  # page_sample and page_double, which these tests share
+sys.path.insert(0, str(Path(__file__).parent))  # page_sample, page_double and page_database, which these tests share
 
 _NUMBERS = itertools.count()
 
@@ -32,25 +31,11 @@ def new_database(embedded: EmbeddedServer) -> Callable[[Chain, list[dict[str, An
     """Makes a database with a chain's couchapp and some documents in it."""
 
     def make(chain: Chain, documents: list[dict[str, Any]]) -> Database:
+        from page_database import populated
+
         return populated(embedded, f"page{next(_NUMBERS)}", chain, documents)
 
     return make
-
-
-def connection(server: EmbeddedServer) -> Server:
-    """As the page's own, but quicker to give up."""
-    return Server(server.url, Credentials(*server.credentials), timeout=10)
-
-
-def populated(server: EmbeddedServer, name: str, chain: Chain, documents: list[dict[str, Any]]) -> Database:
-    """A new database ``name``. Documents go in before the guard, for it would not take them as they are."""
-    couch = connection(server)
-    couch.create(name)
-    database = couch.database(name)
-    for saved in database.bulk([dict(d) for d in documents]):
-        assert hasattr(saved, "rev"), saved
-    deploy.push(database, designs.build(chain))
-    return database
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import page_sample as sample
 import pytest
 import requests
 import uvicorn
-from conftest import connection, populated
 from fastapi.testclient import TestClient
+from page_database import connection, populated
 
 from orchestrator.chain import Chain
 from orchestrator.couch import Database

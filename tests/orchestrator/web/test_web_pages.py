@@ -153,6 +153,8 @@ def test_pollers_are_alive_or_silent(client: TestClient, database: page_double.D
         ({"run": "ma22b001", "step": "convert", "state": "failed"}, {"ma22b001_006"}),
         ({"daq": "daq1", "status": "failed"}, {"ma22b001_006"}),
         ({"daq": "daq2", "run": "ma22b001", "status": "queued"}, {"ma22b001_005"}),
+        ({"state": "failed", "daq": "daq1"}, {"ma22b001_006"}),
+        ({"step": "convert", "run": "ma22b001", "status": "bad"}, {"ma22b001_007"}),
         ({"q": "nothing is called so"}, set()),
     ],
 )
