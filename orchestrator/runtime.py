@@ -107,8 +107,11 @@ def end_leftovers(runtime: Path, patience: float = 5.0) -> list[str]:
 def write_atomically(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old or the new text, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def turn_over(log: Path, size: float) -> None:

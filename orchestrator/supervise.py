@@ -308,8 +308,9 @@ class Supervisor:
     def _write_status(self) -> None:
         text = json.dumps(self.status(), indent=1)
         if text != self._written:
-            self._written = text
-            write_atomically(self._runtime / STATUS, text)
+            with contextlib.suppress(OSError):  # a full disk must not end the supervisor: the next tick tries again
+                write_atomically(self._runtime / STATUS, text)
+                self._written = text
 
 
 def _meaning(code: int) -> str:

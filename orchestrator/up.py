@@ -130,6 +130,8 @@ class Site:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise SettingsError(f"the folder {path} ({name}) cannot be made: {error.strerror}") from None
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise SettingsError(f"the folder {path} ({name}) cannot be written: give this account write access")
         for path in self.settings.watch:
             if not path.is_dir():
                 raise SettingsError(f"the folder {path} (watch) is not there: make it, or correct `watch`")

@@ -99,7 +99,7 @@ def _say(text: str) -> None:
 def _unexpected(error: Exception) -> str:
     """A sentence for an error that nobody foresaw. The operating system's own words are often clear enough."""
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{error.filename}: " if error.filename else "the system says: "
         return f"{where}{error.strerror}"
     return f"something unforeseen happened ({type(error).__name__}: {str(error)[:200] or 'no more is known'})"
 

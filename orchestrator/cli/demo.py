@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 LOOK = 0.5  # s between two looks at the views; each costs the database some milliseconds
 PATIENCE = 120.0  # s for which the daemons may take to come up, or the database to come back
-STILL = 60.0  # s without any change after which that is said
+STILL = 30.0  # s without any change after which that is said
 
 
 @click.command(cls=SiteCommand, short_help="Show everything at work, on simulated files or yours.")
@@ -158,10 +158,16 @@ class Run:
                     break
                 if clock.quiet > STILL and time.monotonic() > told + STILL:
                     told = time.monotonic()
-                    self._site.output.line(
-                        f"nothing has changed for {clock.quiet:.0f} s; the logs in {self._settings.logs} may say why"
-                    )
+                    self._say_still(clock.quiet)
         return demos.summarise(database, running.chain, self._settings, before, clock.seconds, page_url(self._settings))
+
+    def _say_still(self, seconds: float) -> None:
+        """Nothing moves: say so, with what is likely to be the cause."""
+        from orchestrator.checks import folders
+
+        causes = [f"{finding.subject}: {finding.text}" for finding in folders(self._settings) if finding.level != "ok"]
+        hint = "; ".join(causes) or f"the logs in {self._settings.logs} may say why"
+        click.echo(f"orchestrator: nothing has changed for {seconds:.0f} s: {hint}", err=True)
 
     def _register(self, database: Any, running: Site) -> int:
         """Register the user's files; how many documents there must be then."""

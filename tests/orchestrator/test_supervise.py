@@ -181,6 +181,20 @@ def test_a_program_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert "could not be started" in status["children"][0]["ended"]
 
 
+def test_a_full_disk_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    world = World()
+    it = supervisor(tmp_path, world, Spec("a", ("a",)))
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.supervise.write_atomically", full)
+        it.tick(0)
+    assert it.ready
+    it.tick(1)
+    assert read_status(tmp_path / "run") is not None
+
+
 # -- real processes
 
 CHILD = """

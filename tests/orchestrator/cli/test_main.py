@@ -1,6 +1,7 @@
 """What holds for every command: help, options, exit codes, and errors that are one sentence."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -97,7 +98,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
-    script = f"{sys.executable} -m orchestrator.cli chain show --json procs/chains/samba.yaml | head -c 1"
+    script = f"{shlex.quote(sys.executable)} -m orchestrator.cli chain show --json procs/chains/samba.yaml | head -c 1"
     root = Path(__file__).parents[3]
     done = subprocess.run(["bash", "-c", script], cwd=root, capture_output=True, text=True)
     assert done.stdout == "{"
