@@ -45,3 +45,29 @@ def files(tmp_path: Path) -> Path:
     root.mkdir()
     (tmp_path / "secret.txt").write_text("secret")
     return root
+
+
+@pytest.fixture
+def database() -> Any:
+    """The sample in memory."""
+    import page_double
+    import page_sample as sample
+
+    return page_double.Double(sample.chain(), sample.documents(), sample.NOON)
+
+
+@pytest.fixture
+def client(database: Any, files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A browser's part: asks for pages, at the sample's noon."""
+    import page_sample as sample
+    from fastapi.testclient import TestClient
+
+    from orchestrator.web import create_app
+
+    monkeypatch.setattr("orchestrator.web.source.CACHE_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.web.source.AWAY_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.web.source.REFUSED_SECONDS", 0.0)
+    app = create_app(lambda: database, chain=sample.chain(), files_root=files, live=False, title="The <Test>")
+    app.state.source._clock = lambda: sample.NOON
+    with TestClient(app, base_url="http://localhost", headers={"Accept": "text/html"}) as made:
+        yield made
