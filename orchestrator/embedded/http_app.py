@@ -194,6 +194,7 @@ class Application:
 
     def close(self) -> None:
         """End the threads; the store is closed by whoever opened it."""
+        self.store.end_functions()
         self.views.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.feeds.shutdown(wait=False, cancel_futures=True)

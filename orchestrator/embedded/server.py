@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,9 +121,15 @@ def _run(
     )
     sys.setswitchinterval(SWITCH_INTERVAL)
     server = _Server(config, application, lambda: ready(place) if ready is not None else None)
+    # uvicorn raises the signal that ended it once more at the end; by default SIGTERM would end us there and then,
+    # with the databases still open and a status that says we failed.
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None) if in_main else None
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         pass
     finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
         application.close()

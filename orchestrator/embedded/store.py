@@ -103,6 +103,12 @@ class Store:
                 self._functions = DesignFunctions()
             return self._functions
 
+    def end_functions(self) -> None:
+        """End the JavaScript host: what waits for it fails at once, so that a shutdown need not wait for an index."""
+        with self._functions_mutex:
+            if self._functions is not None:
+                self._functions.close()
+
     def names(self) -> list[str]:
         """All databases, sorted."""
         return sorted(layout.name_of(path) for path in self.folder.glob(f"*{layout.SUFFIX}"))
@@ -184,8 +190,7 @@ class Store:
             for database in self._open.values():
                 database.close()
             self._open.clear()
-            if self._functions is not None:
-                self._functions.close()
+            self.end_functions()
             os.close(self._lock)
 
 

@@ -41,6 +41,7 @@ class EmbeddedServer:
         url: without credentials and without a slash at the end.
         credentials: of the generated admin; ``auth`` is the same as a plain tuple.
         credentials_file: where they are.
+        exit_code: of the process that ended last.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class EmbeddedServer:
         self.credentials_file = self.path / "credentials.json"
         self.credentials = ServerCredentials("", "")
         self._environment = environment or {}
+        self.exit_code: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -131,6 +133,7 @@ class EmbeddedServer:
         process, self._process = self._process, None
         if process is None:
             return
+        self.exit_code = None
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
         try:
@@ -138,6 +141,7 @@ class EmbeddedServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        self.exit_code = process.returncode
 
 
 def main(argument: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import socket
 import stat
 import threading
@@ -138,6 +139,18 @@ def test_sigterm_ends_feeds_with_their_last_line(tmp_path: Path) -> None:
         threading.Timer(0.3, server.stop).start()
         lines = [line for line in feed.iter_lines() if line]
         assert "last_seq" in json.loads(lines[-1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_end_is_no_failure(tmp_path: Path, number: signal.Signals) -> None:
+    with EmbeddedServer(tmp_path) as server:
+        requests.put(server.url + "/abc", auth=server.auth, timeout=10)
+        os.kill(server.pid, number)
+        server.stop()
+        assert server.exit_code == 0
+        assert not list(tmp_path.glob("*-wal"))
+        said = (tmp_path / "server.log").read_text()
+        assert "Traceback" not in said
 
 
 def test_a_feed_whose_client_has_gone_leaves_nothing_behind(server: EmbeddedServer) -> None:
