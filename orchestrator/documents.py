@@ -28,6 +28,8 @@ Document = dict[str, Any]
 
 #: A document whose poller was lost this often in a row is suspected of killing its host and ends failed.
 LOSSES_LIMIT = 20
+#: A count in a document that is larger was not written by the orchestrator.
+COUNT_LIMIT = 10**6
 #: Characters of a reason that are kept in a data document; the attempt's document keeps all of it.
 REASON_LIMIT = 2000
 
@@ -248,7 +250,8 @@ def lose(document: Document, step: Step, reason: str, now: float) -> tuple[Docum
     A loss does not count as one of the step's retries: the poller died, not the step. After LOSSES_LIMIT of them in a
     row the document is suspected of being the cause and ends failed.
     """
-    entry = document[step.key]
+    found = document.get(step.key)
+    entry = found if isinstance(found, dict) else {}  # a person's hand, perhaps: it is freed all the same
     number, first, losses = _int(entry.get("number"), 1), _int(entry.get("first"), 1), _int(entry.get("losses"), 0)
     started = seconds_of(entry.get("started")) or now
     report = Report(
@@ -373,4 +376,6 @@ def _attempt_document(document: Document, step: Step, entry: Mapping[str, Any], 
 
 def _int(value: Any, default: int) -> int:
     """A count from a document, which may have become a float in other people's hands."""
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < COUNT_LIMIT:
+        return default
+    return int(value)

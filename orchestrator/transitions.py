@@ -45,7 +45,7 @@ class Status:
         return self.kind.value if self.step is None else f"proc {self.step} {self.kind.value}"
 
 
-_STEP = re.compile(r"proc ?(\d+) (queued|in progress|failed)\Z")
+_STEP = re.compile(r"proc ?([0-9]{1,6}) (queued|in progress|failed)\Z")
 
 
 def parse(text: Any) -> Status | None:

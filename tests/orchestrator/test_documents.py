@@ -171,3 +171,62 @@ def test_what_is_no_time_is_none_or_a_time(text: object) -> None:
 def test_a_report_travels_as_json(result: dict[str, Any]) -> None:
     sent = Report("d", "proc1", "t", 1.0, 2.0, result=result, log_tail="é\n")
     assert Report.from_json(json.loads(json.dumps(sent.to_json()))) == sent
+
+
+@pytest.mark.parametrize("entry", [None, {}, {"poller": None}, {"number": 1e308, "first": "x", "started": 5}])
+def test_a_claim_that_a_person_wrote_by_hand_is_taken_back_all_the_same(entry: Any) -> None:
+    document = raw(status="proc 0 in progress")
+    if entry is not None:
+        document["proc0"] = entry
+    freed, record = documents.lose(document, A, "nobody has it", 1000.0)
+    assert freed["status"] == "good"
+    assert "proc0" not in freed
+    assert record["_id"] == "attempt:d:proc0:1"
+
+
+@pytest.mark.parametrize("status", ["proc " + "9" * 5000 + " in progress", "proc ١ in progress", "proc -1 queued"])
+def test_a_status_with_a_number_that_no_step_has_is_none_of_ours(status: str) -> None:
+    assert parse(status) is None
+
+
+HOSTILE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["done", "failed"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["state", "attempt", "number", "first", "losses", "was", "started", "not_before", "step", "x"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["proc0", "proc1", "proc2", "proc9", "procX", "retry", "priority", "file_number", "header"]),
+        HOSTILE,
+    ),
+    st.sampled_from(["closed", "good", "failed", "proc 0 in progress", "proc 1 queued", "proc 9 in progress", "odd"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_stands_in_a_document_no_decision_about_it_breaks(fields: dict[str, Any], status: str) -> None:
+    document = raw(status=status, **fields)
+    documents.complete(CHAIN, document)
+    step = documents.ready_step(CHAIN, document)
+    if step is not None:
+        documents.not_before(document, step)
+        claimed = documents.claim(document, step, ME, "t", 1000.0)
+        assert documents.held_by(claimed, step.key, "t")
+        documents.finish(claimed, step, report(step, "t"), 1001.0)
+        documents.release(claimed, step, "stopped", 1001.0)
+        failed, record = documents.fail(claimed, step, report(step, "t", "transient"), 1001.0)
+        json.dumps([failed, record])
+    held = documents.holder(document)
+    if held is not None and held[0] in ("proc0", "proc1"):
+        documents.lose(document, CHAIN.step(held[0]), "lost", 1001.0)
+    if status == "failed":
+        documents.retry(document, "ann", "why", 1001.0)
