@@ -124,6 +124,8 @@ class Application:
             await _send(response, send)
         except ConnectionError:
             return
+        except asyncio.CancelledError:
+            log.warning("%s %s was cut off by the end of the server", scope["method"], scope["path"])
         except Problem as problem:
             # The answer has begun: all that is left is to break it off, as CouchDB does.
             log.warning("%s %s was broken off: %s", scope["method"], scope["path"], problem)
