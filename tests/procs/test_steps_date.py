@@ -109,6 +109,15 @@ def test_a_simulated_date_file_goes_through(work: Make, tmp_path: Path) -> None:
     assert detect(written[0].path) == "date"
     converted, analysed, drawn = steps(written[0].path, work, written[0].run_name)
     assert converted["counts"]["hits"] > 0
+    assert converted["counts"]["spills"] > 1
+    with uproot.open(converted["file"]) as file:
+        hits, triggers = file["hits"].arrays(library="np"), file["triggers"].arrays(library="np")
+        spills = file["spills"].arrays(library="np")
+    # Particle triggers are numbered through the file, spill by spill.
+    for rows in (hits, triggers):
+        first = spills["first_trigger"][rows["spill_entry"]]
+        assert np.array_equal(rows["trigger"], first + rows["index"])
+    assert np.array_equal(np.unique(triggers["trigger"]), np.arange(converted["counts"]["triggers"]))
     assert analysed["counts"]["hits"] == converted["counts"]["hits"]
     assert drawn["hits"] == analysed["counts"]["leading"]
 
