@@ -106,9 +106,10 @@ class Engine:
     def __post_init__(self) -> None:
         self.backlog = Backlog(self.chain, self.steps)
         self.unrecorded: set[str] = set()
+        #: Documents taken from other pollers, until that is written.
+        self.taking: set[str] = set()
         self._costs: dict[str, float] = {}
         self._busy: set[str] = set()
-        self._taking: set[str] = set()
         self._written: OrderedDict[str, int] = OrderedDict()
         self._refused: OrderedDict[str, tuple[Any, float]] = OrderedDict()
         self._contended = 0.0
@@ -153,21 +154,20 @@ class Engine:
 
     def adopted(self, found: Document, report: Report, now: float) -> None:
         """Record what a dead poller's worker had reported and nobody had written down."""
-        if found["_id"] in self._taking:
+        if found["_id"] in self.taking:
             return
-        self._taking.add(str(found["_id"]))
-        self.unrecorded.add(report.attempt)
+        self.taking.add(str(found["_id"]))
         step = self.chain.step(report.step)
         self._record(Write(found, step, report.attempt, report=report), now, go_on=False)
 
     def take_back(self, found: Document, step: Step, reason: str, now: float) -> None:
         """Free a document whose poller is no more; at most once, however often it is found before that is written."""
-        if found["_id"] in self._taking:
+        if found["_id"] in self.taking:
             return
         changed, record = documents.lose(found, step, reason, now)
         self._busy.add(str(found["_id"]))
-        self._taking.add(str(found["_id"]))
-        self.outbox.append(Write(changed, step, record["attempt"], record=record, lost=reason))
+        self.taking.add(str(found["_id"]))
+        self.outbox.append(Write(changed, step, str(record.get("attempt")), record=record, lost=reason))
 
     def give_back(self, task: Task, reason: str, now: float) -> None:
         """A claimed task will not be begun here (shutdown): the document is released as if it had not been claimed."""
@@ -282,7 +282,7 @@ class Engine:
     def _free(self, name: str) -> None:
         """The document is in our hands no more."""
         self._busy.discard(name)
-        self._taking.discard(name)
+        self.taking.discard(name)
 
     def _begin(self, saved: Document, step: Step, attempt: str, now: float) -> None:
         self.counts.claimed += 1

@@ -12,19 +12,19 @@ Runs before work and every so often, never on exit. Three cases, for a claim of 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator import documents
-from orchestrator.chain import Chain
+from orchestrator.chain import Chain, Step
 from orchestrator.engine.engine import Engine
-from orchestrator.engine.heartbeat import LocalDocuments, beats
+from orchestrator.engine.heartbeat import PREFIX, LocalDocuments, beats
 from orchestrator.engine.spool import Spool
-from orchestrator.errors import ChainError
 
 log = logging.getLogger(__name__)
 
-#: Claims looked at in one round; the rest come in the next.
+#: Claims read in one request; a round reads them all, for the dead one's may stand behind many of the living.
 LIMIT = 2000
 
 
@@ -48,7 +48,8 @@ class Recovery:
     #: poller -> (its counter when it last changed, when that was by our monotonic clock)
     _seen: dict[str, tuple[Any, float]] = field(default_factory=dict)
     _strays: dict[str, str] = field(default_factory=dict)
-    _dealt_with: set[str] = field(default_factory=set)
+    #: dead poller -> the documents that were taken from it, until that is written
+    _dealt_with: dict[str, set[str]] = field(default_factory=dict)
 
     def away(self) -> None:
         """The database was away: nobody could beat, so all leases begin anew."""
@@ -58,10 +59,9 @@ class Recovery:
         """One round; how many claims were found lost. Changes go into the engine's next commit."""
         self._finish_adoptions()
         keys = {step.key for step in self.engine.steps}
-        rows = self.database.view("work/inprogress", reduce=False, limit=LIMIT)
         by_poller: dict[str, list[str]] = {}
         strays: dict[str, str] = {}
-        for row in rows:
+        for row in self._claims():
             value = row.value if isinstance(row.value, dict) else {}
             poller, attempt = str(value.get("poller")), str(value.get("attempt"))
             if poller != self.engine.claimant.poller:
@@ -71,13 +71,24 @@ class Recovery:
         lost = self._own_strays(strays, keys, now)
         for name in self.spool.others():
             # Spools without claims too: reports whose documents somebody else has taken back meanwhile.
-            if self.spool.alive(name) is False and name not in self._dealt_with:
-                by_poller.setdefault(name, [])
+            if self.spool.alive(name) is False and not any(self.spool.same(name, p) for p in by_poller):
+                by_poller[name] = []
         beating = beats(self.database) if by_poller else {}
+        self._seen = {poller: known for poller, known in self._seen.items() if poller in by_poller}
         for poller, ids in by_poller.items():
-            if self._is_dead(poller, beating.get(poller), monotonic):
+            if poller not in self._dealt_with and self._is_dead(poller, beating.get(poller), monotonic):
                 lost += self._take_over(poller, ids, keys, now)
         return lost
+
+    def _claims(self) -> Iterator[Any]:
+        """The rows of all claims."""
+        place: dict[str, Any] = {}
+        while True:
+            rows = list(self.database.view("work/inprogress", reduce=False, limit=LIMIT, **place))
+            yield from rows
+            if len(rows) < LIMIT:
+                return
+            place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
 
     def _own_strays(self, strays: dict[str, str], keys: set[str], now: float) -> int:
         """Claims in our own name that we know nothing of, twice in a row: a write whose answer was lost for good."""
@@ -102,10 +113,9 @@ class Recovery:
         reports = self.spool.adopt(poller)
         if reports is None and self.spool.alive(poller) is not None:
             return 0  # another poller on this machine was first, or it has come to life
-        lost = 0
+        lost = recorded = 0
         found = {report.attempt: report for report in reports or ()}
         wanted = list(dict.fromkeys([*ids, *(report.document for report in found.values())]))
-        recorded = 0
         for name, document in self._read(wanted).items():
             held = documents.holder(document)
             report = found.get(str(held[1].get("attempt"))) if held else None
@@ -115,27 +125,30 @@ class Recovery:
             elif name in ids:
                 lost += self._take_back_one(document, keys, f"its poller {poller} is no more", now, poller)
         log.warning("poller %s is no more: %d of its results recorded, %d documents taken back", poller, recorded, lost)
-        self._dealt_with.add(poller)
+        self._dealt_with[poller] = set(wanted)
         self._seen.pop(poller, None)
         return lost
 
     def _finish_adoptions(self) -> None:
-        """Spools whose reports have been written into the database since the last round can go."""
-        if not self.engine.outbox:
-            for poller in self._dealt_with:
+        """Of pollers from whom everything has been taken, and that written, nothing need be kept."""
+        for poller, names in list(self._dealt_with.items()):
+            if not names & self.engine.taking:
+                self.database.delete_local(PREFIX + poller)
                 self.spool.let_go(poller)
-            self._dealt_with.clear()
+                del self._dealt_with[poller]
 
     def _take_back(self, ids: list[str], keys: set[str], reason: str, now: float, poller: str) -> int:
         return sum(self._take_back_one(document, keys, reason, now, poller) for document in self._read(ids).values())
 
     def _take_back_one(self, document: documents.Document, keys: set[str], reason: str, now: float, poller: str) -> int:
         held = documents.holder(document)
-        if held is None or held[0] not in keys or str(held[1].get("poller")) != poller:
+        if held is None or str(held[1].get("poller")) != poller:
             return 0
-        try:
-            step = self.chain.step(held[0])
-        except ChainError:
+        step = next((step for step in self.chain.steps if step.key == held[0]), None)
+        if step is None:
+            # The chain has lost this step since: whoever finds the claim frees it, or nobody ever would.
+            step = Step.model_construct(name=str(held[1].get("step")), number=int(held[0].removeprefix("proc")))
+        elif held[0] not in keys:
             return 0
         self.engine.take_back(document, step, reason, now)
         return 1

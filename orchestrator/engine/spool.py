@@ -40,22 +40,31 @@ def read_reports(path: Path) -> list[Report]:
 class Spool:
     """The spool folder of one living poller, and the way to those of dead ones."""
 
-    def __init__(self, root: Path, poller: str) -> None:
-        """Make and lock the poller's folder below ``root``. Raises SettingsError if it cannot be written."""
+    def __init__(self, root: Path, poller: str, scratch: Path | None = None) -> None:
+        """Make and lock the poller's folder below ``root``. Raises SettingsError if it cannot be written.
+
+        Below ``scratch`` each poller's workers have a folder of the poller's name, which goes when the spool goes.
+        """
         self.root = root / "pollers"
+        self._scratch = scratch
         self._name = safe_file_name(poller)
         self.folder = self.root / self._name
         self._count = 0
         self._adopted: dict[str, int] = {}
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.root / f"{self._name}.lock", create=True)
             self.folder.mkdir(exist_ok=True)
+            self._lock: int | None = _locked_file(self.root, self._name)
         except OSError as error:
             raise SettingsError(
                 f"the spool {root} cannot be written ({error.strerror or error}): correct the setting 'spool' or the "
                 "folder's permissions"
             ) from error
+
+    @property
+    def scratch(self) -> Path | None:
+        """Where this poller's workers may write, made by whoever writes."""
+        return self._scratch / self._name if self._scratch else None
 
     def new_batch(self) -> tuple[str, Path]:
         """A name for a new batch and the file that its reports go to."""
@@ -65,14 +74,21 @@ class Spool:
 
     def done(self, batch: str) -> None:
         """Every report of the batch is recorded: its file can go."""
-        (self.folder / f"{batch}.jsonl").unlink(missing_ok=True)
+        try:
+            (self.folder / f"{batch}.jsonl").unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("a spool file cannot be removed, its reports will be passed over later: %s", error)
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two names, of which one may be as in a file name, are one poller's."""
+        return safe_file_name(one) == safe_file_name(other)
 
     def others(self) -> list[str]:
         """The names (as in file names) of other pollers that have or had their spool here."""
         return sorted(path.stem for path in self.root.glob("*.lock") if path.stem != self._name)
 
     def alive(self, poller: str) -> bool | None:
-        """Whether a poller that has its spool here lives; None if this spool knows nothing of it."""
+        """Whether a poller that has its spool here lives; None if this spool knows nothing of it (or may not look)."""
         name = safe_file_name(poller)
         if name == self._name:
             return True
@@ -80,7 +96,7 @@ class Spool:
             return False
         try:
             lock = _locked(self.root / f"{name}.lock")
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return None
         if lock is None:
             return True
@@ -93,7 +109,7 @@ class Spool:
         if name not in self._adopted:
             try:
                 lock = _locked(self.root / f"{name}.lock")
-            except FileNotFoundError:
+            except (FileNotFoundError, PermissionError):
                 return None
             if lock is None:
                 return None
@@ -101,10 +117,14 @@ class Spool:
         return [report for path in sorted((self.root / name).glob("*.jsonl")) for report in read_reports(path)]
 
     def let_go(self, poller: str) -> None:
-        """What an adopted poller left has been dealt with: remove it."""
+        """What an adopted poller left has been dealt with: remove it. Nothing happens for one that was not adopted."""
         name = safe_file_name(poller)
-        lock = self._adopted.pop(name)
+        lock = self._adopted.pop(name, None)
+        if lock is None:
+            return
         shutil.rmtree(self.root / name, ignore_errors=True)
+        if self._scratch:
+            shutil.rmtree(self._scratch / name, ignore_errors=True)
         (self.root / f"{name}.lock").unlink(missing_ok=True)
         os.close(lock)
 
@@ -113,6 +133,8 @@ class Spool:
         for lock in self._adopted.values():
             os.close(lock)
         self._adopted.clear()
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
         try:
             self.folder.rmdir()
             (self.root / f"{self._name}.lock").unlink(missing_ok=True)
@@ -125,9 +147,22 @@ class Spool:
             self._lock = None
 
 
-def _locked(path: Path, *, create: bool = False) -> int | None:
+def _locked_file(folder: Path, name: str) -> int:
+    """A new lock file, held: it is there only once it is locked, or another poller might take its maker for dead."""
+    temporary = folder / f".{name}.new"
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.rename(folder / f"{name}.lock")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _locked(path: Path) -> int | None:
     """A descriptor that holds the lock, or None if somebody else does. Raises FileNotFoundError if there is no file."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,83 @@ def test_a_claim_in_our_own_name_that_we_do_not_know_is_given_back(
     me.held.clear()
     assert recovery.look(1002.0, 1.0) == 0, "once may be a race"
     assert recovery.look(1003.0, 2.0) == 1
+
+
+def test_a_poller_elsewhere_that_was_taken_over_is_forgotten_and_the_next_look_goes_on(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    far, me = make_engine("far"), make_engine("me")
+    claimed_by(far, memory, "d")
+    memory.put_local("poller:far", {"id": "far", "beat": 1})
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me"), lease=60.0)
+    recovery.look(1000.0, 0.0)
+    assert recovery.look(1061.0, 61.0) == 1
+    me.commit(1061.0)
+    for monotonic in (62.0, 200.0):
+        assert recovery.look(1062.0, monotonic) == 0
+    assert "poller:far" not in memory.locals, "the list of pollers does not grow with every one that ever died"
+
+
+def test_a_claim_that_nobodys_name_is_on_is_given_back(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    memory.add({"_id": "d", "type": "daqdocument", "status": "proc 0 in progress", "proc0": {}})
+    me = make_engine("me")
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me"), lease=60.0)
+    assert [recovery.look(1000.0 + t, t) for t in (0.0, 61.0)] == [0, 1]
+    me.commit(1061.0)
+    assert memory.documents["d"]["status"] == "good"
+
+
+def test_a_claim_of_a_step_that_the_chain_no_longer_has_is_freed(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    entry = {"poller": "old", "attempt": "t", "step": "gone"}
+    memory.add({"_id": "d", "type": "daqdocument", "status": "proc 7 in progress", "proc7": entry})
+    me = make_engine("me")
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me"), lease=60.0)
+    assert [recovery.look(1000.0 + t, t) for t in (0.0, 61.0)] == [0, 1]
+    me.commit(1061.0)
+    assert memory.documents["d"]["status"] == "good"
+    assert "proc7" not in memory.documents["d"]
+
+
+def test_the_spool_of_a_dead_poller_goes_although_other_writes_always_wait(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    dead, me = make_engine("dead"), make_engine("me")
+    claimed_by(dead, memory, "d1")
+    Spool(tmp_path, "dead", tmp_path / "scratch").close()
+    left = Spool(tmp_path, "dead", tmp_path / "scratch")
+    left.new_batch()[1].write_text("x\n")
+    (tmp_path / "scratch" / "dead" / "t1").mkdir(parents=True)
+    os.close(left._lock or -1)  # as the kernel does
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me", tmp_path / "scratch"), lease=60.0)
+    assert recovery.look(1001.0, 0.0) == 1
+    recovery.look(1002.0, 1.0)
+    assert (tmp_path / "pollers" / "dead").exists(), "what was taken is not written yet"
+    me.commit(1003.0)
+    memory.add({"_id": "d2", "type": "daqdocument", "status": "closed"})
+    me.offer([memory.documents["d2"]], 1004.0)
+    me.claim(1004.0, 1.0)
+    recovery.look(1005.0, 2.0)
+    assert not (tmp_path / "pollers" / "dead").exists()
+    assert not (tmp_path / "scratch" / "dead").exists(), "nor what its workers left behind"
+
+
+def test_a_dead_poller_of_an_odd_name_is_taken_over_once(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    dead, me = make_engine("höst/1 x"), make_engine("me")
+    (task,) = claimed_by(dead, memory, "d")
+    left = Spool(tmp_path, "höst/1 x")
+    report = Report("d", "proc0", task.attempt, 1.0, 2.0)
+    left.new_batch()[1].write_text(json.dumps(report.to_json()) + "\n")
+    left.close()
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me"), lease=60.0)
+    recovery.look(1001.0, 0.0)
+    assert len(me.outbox) == 1
+    me.commit(1001.0)
+    recovery.look(1002.0, 1.0)
+    assert me.counts.done == 1
+    assert [path.name for path in (tmp_path / "pollers").iterdir() if path.suffix == ".lock"] == ["me.lock"]
