@@ -1,7 +1,7 @@
 """How fast the shipped steps are, and how much memory they take: ``python benchmarks/steps.py [events] [points]``.
 
-A simulated Samba file of two detectors (four channels) goes through transfer, convert, amplitude and histograms, each in
-a process of its own. Linux only (it reads /proc).
+A simulated Samba file of two detectors (four channels) goes through transfer, convert, amplitude and histograms,
+each in a process of its own. Linux only (it reads /proc).
 """
 
 import json
