@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> int:
     os.close(nothing)
     hello = json.loads(commands.readline())
     places = Places(Path(hello["output"]), Path(hello["scratch"]), Path(hello["logs"]))
-    sys.path[:0] = [path for path in hello.get("path", []) if path not in sys.path]
+    sys.path += [path for path in hello.get("path", []) if path not in sys.path]  # last: nothing there hides a library
     capture = Capture(places.scratch, hello["name"], redirect=True)
     runner = Runner(Chain.model_validate(hello["chain"]), places, capture)
     wire.put({"born": os.getpid()})
