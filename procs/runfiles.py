@@ -206,7 +206,8 @@ def publish(
     plots = _draw(path, work, pages(histograms, "file") if pages else [], path.name.removesuffix(MEMBER), "file")
     with locked(path.parent, lock_timeout):
         whole = rebuild(path.parent, run, work.attempt, work.log)
-        title = f"run {run}, {len(whole.members)} files"
+        number = len(whole.members)
+        title = f"run {run}, {number} file{'' if number == 1 else 's'}"
         plots += _draw(whole.path, work, pages(whole.histograms, "run") if pages else [], title, "run")
     return {
         **describe(path),

@@ -102,7 +102,7 @@ def test_publish_draws_and_says_what_it_did(tmp_path: Path) -> None:
         return [Page("all", "energies", list(histograms.values()))]
 
     result = publish(tmp_path / f"f{MEMBER}", "run", work, one(5), "{}", pages, 10.0)
-    assert [plot["title"] for plot in result["plots"]] == ["f: energies", "run run, 1 files: energies"]
+    assert [plot["title"] for plot in result["plots"]] == ["f: energies", "run run, 1 file: energies"]
     assert all(Path(plot["file"]).is_file() for plot in result["plots"])
     assert (result["total"], result["run"]["members"]) == (5, 1)
     json.dumps(result, allow_nan=False)
