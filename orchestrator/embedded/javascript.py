@@ -35,6 +35,7 @@ LANES = {"build": 2, "guard": 1, "feed": 2}
 
 BATCH_BYTES = 2 * 1024 * 1024  # JSON text sent to a child at once
 BATCH_TEXTS = 1000
+MAX_STRIKES = 3  # writes of one batch that may pass a guard's limits before the rest is refused with them
 GRACE = 1.5  # seconds beyond the limit before the parent kills: the child reports its own time-outs better
 _HOST = Path(__file__).with_name("javascript_host.py")
 
@@ -209,10 +210,12 @@ class DesignFunctions:
             triples: (new document, old document or None, userCtx, secObj) for each write.
 
         Returns:
-            For each write None, or the first refusal: ``{"forbidden": reason}`` or ``{"unauthorized": reason}``.
+            For each write None, or the first refusal: ``{"forbidden": reason}`` or ``{"unauthorized": reason}``, or
+            ``{"error": ..., "reason": ...}`` where a guard threw anything else or passed a limit. Each write has its
+            own verdict: one that a guard fails over does not harm the others of the batch.
 
         Raises:
-            FunctionError: a guard threw anything else, cannot be compiled, or passed a limit.
+            FunctionError: a guard cannot be compiled.
         """
         verdicts: list[dict[str, str] | None] = [None] * len(triples)
         texts = [json.dumps(triple) for triple in triples]
@@ -223,10 +226,28 @@ class DesignFunctions:
             if not left:
                 break
             program = {"sources": [source], "ddoc": ddoc}
-            lines = self._run("guard", "validate", program, None, [texts[index] for index in left])
-            for index, line in zip(left, lines, strict=True):
-                if line != "1":
-                    verdicts[index] = _refusal(json.loads(line))
+            found = self._judge(program, [texts[index] for index in left])
+            for index, verdict in zip(left, found, strict=True):
+                verdicts[index] = verdict
+        return verdicts
+
+    def _judge(self, program: Json, texts: list[str]) -> list[dict[str, str] | None]:
+        """Run one guard. A batch that ends its child is done again write by write, to find the one at fault."""
+        try:
+            return [_verdict(line) for line in self._run("guard", "validate", program, None, texts)]
+        except FunctionError as error:
+            if error.error != "os_process_error" or self._closed.is_set():
+                raise
+            fault = {"error": error.error, "reason": error.reason}
+        if len(texts) == 1:
+            return [fault]
+        verdicts: list[dict[str, str] | None] = []
+        strikes = 0
+        for text in texts:
+            # where one write after the other passes its limit, the rest must not wait for each in turn
+            verdict = self._judge(program, [text])[0] if strikes < MAX_STRIKES else fault
+            strikes += verdict is not None and verdict.get("error") == "os_process_error"
+            verdicts.append(verdict)
         return verdicts
 
     def check(self, sources: list[str], lib: Json = None, kind: str = "map") -> None:
@@ -343,11 +364,16 @@ def _batches(texts: list[str]) -> list[list[str]]:
     return batches
 
 
-def _refusal(thrown: Json) -> dict[str, str]:
-    """Return what a guard threw as a refusal; anything that is none is an error."""
+def _verdict(line: str) -> dict[str, str] | None:
+    """Read the host's answer about one write: 1, or what the guard threw, or after a ``!`` what went wrong in it."""
+    if line == "1":
+        return None
+    if line.startswith("!"):
+        error, reason = json.loads(line[1:])
+        return {"error": error, "reason": reason}
+    thrown = json.loads(line)
+    word, reason = "unknown_error", thrown
     if isinstance(thrown, dict) and len(thrown) == 1:
         ((word, reason),) = thrown.items()
-        if word in ("forbidden", "unauthorized"):
-            return {word: reason if isinstance(reason, str) else json.dumps(reason)}
-        raise FunctionError("unknown_error", reason if isinstance(reason, str) else json.dumps(reason))
-    raise FunctionError("unknown_error", thrown if isinstance(thrown, str) else json.dumps(thrown))
+    text = reason if isinstance(reason, str) else json.dumps(reason)
+    return {word: text} if word in ("forbidden", "unauthorized") else {"error": "unknown_error", "reason": text}

@@ -197,8 +197,11 @@ var __host = (function (global) {
       try {
         funcs[0].call(ddoc, call[0], call[1], call[2], call[3]);
       } catch (error) {
-        if (error === null || error === undefined || error.couch === true) { throw error; }
-        if (error.name && error.stack) { throw error; }
+        if (fatal(error)) { throw error; }
+        if (error === undefined || error.couch === true || (error.name && error.stack)) {
+          // a fault of the guard, told apart from what it threw on purpose, and of this write alone
+          return ['!', stringify(describe(error))].join('');
+        }
         return stringify(error) || 'null';
       }
       return '1';

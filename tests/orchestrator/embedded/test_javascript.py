@@ -172,9 +172,37 @@ def test_what_a_filter_throws(functions: DesignFunctions) -> None:
 @pytest.mark.parametrize(
     "thrown", ["new Error('x')", "{other: 1}", "'text'", "null", "undefined", "[1]", "{forbidden: 1, b: 2}"]
 )
-def test_what_a_guard_must_not_throw(functions: DesignFunctions, thrown: str) -> None:
-    with pytest.raises(FunctionError):
-        functions.validate([("_design/a", f"function (n) {{ throw({thrown}); }}")], [({}, None, USER, {})])
+def test_what_a_guard_must_not_throw_fails_its_write_alone(functions: DesignFunctions, thrown: str) -> None:
+    guard = f"function (n) {{ if (n.bad) {{ throw({thrown}); }} if (n.no) {{ throw({{forbidden: 'no'}}); }} }}"
+    writes = [({}, None, USER, {}), ({"bad": 1}, None, USER, {}), ({"no": 1}, None, USER, {}), ({}, None, USER, {})]
+    first, fault, refused, last = functions.validate([("_design/a", guard)], writes)
+    assert (first, refused, last) == (None, {"forbidden": "no"}, None)
+    assert fault is not None
+    assert set(fault) == {"error", "reason"}
+
+
+def test_a_guard_that_loops_for_one_write_fails_that_one_alone(functions: DesignFunctions) -> None:
+    guard = "function (n) { while (n.loop) {} if (n.no) { throw({forbidden: 'no'}); } }"
+    writes = [(doc, None, USER, {}) for doc in ({"n": 1}, {"loop": 1}, {"no": 1}, {"n": 2})]
+    assert functions.validate([("_design/a", guard)], writes) == [
+        None, {"error": "os_process_error", "reason": "OS process timed out."}, {"forbidden": "no"}, None,
+    ]  # fmt: skip
+
+
+def test_a_guard_that_loops_for_every_write_has_three_strikes() -> None:
+    functions = DesignFunctions(timeout=0.1)
+    started = time.monotonic()
+    writes = [({}, None, USER, {})] * 200
+    found = functions.validate([("_design/a", "function (n) { while (true) {} }")], writes)
+    assert all(verdict is not None and verdict["error"] == "os_process_error" for verdict in found)
+    assert time.monotonic() - started < 10
+    functions.close()
+
+
+def test_a_guard_that_is_no_function_fails_all(functions: DesignFunctions) -> None:
+    with pytest.raises(FunctionError) as caught:
+        functions.validate([("_design/a", "function (")], [({}, None, USER, {})])
+    assert caught.value.error == "compilation_error"
 
 
 ENDLESS = {
