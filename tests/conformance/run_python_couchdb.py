@@ -3,7 +3,8 @@
     python run_python_couchdb.py USER   (the password on standard input, the server in COUCHDB_URL)
 
 python-couchdb 1.2 was written for servers where anybody is admin. Here each of its requests to the server under test
-gets the admin's login unless it brings one of its own; nothing else is changed. Prints one JSON object: the names of
+gets the admin's login unless it brings one of its own, and the one address that is written into a test leads to the
+server under test; nothing else is changed. Prints one JSON object: the names of
 the tests to their outcome, "ok" or what was raised.
 """
 
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import unittest
 from typing import Any
 
+WRITTEN = "http://localhost:5984"
 MODULES = ("client", "couch_tests", "design", "couchhttp", "multipart", "mapping", "view", "package", "tools", "loader")
 
 
@@ -23,11 +26,12 @@ def log_in(name: str, password: str) -> None:
     from couchdb import http
 
     plain = http.Session.request
+    place = os.environ["COUCHDB_URL"].rstrip("/")
 
     def request(self: Any, method: str, url: str, *rest: Any, **named: Any) -> Any:
         if named.get("credentials") is None and len(rest) < 3:
             named["credentials"] = (name, password)
-        return plain(self, method, url, *rest, **named)
+        return plain(self, method, url.replace(WRITTEN, place, 1), *rest, **named)
 
     http.Session.request = request
 
