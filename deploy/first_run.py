@@ -47,7 +47,7 @@ def main(words):
         command = [str(python), "-m", "pytest", *rest]
         os.chdir(str(CLONE))
     else:
-        command = [str(python), "-m", "orchestrator.cli"] + (["demo"] if what == "demo" else []) + rest
+        command = [str(python), "-P", "-m", "orchestrator.cli"] + (["demo"] if what == "demo" else []) + rest
     sys.stdout.flush()
     os.execve(command[0], command, environment)  # Ctrl-C and exit codes are the command's own from here on
     return None

@@ -103,7 +103,8 @@ def specs(
 
 def command(settings: Settings, *words: str) -> tuple[str, ...]:
     """The argument list of one of our own commands for this site, ending when this process does."""
-    head = (sys.executable, "-m", "orchestrator.cli", "--parent", str(os.getpid()))
+    # -P: a json.py in the folder where somebody types `up` must not stand in for Python's own
+    head = (sys.executable, "-P", "-m", "orchestrator.cli", "--parent", str(os.getpid()))
     return (*head, *settings.arguments(), *words)
 
 

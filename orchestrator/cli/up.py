@@ -97,7 +97,7 @@ def _detach(site: Context, without: tuple[str, ...]) -> int:
     lock.release()
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / "up.log"
-    words = [sys.executable, "-m", "orchestrator.cli", *settings.arguments(), "up"]
+    words = [sys.executable, "-P", "-m", "orchestrator.cli", *settings.arguments(), "up"]
     words += [word for name in without for word in ("--without", name)]
     with log.open("ab") as file:
         process = subprocess.Popen(

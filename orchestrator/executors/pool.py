@@ -179,7 +179,7 @@ class Pool:
         self._numbers += 1
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.worker", str(write), str(os.getpid())],
+                [sys.executable, "-P", "-m", "orchestrator.worker", str(write), str(os.getpid())],
                 stdin=subprocess.PIPE, pass_fds=[write], start_new_session=True, bufsize=0,
             )  # fmt: skip
         finally:

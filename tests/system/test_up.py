@@ -32,8 +32,10 @@ class Site:
         }  # fmt: skip
 
     def __call__(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "orchestrator.cli", "-C", str(self.folder), *words]
-        return subprocess.run(command, env=self.environment, text=True, capture_output=True, timeout=120)
+        command = [str(Path(sys.executable).parent / "orchestrator"), "-C", str(self.folder), *words]
+        return subprocess.run(
+            command, cwd=self.folder.parent, env=self.environment, text=True, capture_output=True, timeout=120
+        )
 
     def children(self) -> dict[str, dict[str, Any]]:
         status = json.loads(self("up", "--status", "--json").stdout)
@@ -149,6 +151,15 @@ def test_a_wrong_login_is_given_up_and_not_tried_for_ever(site: Site) -> None:
     result = site("up", "--detach")
     assert result.returncode == 5
     assert "login refused" in result.stderr
+
+
+def test_a_module_in_the_current_folder_hides_nothing(site: Site) -> None:
+    for folder in (site.folder, site.folder.parent):
+        (folder / "json.py").write_text("raise RuntimeError('this is not the json that was meant')")
+    (site.folder / "incoming" / "f_000").write_text("* Archive SAMBA\nno more\n")
+    assert site("up", "--detach").returncode == 0
+    wait_for(lambda: json.loads(site("status", "--json").stdout)["documents"] == 1)
+    assert [child["restarts"] for child in site.children().values()] == [0] * len(DAEMONS)
 
 
 def test_settings_reach_the_daemons(site: Site) -> None:
