@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -93,7 +94,7 @@ class EmbeddedServer:
         errors = self.path / "server.log"
         with errors.open("ab") as log:
             self._process = subprocess.Popen(
-                command, pass_fds=[writing], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command, pass_fds=[writing], stdin=subprocess.PIPE, stdout=log, stderr=log,
                 env={**os.environ, **self._environment},
             )  # fmt: skip
         os.close(writing)
@@ -141,7 +142,15 @@ class EmbeddedServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
         self.exit_code = process.returncode
+
+
+def _outlive_nobody() -> None:
+    # Standard input is a pipe from the test: it ends when that does, however it ends.
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(argument: str) -> int:
@@ -155,6 +164,7 @@ def main(argument: str) -> int:
         os.write(options["fd"], f"{url}\n".encode())
         os.close(options["fd"])
 
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
     path = Path(options["path"])
     try:
         serve(

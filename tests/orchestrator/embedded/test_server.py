@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -199,6 +201,20 @@ def test_many_connections_at_once(server: EmbeddedServer) -> None:
     assert failed == []
     found = requests.get(server.url + "/abc/_all_docs?startkey=%22c%22&endkey=%22d%22", auth=server.auth, timeout=10)
     assert len(found.json()["rows"]) == 200
+
+
+def test_a_server_for_tests_outlives_no_test(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\nfrom orchestrator.embedded.testing import EmbeddedServer\n"
+        f"server = EmbeddedServer({str(tmp_path)!r})\nserver.start()\n"
+        "print(server.pid, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_client_names_no_file_of_ours(server: EmbeddedServer) -> None:
