@@ -7,15 +7,19 @@ executables lands in the same place, in order.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 #: How much of the end of a log goes into the document of a failed attempt, in bytes.
 TAIL = 4096
+#: A log larger than this (bytes) is cut in its middle when it is kept: a step that prints without end fills no disk.
+LOG_LIMIT = 16_000_000
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
 
 
@@ -24,8 +28,61 @@ def safe_file_name(text: str, limit: int = 180) -> str:
     clean = _UNSAFE.sub("_", text).lstrip(".") or "_"
     if clean == text and len(clean) <= limit:
         return clean
-    mark = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+    mark = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:10]
     return f"{clean[: limit - 11]}-{mark}"
+
+
+def output_path(folder: Path, name: str) -> Path:
+    """The file that the output of the process ``name`` is in while an attempt runs."""
+    return folder / f"{safe_file_name(name)}.out"
+
+
+def keep_left(path: Path, folder: Path, name: str) -> tuple[str | None, str]:
+    """Keep as a log what a dead process left at ``path``: the log's path and its end; (None, "") for nothing."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            end = _end(file.fileno(), size)
+        if size == 0:
+            path.unlink()
+            return None, ""
+        return str(_move(path, folder, name)), end
+    except FileNotFoundError:
+        return None, ""
+    except OSError as error:
+        return None, f"(the log could not be kept: {error})"
+
+
+def _end(descriptor: int, size: int) -> str:
+    return os.pread(descriptor, TAIL, max(0, size - TAIL)).decode("utf-8", "replace")
+
+
+def _move(path: Path, folder: Path, name: str) -> Path:
+    """Move a log to its place, across file systems too, where it is copied. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"{safe_file_name(name)}.log"
+    if path.stat().st_size > LOG_LIMIT:
+        _cut_middle(path)
+    try:
+        path.rename(final)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(path, final)
+        path.unlink()
+    return final
+
+
+def _cut_middle(path: Path) -> None:
+    """Leave of a log its first and its last part, and a line that says how much is missing."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(size - LOG_LIMIT // 2)
+        end = file.read()
+        file.seek(LOG_LIMIT // 2)
+        file.write(b"\n(... %d bytes are left out here ...)\n" % (size - LOG_LIMIT // 2 - len(end)))
+        file.write(end)
+        file.truncate()
 
 
 class Capture:
@@ -34,7 +91,7 @@ class Capture:
     def __init__(self, folder: Path, name: str, *, redirect: bool) -> None:
         """Write into ``folder``; ``redirect`` leads file descriptors 1 and 2 there (in a worker, not at a terminal)."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"{safe_file_name(name)}.out"
+        self._path = output_path(folder, name)
         self._redirect = redirect
         self._descriptor = -1
         self._open()
@@ -52,22 +109,35 @@ class Capture:
             os.close(self._descriptor)
         self._descriptor = new
 
+    def _mend(self) -> None:
+        """Bring standard output and error back where they belong, whatever the step did to them."""
+        for stream, original, descriptor in (("stdout", sys.__stdout__, 1), ("stderr", sys.__stderr__, 2)):
+            current = getattr(sys, stream)
+            try:
+                current.flush()
+                if current is original and os.path.sameopenfile(descriptor, self._descriptor):
+                    continue
+            except (OSError, ValueError, AttributeError):
+                pass  # closed, full, or no stream at all
+            os.dup2(self._descriptor, descriptor)
+            if original is None or original.closed:
+                original = os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+                setattr(sys, f"__{stream}__", original)
+            setattr(sys, stream, original)
+
     def write(self, text: str) -> None:
         os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
 
     def keep(self, folder: Path, name: str, *, tail: bool) -> tuple[str | None, str]:
         """Keep what was written as ``folder/name.log``: its path and, if asked for, its end; (None, "") for nothing."""
         if self._redirect:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            self._mend()
         size = os.fstat(self._descriptor).st_size
         if size == 0:
             return None, ""
-        end = os.pread(self._descriptor, TAIL, max(0, size - TAIL)).decode("utf-8", "replace") if tail else ""
+        end = _end(self._descriptor, size) if tail else ""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            final = folder / f"{safe_file_name(name)}.log"
-            self._path.rename(final)
+            final = _move(self._path, folder, name)
             self._open()
         except OSError as error:
             # A full or vanished log disk must not fail the step whose result is safe; the tail says so.

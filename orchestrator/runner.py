@@ -33,6 +33,8 @@ from orchestrator.version import VERSION
 
 #: A result larger than this (bytes of JSON) does not belong in a document: files are for that.
 RESULT_LIMIT = 1_000_000
+#: Characters of a reason that are worth keeping.
+REASON_LIMIT = 20_000
 #: An attempt shorter than this (s) is not worth resetting the kernel's peak-memory mark for, which costs about 20 us.
 SHORT_ATTEMPT = 0.005
 #: What an executable's exit code says about its failure; the first two are sysexits.h's EX_DATAERR and EX_TEMPFAIL.
@@ -114,7 +116,7 @@ class Runner:
         report.cpu_seconds = round(_cpu_seconds() - before, 6)
         report.max_rss = _peak_memory()
         self._last_seconds = report.seconds
-        if scratch.exists():
+        if os.path.lexists(scratch):
             shutil.rmtree(scratch, ignore_errors=True)
         report.log, report.log_tail = self.output.keep(
             self.places.logs / task.step, f"{report.document}.{task.attempt}", tail=not report.ok
@@ -122,9 +124,12 @@ class Runner:
         return report
 
     def close(self) -> None:
-        """Death: close every step that was set up."""
+        """Death: close every step that was set up. What goes wrong in one is logged, and the next is closed."""
         for step in self._born.values():
-            death(step)
+            try:
+                death(step)
+            except Exception as error:
+                logging.getLogger(__name__).error("a step could not be closed", exc_info=error)
         self._born.clear()
 
     def _object(self, step: Step) -> StepObject:
@@ -245,7 +250,7 @@ def _explain(error: Exception, report: Report, log: logging.Logger) -> None:
         place = f" (at {last[0].filename}, line {last[0].lineno})" if last else ""
         report.error_class, report.reason = "code", f"{type(error).__name__}: {error}{place}"
         log.error("the step raised an exception", exc_info=error)
-    report.reason = _cleaned(report.reason)
+    report.reason = _cleaned(report.reason[:REASON_LIMIT])
     if report.exit_code == 0:
         report.exit_code = 1
 

@@ -7,7 +7,7 @@ again. Standard output and error belong to the steps and are kept as their logs.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import signal
 import sys
@@ -17,8 +17,8 @@ from typing import Any
 
 from orchestrator.capture import Capture
 from orchestrator.chain import Chain
-from orchestrator.documents import Report
 from orchestrator.lifeline import die_with_parent, orphaned
+from orchestrator.lines import line_of, value_of
 from orchestrator.runner import Places, Runner, Task
 
 #: Reports of very short steps are sent together, at the latest so long after they were made (s).
@@ -37,7 +37,11 @@ class Wire:
 
     def put(self, message: dict[str, Any]) -> None:
         """Send with others, soon."""
-        self._waiting.append(json.dumps(message).encode() + b"\n")
+        self.put_line(line_of(message))
+
+    def put_line(self, line: bytes) -> None:
+        """Send a message that is a line already, with others, soon."""
+        self._waiting.append(line)
         if time.monotonic() - self._flushed >= REPORT_DELAY:
             self.flush()
 
@@ -62,31 +66,80 @@ class ProgressWire:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + PROGRESS_EVERY
-            self._wire.put({"progress": self._attempt, "fraction": float(fraction), "text": str(text)[:200]})
+            known = fraction == fraction  # a step that divides by nothing reports NaN, which JSON does not have
+            self._wire.put(
+                {
+                    "progress": self._attempt,
+                    "fraction": max(0.0, min(1.0, float(fraction))) if known else None,
+                    "text": str(text)[:200].encode("utf-8", "replace").decode(),
+                }
+            )
             self._wire.flush()
 
 
 def run_batch(runner: Runner, wire: Wire, batch: dict[str, Any]) -> None:
     """Run a batch's tasks in order; each report goes to the spool, then to the poller."""
-    spool = os.open(batch["spool"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
+    me = os.getpid()
+    with SpoolFile(batch["spool"]) as spool, HomeFolder() as home:
         for data in batch["tasks"]:
             task = Task(**data)
             report = runner.run(task, ProgressWire(wire, task.attempt))
-            _append(spool, report)
-            wire.put({"report": report.to_json()})
-    finally:
-        os.close(spool)
+            if os.getpid() != me:
+                os._exit(1)  # the step forked, and this is the copy: the tasks that follow are not its own
+            home.go()
+            line = line_of(report.to_json())
+            spool.append(line)
+            wire.put_line(b'{"report":' + line[:-1] + b"}\n")
     wire.put({"batch": batch["batch"]})
     wire.flush()
 
 
-def _append(spool: int, report: Report) -> None:
-    try:
-        os.write(spool, json.dumps(report.to_json()).encode() + b"\n")
-    except OSError as error:
-        # The spool is the second net. Without it (a full disk) the report still travels by the pipe.
-        print(f"the report could not be spooled: {error}", file=sys.stderr)
+class HomeFolder:
+    """The folder that the worker began in: steps may go elsewhere, and what they went to may be gone afterwards."""
+
+    def __enter__(self) -> HomeFolder:
+        self._descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def go(self) -> None:
+        os.fchdir(self._descriptor)
+
+
+class SpoolFile:
+    """A batch's file in the spool. It is the second net: without it (a full disk) reports still travel by the pipe."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = -1
+        self._broken = False
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self._say(error)
+
+    def __enter__(self) -> SpoolFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def append(self, line: bytes) -> None:
+        """Append a report; after one that was cut short, on a line of its own."""
+        if self._descriptor < 0:
+            return
+        data = b"\n" + line if self._broken else line
+        try:
+            self._broken = os.write(self._descriptor, data) < len(data)
+        except OSError as error:
+            self._say(error)
+
+    @staticmethod
+    def _say(error: OSError) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"the report could not be spooled: {error}", file=sys.stderr)
 
 
 def main(arguments: list[str]) -> int:
@@ -95,13 +148,14 @@ def main(arguments: list[str]) -> int:
     die_with_parent()
     if orphaned(parent):
         return 0
+    os.set_inheritable(descriptor, False)  # what a step starts must not keep the pipe open when this process is gone
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is the poller's to answer
     wire = Wire(descriptor)
     commands = os.fdopen(os.dup(0), "rb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    hello = json.loads(commands.readline())
+    hello = value_of(commands.readline())
     places = Places(Path(hello["output"]), Path(hello["scratch"]), Path(hello["logs"]))
     sys.path += [path for path in hello.get("path", []) if path not in sys.path]  # last: nothing there hides a library
     capture = Capture(places.scratch, hello["name"], redirect=True)
@@ -109,9 +163,11 @@ def main(arguments: list[str]) -> int:
     wire.put({"born": os.getpid()})
     wire.flush()
     for line in commands:
-        run_batch(runner, wire, json.loads(line))
-    runner.close()
-    capture.close()
+        run_batch(runner, wire, value_of(line))
+    try:
+        runner.close()
+    finally:
+        capture.close()
     return 0
 
 

@@ -9,7 +9,6 @@ two that want to adopt what a dead one left exactly one gets the lock.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from orchestrator.capture import safe_file_name
 from orchestrator.documents import Report
 from orchestrator.errors import SettingsError
+from orchestrator.lines import value_of
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,10 @@ def read_reports(path: Path) -> list[Report]:
         return []
     reports = []
     for line in lines[:-1]:
+        if not line:
+            continue  # a writer that was cut short begins anew on a line of its own
         try:
-            reports.append(Report.from_json(json.loads(line)))
+            reports.append(Report.from_json(value_of(line)))
         except (ValueError, TypeError, AttributeError) as error:
             log.error("a line of the spool file %s cannot be read and is passed over: %s", path, error)
     return reports

@@ -7,45 +7,40 @@ says so, the tasks behind it go back to the caller untouched.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import Any
 
-import psutil
-
+from orchestrator.capture import keep_left, output_path
 from orchestrator.chain import Chain
 from orchestrator.documents import Report
 from orchestrator.engine.spool import Spool, read_reports
+from orchestrator.executors.process import Batch, Worker
+from orchestrator.lines import line_of, value_of
 from orchestrator.runner import Places, Task
 
 log = logging.getLogger(__name__)
 
 #: How often limits are looked at (s): a limit is exceeded by at most this, and a look costs about 0.1 ms a worker.
 LIMIT_CHECK = 0.5
-#: A pool whose workers die at birth waits this long (s) before it makes another, or it would do nothing else.
-BIRTH_WAIT = 2.0
+#: A pool whose workers die at birth waits this long (s) before it makes another, or it would do nothing else; doubled
+#: each time up to the longest.
+BIRTH_WAIT, LONGEST_BIRTH_WAIT = 2.0, 60.0
+#: A worker that is not ready for its first task after so long (s) is ended.
+BIRTH_LIMIT = 120.0
 #: An idle worker that has not closed its steps in so long (s) when the pool closes is ended.
 DEATH_WAIT = 10.0
-
-
-@dataclass
-class Batch:
-    """Tasks that one worker makes in order, with the spool file that its reports are in."""
-
-    name: str
-    spool: Path
-    tasks: deque[Task]
-    attempts: frozenset[str]
 
 
 @dataclass
@@ -59,9 +54,13 @@ class Progressed:
 
 @dataclass
 class Returned:
-    """Tasks that were not begun because their worker died: to be handed out again."""
+    """Tasks that were not begun because their worker died: to be handed out again.
+
+    ``unborn`` says why no worker can be made at the moment: then they are better given back.
+    """
 
     tasks: list[Task]
+    unborn: str = ""
 
 
 @dataclass
@@ -73,24 +72,6 @@ class BatchDone:
 
 
 Event = Report | Progressed | Returned | BatchDone
-
-
-@dataclass
-class Worker:
-    """One process, seen from the poller."""
-
-    number: int
-    process: subprocess.Popen[bytes]
-    reader: IO[bytes]
-    unread: bytes = b""
-    unsent: bytes = b""
-    batches: deque[Batch] = field(default_factory=deque)
-    heard: float = 0.0
-    verdict: tuple[str, str] | None = None
-    born: bool = False
-
-    def outstanding(self) -> int:
-        return sum(len(batch.tasks) for batch in self.batches)
 
 
 class Pool:
@@ -119,11 +100,13 @@ class Pool:
         self._clock, self._monotonic = clock, monotonic
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_lock = threading.RLock()  # re-entrant: a signal handler may come in the middle of it
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._workers: dict[int, Worker] = {}
         self._numbers = 0
         self._next_check = 0.0
         self._no_birth_before = 0.0
+        self._birth_wait = BIRTH_WAIT
         self._events: deque[Event] = deque()
         self._closing = False
 
@@ -138,6 +121,10 @@ class Pool:
         if self._closing or self._monotonic() < self._no_birth_before:
             return 0.0
         return sum(max(0.0, self._depth - load) for load in self._loads())
+
+    def next_birth(self) -> float:
+        """In how many seconds a worker may be made again, if none may be now; else 0."""
+        return max(0.0, self._no_birth_before - self._monotonic())
 
     def _loads(self) -> list[float]:
         """The expected time (s) that each worker still needs for what it has."""
@@ -165,36 +152,46 @@ class Pool:
                 self._hand_over(slot, share)
 
     def _hand_over(self, slot: int, tasks: list[Task]) -> None:
-        worker = self._workers.get(slot) or self._birth(slot)
+        worker = self._workers.get(slot)
+        if worker is None:
+            try:
+                worker = self._birth(slot)
+            except OSError as error:
+                self._stillborn(f"the system makes no process: {error}", tasks)
+                return
         name, path = self._spool.new_batch()
         if not worker.batches:
             worker.heard = self._monotonic()
         worker.batches.append(Batch(name, path, deque(tasks), frozenset(task.attempt for task in tasks)))
-        message = {"batch": name, "spool": str(path), "tasks": [task.to_json() for task in tasks]}
-        worker.unsent += json.dumps(message).encode() + b"\n"
+        worker.unsent += line_of({"batch": name, "spool": str(path), "tasks": [task.to_json() for task in tasks]})
         self._send(worker)
 
     def _birth(self, slot: int) -> Worker:
         read, write = os.pipe2(os.O_CLOEXEC)
         self._numbers += 1
+        name = f"{self._name}-worker-{self._numbers}"
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "orchestrator.worker", str(write), str(os.getpid())],
                 stdin=subprocess.PIPE, pass_fds=[write], start_new_session=True, bufsize=0,
             )  # fmt: skip
+        except OSError:
+            os.close(read)
+            raise
         finally:
             os.close(write)
         assert process.stdin is not None
         os.set_blocking(process.stdin.fileno(), False)
         os.set_blocking(read, False)
-        worker = Worker(slot, process, os.fdopen(read, "rb", buffering=0), heard=self._monotonic())
+        reader = os.fdopen(read, "rb", buffering=0)
+        worker = Worker(slot, process, reader, output_path(self._places.scratch, name), heard=self._monotonic())
         hello: dict[str, Any] = {
-            "name": f"{self._name}-worker-{self._numbers}",
+            "name": name,
             "chain": self._chain.model_dump(mode="json"),
             "output": str(self._places.output), "scratch": str(self._places.scratch), "logs": str(self._places.logs),
             "path": [path for path in sys.path if path],
         }  # fmt: skip
-        worker.unsent = json.dumps(hello).encode() + b"\n"
+        worker.unsent += line_of(hello)
         self._workers[slot] = worker
         self._selector.register(read, selectors.EVENT_READ, worker)
         return worker
@@ -205,13 +202,13 @@ class Pool:
         descriptor = worker.process.stdin.fileno()
         try:
             while worker.unsent:
-                worker.unsent = worker.unsent[os.write(descriptor, worker.unsent[: 1 << 20]) :]
+                del worker.unsent[: os.write(descriptor, worker.unsent[: 1 << 20])]
         except BlockingIOError:
             if descriptor not in self._selector.get_map():
                 self._selector.register(descriptor, selectors.EVENT_WRITE, worker)
             return
         except OSError:
-            worker.unsent = b""  # it is dead: its pipe says so when it is read
+            worker.unsent.clear()  # it is dead: its pipe says so when it is read
         if descriptor in self._selector.get_map():
             self._selector.unregister(descriptor)
 
@@ -219,10 +216,11 @@ class Pool:
 
     def wake(self) -> None:
         """End a wait in ``events`` early. May be called from any thread and from a signal handler."""
-        try:
-            os.write(self._wake_write, b"x")
-        except BlockingIOError:
-            return
+        with self._wake_lock:
+            if self._wake_write < 0:
+                return  # closed: the number may be another file's by now
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_write, b"x")
 
     def events(self, timeout: float) -> list[Event]:
         """What has happened; waits up to ``timeout`` seconds for something if nothing has."""
@@ -260,30 +258,51 @@ class Pool:
         lines = b"".join(chunks).split(b"\n")
         worker.unread = lines.pop()
         for line in lines:
-            self._message(worker, json.loads(line))
+            try:
+                self._message(worker, value_of(line))
+            except (ValueError, TypeError, KeyError) as error:
+                # A step wrote into the pipe. A report that was spoilt by it is in the spool too.
+                log.error("a worker said what is no message, which is passed over: %s", error)
         if ended:
             self._death(worker)
 
     def _message(self, worker: Worker, message: dict[str, Any]) -> None:
         if "report" in message:
-            worker.heard = self._monotonic()
-            self._reported(worker, Report.from_json(message["report"]))
+            self._reported(worker, Report.from_json(message["report"]), self._monotonic())
         elif "progress" in message:
             self._events.append(Progressed(message["progress"], message["fraction"], message["text"]))
         elif "batch" in message:
             worker.heard = self._monotonic()
-            done = worker.batches.popleft()
-            self._events.append(BatchDone(done.name, done.attempts))
+            if worker.batches and worker.batches[0].name == message["batch"]:
+                done = worker.batches.popleft()
+                self._events.append(BatchDone(done.name, done.attempts))
         elif "born" in message:
-            worker.born = True
+            worker.born, worker.heard, self._birth_wait = True, self._monotonic(), BIRTH_WAIT
 
-    def _reported(self, worker: Worker, report: Report) -> None:
-        worker.batches[0].tasks.popleft()
-        self._events.append(report)
+    def _reported(self, worker: Worker, report: Report, heard: float) -> None:
+        """Hand on a report of the task that is the worker's next; another one has been heard already."""
+        tasks = worker.batches[0].tasks if worker.batches else ()
+        if tasks and tasks[0].attempt == report.attempt:
+            worker.batches[0].tasks.popleft()
+            worker.heard = heard
+            self._events.append(report)
 
     # --- limits and deaths ---
 
     def _check_limits(self, worker: Worker, now: float) -> None:
+        if worker.has_ended():
+            self._read(worker)  # what it still said
+            if self._workers.get(worker.number) is worker:
+                self._death(worker)  # its pipe is open yet: something that it started holds the other end
+            return
+        if not worker.born:
+            if now - worker.heard > BIRTH_LIMIT:
+                worker.kill()
+            return
+        if worker.batches and now - worker.heard >= LIMIT_CHECK:
+            # Reports of short steps travel together; those that a long step behind them holds up are in the spool.
+            for report in _unheard(worker.batches[0]):
+                self._reported(worker, report, now - max(0.0, self._clock() - report.finished))
         if not worker.batches or not worker.batches[0].tasks or worker.verdict is not None:
             return
         step = self._chain.step(worker.batches[0].tasks[0].step)
@@ -291,40 +310,44 @@ class Pool:
         if step.time_limit is not None and took > step.time_limit:
             worker.verdict = ("resources", f"ended after {took:.1f} s: its time limit is {step.time_limit:g} s")
         elif step.memory_limit is not None:
-            held = _resident(worker.process.pid)
+            held = worker.resident()
             if held > step.memory_limit:
                 limit = step.memory_limit / 1e6
                 worker.verdict = ("resources", f"ended with {held / 1e6:.0f} MB in memory: its limit is {limit:.0f} MB")
         if worker.verdict is not None:
-            self._kill(worker)
-
-    @staticmethod
-    def _kill(worker: Worker) -> None:
-        try:
-            os.killpg(worker.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+            worker.kill()
 
     def _death(self, worker: Worker) -> None:
         """Clear up after a worker that has ended: blame the attempt it was making, hand back the rest."""
-        self._kill(worker)  # an executable that it started may be alive
+        worker.let_end()
+        worker.kill()  # an executable that it started may be alive
         self._forget(worker)
-        code = worker.process.wait()
+        code = worker.code()
         if not worker.batches:
+            worker.output.unlink(missing_ok=True)
             return
         for report in _unheard(worker.batches[0]):
-            self._reported(worker, report)
+            self._reported(worker, report, self._monotonic())
+        if not worker.born and not self._closing:
+            tasks = [task for batch in worker.batches for task in batch.tasks]
+            self._stillborn(f"no worker could be started (exit code {code})", tasks)
+            return
         returned: list[Task] = []
         for batch in worker.batches:
-            if batch is worker.batches[0] and batch.tasks and worker.born and not self._closing:
+            if batch is worker.batches[0] and batch.tasks and not self._closing:
                 self._events.append(self._blame(worker, batch.tasks.popleft(), code))
             returned.extend(batch.tasks)
             self._events.append(BatchDone(batch.name, batch.attempts))
-        if not worker.born:
-            log.error("a worker could not be started (exit code %s)", code)
-            self._no_birth_before = self._monotonic() + BIRTH_WAIT
         if returned:
             self._events.append(Returned(returned))
+
+    def _stillborn(self, why: str, tasks: list[Task]) -> None:
+        """No worker can be made: wait before the next attempt, and let others have the tasks."""
+        log.error("%s; the next attempt is in %.0f s", why, self._birth_wait)
+        self._no_birth_before = self._monotonic() + self._birth_wait
+        self._birth_wait = min(2 * self._birth_wait, LONGEST_BIRTH_WAIT)
+        if tasks:
+            self._events.append(Returned(tasks, why))
 
     def _forget(self, worker: Worker) -> None:
         assert worker.process.stdin is not None
@@ -350,9 +373,13 @@ class Pool:
             kind, reason = "code", f"its worker crashed: signal {-code} ({signal.strsignal(-code)})"
         else:
             kind, reason = "code", f"the step ended its worker with exit code {code}"
+        name = str(task.document.get("_id"))
+        # What it printed last may say why it died.
+        kept, tail = keep_left(worker.output, self._places.logs / task.step, f"{name}.{task.attempt}")
+        shutil.rmtree(self._places.scratch / task.attempt, ignore_errors=True)
         return Report(
-            str(task.document.get("_id")), task.step, task.attempt, started=now - took, finished=now,
-            seconds=round(took, 3), exit_code=code, error_class=kind, reason=reason,
+            name, task.step, task.attempt, started=now - took, finished=now, seconds=round(took, 3),
+            exit_code=code, error_class=kind, reason=reason, log=kept, log_tail=tail,
         )  # fmt: skip
 
     def close(self) -> list[Event]:
@@ -360,20 +387,23 @@ class Pool:
         self._closing = True
         for worker in list(self._workers.values()):
             if worker.batches:
-                self._kill(worker)
-                os.set_blocking(worker.reader.fileno(), True)
-                while self._workers.get(worker.number) is worker:
-                    self._read(worker)
+                worker.kill()
+                worker.code()
+                self._read(worker)
+                if self._workers.get(worker.number) is worker:
+                    self._death(worker)
                 continue
             self._forget(worker)  # closing its standard input lets an idle worker close its steps and go
             try:
                 worker.process.wait(timeout=DEATH_WAIT)
             except subprocess.TimeoutExpired:
-                self._kill(worker)
-                worker.process.wait()
+                worker.kill()
+                worker.code()
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._wake_lock:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_write = -1
         return list(self._events)
 
 
@@ -389,19 +419,3 @@ def _drain(descriptor: int) -> None:
             pass
     except BlockingIOError:
         return
-
-
-def _resident(pid: int) -> int:
-    """Resident memory of a process and all that it started, in bytes; 0 if it is gone."""
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return 0
-    total = 0
-    for member in family:
-        try:
-            total += member.memory_info().rss
-        except psutil.Error:
-            continue
-    return total

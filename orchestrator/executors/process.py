@@ -1,0 +1,98 @@
+"""One worker process as its poller sees it: what it has been given, whether it lives, and its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from orchestrator.runner import Task
+
+log = logging.getLogger(__name__)
+
+#: How long (s) the end of a worker that has been killed is waited for: one that hangs in the kernel may never come.
+KILL_WAIT = 5.0
+#: How long (s) a worker that has closed its pipe may take to end by itself.
+LAST_WAIT = 0.5
+
+
+@dataclass
+class Batch:
+    """Tasks that one worker makes in order, with the spool file that its reports are in."""
+
+    name: str
+    spool: Path
+    tasks: deque[Task]
+    attempts: frozenset[str]
+
+
+@dataclass
+class Worker:
+    """One process, seen from the poller."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    reader: IO[bytes]
+    output: Path
+    unread: bytes = b""
+    unsent: bytearray = field(default_factory=bytearray)
+    batches: deque[Batch] = field(default_factory=deque)
+    heard: float = 0.0
+    verdict: tuple[str, str] | None = None
+    born: bool = False
+
+    def outstanding(self) -> int:
+        return sum(len(batch.tasks) for batch in self.batches)
+
+    def has_ended(self) -> bool:
+        """Whether it has ended; it is left to be waited for, so that its number stays its own."""
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    def let_end(self) -> None:
+        """Wait a moment for its end: its pipe closes shortly before, and its exit code says what SIGKILL would hide."""
+        pause = threading.Event()
+        for _ in range(100):
+            if self.has_ended():
+                return
+            pause.wait(LAST_WAIT / 100)
+
+    def kill(self) -> None:
+        """SIGKILL to it and to all that it started, but for what has left its process group."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def code(self) -> int:
+        """Its exit code, once it has ended or been killed; that of SIGKILL if it hangs and does not end."""
+        try:
+            return self.process.wait(timeout=KILL_WAIT)
+        except subprocess.TimeoutExpired:
+            log.error("process %d was killed and does not end: a file system may be away", self.process.pid)
+            return -signal.SIGKILL
+
+    def resident(self) -> int:
+        """Resident memory of it and of all that it started, in bytes; 0 if it is gone."""
+        try:
+            process = psutil.Process(self.process.pid)
+            family = [process, *process.children(recursive=True)]
+        except psutil.Error:
+            return 0
+        total = 0
+        for member in family:
+            try:
+                total += member.memory_info().rss
+            except psutil.Error:
+                continue
+        return total
