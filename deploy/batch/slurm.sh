@@ -61,6 +61,7 @@ CONF
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort=$dbd_port
+AccountingStoragePass=$FOLDER/munge/socket
 CONF
     else
         # sacct -c reads this file, and wants to open it for writing as the account that asks
@@ -150,7 +151,7 @@ up() {
     [ $accounting = no ] || start_accounting
     configure $accounting
     # registered before the controller starts: a controller that meets an unknown cluster name has to be told later
-    [ $accounting = no ] || wait_for 10 sacctmgr -i add cluster batchtest || die "slurmdbd refuses the cluster"
+    [ $accounting = no ] || wait_for 3 timeout 10 sacctmgr -i add cluster batchtest || die "slurmdbd refuses the cluster"
     slurmctld > "$FOLDER/log/slurmctld.out" 2>&1 || die "slurmctld does not start: see $FOLDER/log"
     for (( node = 1; node <= NODES; node++ )); do
         install -d -m 755 "$FOLDER/slurmd/n$node"

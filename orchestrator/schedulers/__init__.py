@@ -22,6 +22,9 @@ from orchestrator.schedulers.errors import (
     SubmissionRejected,
     UnfitJob,
 )
+from orchestrator.schedulers.fsched import Fsched
+from orchestrator.schedulers.gridengine import GridEngine
+from orchestrator.schedulers.htcondor import HTCondor
 from orchestrator.schedulers.model import (
     INDEX,
     Answer,
@@ -34,6 +37,7 @@ from orchestrator.schedulers.model import (
     Resources,
     Submitted,
 )
+from orchestrator.schedulers.pbs import PBS
 from orchestrator.schedulers.slurm import Slurm
 from orchestrator.schedulers.states import JobState
 
@@ -59,19 +63,26 @@ __all__ = [
     "get",
 ]
 
-SCHEDULERS: dict[str, type[Scheduler]] = {scheduler.name: scheduler for scheduler in (Slurm,)}
+SCHEDULERS: dict[str, type[Scheduler]] = {
+    scheduler.name: scheduler for scheduler in (Slurm, GridEngine, HTCondor, PBS, Fsched)
+}
 """All batch systems by the name that a site's settings use."""
 
 
-def get(name: str, *, programs: str = "", environment: Mapping[str, str] | None = None) -> Scheduler:
-    """The batch system called ``name``; `Scheduler` says what the other two are for.
+def get(
+    name: str,
+    *,
+    programs: str = "",
+    environment: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Scheduler:
+    """The batch system called ``name``; `Scheduler` says what the others are for.
 
     Raises:
-        SettingsError: there is none of that name.
+        SettingsError: there is none of that name, or it has no such setting.
     """
-    try:
-        return SCHEDULERS[name](programs, environment)
-    except KeyError:
+    if name not in SCHEDULERS:
         near = get_close_matches(name, SCHEDULERS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "choose one of " + ", ".join(sorted(SCHEDULERS))
-        raise SettingsError(f"there is no batch system called {name!r}: {hint}") from None
+        raise SettingsError(f"there is no batch system called {name!r}: {hint}")
+    return SCHEDULERS[name](programs, environment, settings)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar
 
+from orchestrator.errors import SettingsError
 from orchestrator.schedulers.errors import HistoryUnavailable, SchedulerUnavailable, SubmissionRejected, UnfitJob
 from orchestrator.schedulers.model import Answer, Command, Job, JobFile, JobSpec, Listing, Query, Submitted
 from orchestrator.schedulers.script import job_script
@@ -58,6 +59,10 @@ class Scheduler(ABC):
         programs: folder at the farm that holds the system's programs; empty: they are on the PATH.
         environment: variables that the programs need there (``SLURM_CONF``, ``SGE_ROOT``), since a command that comes
             through SSH has no login shell. Never a credential.
+        settings: what sites do differently, from ``settings_known``.
+
+    Raises:
+        SettingsError: there is no such setting.
     """
 
     name: ClassVar[str]
@@ -68,9 +73,21 @@ class Scheduler(ABC):
     not_sent: ClassVar[tuple[str, ...]] = ("connection refused", "no route to host")  # of those: surely without effect
     later: ClassVar[tuple[str, ...]] = ()  # pieces of refusals that may not stand tomorrow
 
-    def __init__(self, programs: str = "", environment: Mapping[str, str] | None = None) -> None:
+    settings_known: ClassVar[dict[str, tuple[str, str]]] = {}  # name: (default, what it is for)
+
+    def __init__(
+        self,
+        programs: str = "",
+        environment: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.programs = programs.rstrip("/")
         self.environment = dict(environment or {})
+        unknown = sorted(set(settings or {}) - set(self.settings_known))
+        if unknown:
+            known = ", ".join(sorted(self.settings_known)) or "none"
+            raise SettingsError(f"{self.name} has no setting {unknown[0]!r}: it knows {known}")
+        self.settings = {name: default for name, (default, _) in self.settings_known.items()} | dict(settings or {})
 
     # ---- submission
 
@@ -146,7 +163,7 @@ class Scheduler(ABC):
 
     def _command(self, program: str, *arguments: str, timeout: float = 30.0, way: str = "") -> Command:
         """``program`` with its folder and environment. Times are asked for in UTC, messages in English."""
-        path = f"{self.programs}/{program}" if self.programs else program
+        path = f"{self.programs}/{program}" if self.programs and "/" not in program else program
         settings = {"LC_ALL": "C", "TZ": "UTC", **self.environment}
         words = ("env", *(f"{key}={value}" for key, value in settings.items()), path)
         return Command((*words, *arguments), timeout=timeout, way=way)
