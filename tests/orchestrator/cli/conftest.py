@@ -1,6 +1,8 @@
 """A site on an embedded server, and commands run in this process as ``main`` runs them."""
 
 import json
+import logging
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,19 @@ class Commands:
         code = main(["-C", str(self.folder), *words])
         out, err = self._capture.readouterr()
         return Result(int(code), out, err)
+
+
+@pytest.fixture(autouse=True)
+def _left_as_it_was() -> Iterator[None]:
+    """Daemons run in this process set up logging and signals for themselves: nothing of it may outlive the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for number, handler in signals.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
