@@ -19,7 +19,7 @@ import click
 from pydantic import BaseModel
 
 from orchestrator import chain as chains
-from orchestrator import errors, settings, transitions
+from orchestrator import errors, farms, settings, transitions
 from orchestrator.cli import SECTIONS, cli
 
 DOCS = Path(__file__).parent
@@ -93,6 +93,10 @@ def chain_reference() -> str:
         ("A step", chains.Step),
         ("`retries`", chains.Retries),
         ("A site", chains.Site),
+        ("A farm", farms.Farm),
+        ("`limits` of a farm", farms.Limits),
+        ("`grace` of a farm", farms.Grace),
+        ("`degrade` of a step", farms.Degrade),
     ):
         parts.append(f"### {title}\n\n{_fields(model, set())}")
     return "\n\n".join(parts)
