@@ -33,7 +33,7 @@ class Grace(Model):
     """How long a witness of a job's fate may be late."""
 
     submission: Seconds = Field(
-        90.0, description="a submission without an answer may appear so late in the queue; the submit command ends sooner"
+        90.0, description="so late may a submission without an answer appear in the queue; its command ends sooner"
     )
     unknown: Seconds = Field(
         120.0, description="a job that neither the queue nor the history knows counts as lost after this"
