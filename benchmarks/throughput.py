@@ -3,7 +3,7 @@
     python benchmarks/throughput.py --documents 10000
 
 With COUCHDB_URL (and COUCHDB_USER, COUCHDB_PASSWORD) set it measures that server instead of the embedded one. The
-baseline of the same run is the database's own limit: two bulk writes a step of documents of the same size, nothing else.
+baseline of the same run is the database's own limit: two bulk writes a step of documents as large.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def own_limit(database: Database, count: int, steps: int) -> float:
     return steps * count / (time.monotonic() - began)
 
 
-def through(url: str, name: str, environment: dict[str, str], count: int, chain: Chain, pollers: int, workers: int) -> float:
+def through(
+    url: str, name: str, environment: dict[str, str], count: int, chain: Chain, pollers: int, workers: int
+) -> float:
     """Steps a second from the pollers' start to the last document's end."""
     code = (
         "import sys, logging; from pathlib import Path; from orchestrator.chain import load\n"
@@ -73,7 +75,8 @@ def through(url: str, name: str, environment: dict[str, str], count: int, chain:
         began = time.monotonic()
         running = [
             subprocess.Popen(
-                [sys.executable, "-c", code, url, name, str(CHAIN), root, str(workers)], env={**os.environ, **environment}
+                [sys.executable, "-c", code, url, name, str(CHAIN), root, str(workers)],
+                env={**os.environ, **environment},
             )
             for _ in range(pollers)
         ]
