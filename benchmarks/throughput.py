@@ -31,7 +31,8 @@ CHAIN = Path(__file__).parent.parent / "procs" / "chains" / "noop.yaml"
 def document(number: int) -> dict[str, Any]:
     """A document as small as one freshly registered (about 200 bytes)."""
     return {
-        "_id": f"d{number:07d}", "type": "daqdocument", "run_name": f"run{number // 100:05d}", "file_number": number % 100,
+        "_id": f"d{number:07d}", "type": "daqdocument", "run_name": f"run{number // 100:05d}",
+        "file_number": number % 100,
         "status": "closed", "file": f"/raw/d{number:07d}", "hostname": "daq1", "registered": "2026-01-01T00:00:00.000Z",
     }  # fmt: skip
 
