@@ -343,9 +343,10 @@ class Pool:
 
     def _stillborn(self, why: str, tasks: list[Task]) -> None:
         """No worker can be made: wait before the next attempt, and let others have the tasks."""
-        log.error("%s; the next attempt is in %.0f s", why, self._birth_wait)
-        self._no_birth_before = self._monotonic() + self._birth_wait
-        self._birth_wait = min(2 * self._birth_wait, LONGEST_BIRTH_WAIT)
+        if self.next_birth() == 0:  # of several that fail together, one counts
+            log.error("%s; the next attempt is in %.0f s", why, self._birth_wait)
+            self._no_birth_before = self._monotonic() + self._birth_wait
+            self._birth_wait = min(2 * self._birth_wait, LONGEST_BIRTH_WAIT)
         if tasks:
             self._events.append(Returned(tasks, why))
 
