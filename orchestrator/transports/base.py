@@ -123,6 +123,10 @@ class Transport(ABC):
         cannot be."""
 
     @abstractmethod
+    def absolute(self, path: RemotePath) -> str:
+        """The path from the root: a relative one begins in the account's home."""
+
+    @abstractmethod
     def space(self, path: RemotePath) -> Space | None:
         """The room on the disk of a folder; None if that cannot be asked."""
 

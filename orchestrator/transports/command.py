@@ -32,11 +32,12 @@ _WRAPPER = (
     f'if [ -n "$2" ]; then cd -- "$2" || exit {CANNOT_ENTER}; fi; '
     'shift 2; "$@"; exit "$?"'
 )
-# The process group: of sshd's own making, so that it holds the program, what it started, and nothing else.
+# Written without `--`, which dash does not take here. The process group is of sshd's own making, so that it holds the
+# program, what it started, and nothing else.
 _KILL = (
-    'g=$(ps -o pgid= -p "$1" 2>/dev/null | tr -d " "); g=${g:-$1}; kill -TERM -- "-$g" "$1" 2>/dev/null; '
-    'n=0; while kill -0 -- "-$g" 2>/dev/null && [ "$n" -lt 20 ]; do sleep 0.1; n=$((n+1)); done; '
-    'kill -KILL -- "-$g" 2>/dev/null; exit 0'
+    'g=$(ps -o pgid= -p "$1" 2>/dev/null | tr -d " "); g=${g:-$1}; kill -TERM "-$g" "$1" 2>/dev/null; '
+    'n=0; while kill -0 "-$g" 2>/dev/null && [ "$n" -lt 20 ]; do sleep 0.1; n=$((n+1)); done; '
+    'kill -KILL "-$g" 2>/dev/null; exit 0'
 )
 
 

@@ -147,6 +147,9 @@ class LocalTransport(Transport):
     def checksum(self, path: RemotePath, length: int | None = None) -> str:
         return digest(self.receive(path, length=length))
 
+    def absolute(self, path: RemotePath) -> str:
+        return os.path.normpath(os.fsdecode(self._path(path)))
+
     def space(self, path: RemotePath) -> Space | None:
         try:
             usage = shutil.disk_usage(self._path(path))

@@ -160,6 +160,12 @@ class Sftp:
             if self.usable:
                 self.close_handle(handle)
 
+    def real_path(self, path: bytes) -> bytes:
+        kind, body = self._answer(self._send(Kind.REALPATH, text(path)))
+        reader = self.expect(Kind.NAME, kind, body, path, "look at")
+        reader.word()
+        return reader.text()
+
     def space(self, path: bytes) -> Space | None:
         if b"statvfs@openssh.com" not in self.extensions:
             return None

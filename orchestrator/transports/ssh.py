@@ -166,6 +166,11 @@ class SshTransport(Transport):
                 self._no_shell = connection
         return digest(self.receive(path, length=length))
 
+    def absolute(self, path: RemotePath) -> str:
+        with self._sftp() as sftp:
+            home = sftp.real_path(b".")
+        return os.fsdecode(posixpath.normpath(posixpath.join(home, raw(path))))
+
     def space(self, path: RemotePath) -> Space | None:
         with self._sftp() as sftp:
             return sftp.space(raw(path))
