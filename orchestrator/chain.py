@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -115,7 +116,7 @@ class Step(_Model):
 
     number: int = Field(0, exclude=True, json_schema_extra={"internal": True})
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The step's keyword in a document: ``proc0``, ``proc1``, ..."""
         return f"proc{self.number}"

@@ -87,7 +87,7 @@ class Poller:
         own = replace(places, scratch=self.spool.scratch or places.scratch)
         self.pool = Pool(
             chain, own, self.spool, self.terms.workers, name=self.claimant.poller,
-            cost=lambda key: self.engine.cost(chain.step(key)), depth=DEPTH,
+            cost=self.engine.cost_of, depth=DEPTH,
         )  # fmt: skip
         self.recovery = Recovery(chain, database, self.engine, self.spool, self.terms.lease)
         self.heartbeat = Heartbeat(
