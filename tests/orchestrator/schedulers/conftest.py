@@ -8,6 +8,7 @@ by ``deploy/batch/*.sh`` on ports and in folders of their own and taken down aga
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -111,10 +112,8 @@ class Farm:
         deadline = time.monotonic() + seconds
         while True:
             listing = self.queue(query)
-            try:
+            with contextlib.suppress(schedulers.HistoryUnavailable):
                 listing = listing.plus([self.history(query)])
-            except schedulers.HistoryUnavailable:
-                pass
             jobs = {f"{job.name}/{job.index}" if job.index else job.name: job for job in listing.jobs}
             if done(jobs):
                 return jobs

@@ -28,6 +28,7 @@ from orchestrator.schedulers import (
     SubmissionRejected,
     ask,
 )
+from orchestrator.schedulers.slurm import Slurm
 
 NASTY = ("a b", "it's", '"', "$(touch pwned)", "`touch pwned`", "new\nline", "", "*", "-x", "\\", "ü%j$$")
 PREFIX = "orch-t-"
@@ -72,10 +73,22 @@ class System:
 SYSTEMS = {
     "fsched": System(("--hold",), ("--hold",), Resources(options=("--nonsense",))),
     "slurm": System(
-        ("--hold",), ("--begin=now+1hour",), Resources(queue="nonsense"), limit=60.0, warned=(120.0, 119.0), hasten=True
+        ("--hold",),
+        ("--begin=now+1hour",),
+        Resources(queue="nonsense"),
+        limit=60.0,
+        warned=(120.0, 119.0),
+        hasten=True,
+        memory=JobState.FAILED,
     ),
     "slurm_accounting": System(
-        ("--hold",), ("--begin=now+1hour",), Resources(queue="nonsense"), limit=60.0, warned=(120.0, 119.0), hasten=True
+        ("--hold",),
+        ("--begin=now+1hour",),
+        Resources(queue="nonsense"),
+        limit=60.0,
+        warned=(120.0, 119.0),
+        hasten=True,
+        memory=JobState.FAILED,
     ),
     # h_vmem makes the program run out of memory by itself, and it says so by an exit code of its own
     "gridengine": System(
@@ -248,6 +261,9 @@ def test_ends_are_told_apart(system: Story) -> None:
     segv = state(story, "segv")
     assert segv.state is JobState.FAILED and segv.signal == 11
     assert state(story, "memory").state is story.system.memory
+    if isinstance(story.farm.scheduler, Slurm):
+        stderr = (story.farm.home / f"{PREFIX}memory.err").read_text()
+        assert story.farm.scheduler.read_stderr(stderr) == (JobState.OUT_OF_MEMORY, stderr.strip().split("\n")[-1])
     assert state(story, "time").state is JobState.TIMEOUT
     assert state(story, "bad").state is story.system.bad_output
     assert state(story, "long").state is JobState.CANCELLED
