@@ -86,6 +86,10 @@ class Transport(ABC):
         """Gives a file another name on the same disk, atomically, in place of a file that had it."""
 
     @abstractmethod
+    def rename_new(self, old: RemotePath, new: RemotePath) -> bool:
+        """As `rename`, but False, with nothing done, if a file has the new name. Atomic where the far end can."""
+
+    @abstractmethod
     def remove(self, path: RemotePath) -> bool:
         """Removes a file. False if there was none."""
 

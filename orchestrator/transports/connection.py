@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import stat
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -23,6 +24,7 @@ from orchestrator.transports.watch import Limit, Watch
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _PACKET = 1 << 18  # bytes of the largest packet we take; OpenSSH's own limit
+_BUSY_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # s before a session is asked for again
 _AGENT_KEYS = 4  # keys of an agent that are tried: a server ends the connection after six attempts
 
 # The library writes traces of every lost connection to its log. Each of them becomes an error here, so they are not
@@ -87,9 +89,18 @@ class Connection:
         """A new channel for one command or subsystem."""
         seconds = self.access.timeouts.login
         with self.guarded("open a session", seconds, "new session"):
-            channel = self.transport.open_session(max_packet_size=_PACKET, timeout=seconds)
-            channel.settimeout(seconds)
-            return channel
+            for pause in (*_BUSY_PAUSES, None):
+                try:
+                    channel = self.transport.open_session(max_packet_size=_PACKET, timeout=seconds)
+                except paramiko.ChannelException:
+                    # The server allows so many sessions, and one that has just been closed may still be counted.
+                    if pause is None or not self.alive:
+                        raise
+                    threading.Event().wait(pause)
+                else:
+                    channel.settimeout(seconds)
+                    return channel
+            raise AssertionError("not reached: the last try raises or returns")
 
     @contextmanager
     def guarded(self, doing: str, seconds: float, what: str, *, perhaps_done: bool = False) -> Iterator[Limit]:
@@ -104,11 +115,14 @@ class Connection:
                 yield limit
             except TransportError:
                 raise
-            except TimeoutError as error:
-                self._end(f"no {what} within {seconds:g} s")
-                raise self.lost(doing, perhaps_done=perhaps_done) from error
             except LOST as error:
-                raise self.lost(doing, str(error), perhaps_done=perhaps_done) from error
+                raise self.failed(error, doing, limit, perhaps_done=perhaps_done) from error
+
+    def failed(self, error: Exception, doing: str, limit: Limit, *, perhaps_done: bool = False) -> TransportUnavailable:
+        """The error for what the library raised; a time-out ends the connection, since nobody knows what comes next."""
+        if isinstance(error, TimeoutError) or "timeout" in str(error).lower():
+            self._end(f"no {limit.what} within {limit.seconds:g} s")
+        return self.lost(doing, str(error), perhaps_done=perhaps_done)
 
     def lost(self, doing: str, detail: str = "", *, perhaps_done: bool = False) -> TransportUnavailable:
         """The error for an operation that the connection did not survive."""

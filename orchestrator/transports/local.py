@@ -91,6 +91,15 @@ class LocalTransport(Transport):
         with self._said(old, f"rename to {shown(new)!r}"):
             os.replace(self._path(old), self._path(new))  # noqa: PTH105
 
+    def rename_new(self, old: RemotePath, new: RemotePath) -> bool:
+        with self._said(old, f"rename to {shown(new)!r}"):
+            try:
+                os.link(self._path(old), self._path(new), follow_symlinks=False)
+            except FileExistsError:
+                return False
+            os.unlink(self._path(old))  # noqa: PTH108
+            return True
+
     def remove(self, path: RemotePath) -> bool:
         with self._said(path, "remove"):
             try:

@@ -11,11 +11,12 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from math import inf
 
 import paramiko
 
-from orchestrator.transports.connection import Connection
+from orchestrator.transports.connection import LOST, Connection
 from orchestrator.transports.errors import FileRefused, TransportError, TransportUnavailable
 from orchestrator.transports.model import Confirmed, Entry, Sent, Space, shown
 from orchestrator.transports.wire import (
@@ -49,6 +50,7 @@ class Sftp:
         self.connection = connection
         self.where = connection.where
         self._stall = connection.access.timeouts.stall
+        self._limit = connection.watch.add(self._stall)
         self._number = 0
         self._answers: dict[int, tuple[Kind, bytes]] = {}  # to requests that nobody has asked about yet
         self._buffer = bytearray()
@@ -60,7 +62,9 @@ class Sftp:
         except BaseException:
             self.close()
             raise
-        self.block = BLOCK if "OpenSSH" in connection.server else SMALL_BLOCK
+        # OpenSSH takes large blocks, and never replaces a file by a plain rename; of others nobody knows.
+        self.strict = "OpenSSH" in connection.server
+        self.block = BLOCK if self.strict else SMALL_BLOCK
 
     def _begin(self) -> None:
         connection = self.connection
@@ -86,6 +90,7 @@ class Sftp:
 
     def close(self) -> None:
         self.usable = False
+        self.connection.watch.drop(self._limit)
         with suppress(Exception):
             self._channel.close()
 
@@ -94,13 +99,6 @@ class Sftp:
     def stat(self, path: bytes, follow: bool = True) -> Attributes | None:
         number = self._send(Kind.STAT if follow else Kind.LSTAT, text(path))
         return self._attributes_or_none(number, path)
-
-    def stat_and_open(self, seen: bytes, path: bytes, flags: int, mode: int) -> tuple[Attributes | None, bytes]:
-        """What ``seen`` is, and a handle of ``path``, in one exchange."""
-        first = self._send(Kind.STAT, text(seen))
-        second = self._send(Kind.OPEN, text(path), word(flags), mode_attributes(mode))
-        found = self._attributes_or_none(first, seen)
-        return found, self._handle(second, path, "open")
 
     def _attributes_or_none(self, number: int, path: bytes) -> Attributes | None:
         kind, body = self._answer(number)
@@ -132,6 +130,16 @@ class Sftp:
         if Reader(body).word() == Status.FAILURE and self.stat(path) is not None:
             raise FileRefused(f"{shown(path)!r} is there already on {self.where}", errno=errno.EEXIST, path=shown(path))
         self.expect(Kind.STATUS, kind, body, path, "make the folder")
+
+    def rename_new(self, old: bytes, new: bytes) -> bool:
+        """Renames, if no file has the new name: False if one has it."""
+        if not self.strict and self.stat(new, follow=False) is not None:
+            return False
+        kind, body = self._answer(self._send(Kind.RENAME, text(old), text(new)))
+        if Reader(body).word() == Status.FAILURE and self.stat(new, follow=False) is not None:
+            return False
+        self.expect(Kind.STATUS, kind, body, old, f"rename to {shown(new)!r}")
+        return True
 
     def rename(self, old: bytes, new: bytes) -> None:
         if b"posix-rename@openssh.com" in self.extensions:
@@ -270,8 +278,13 @@ class Sftp:
 
     def _send(self, kind: Kind, *fields: bytes | memoryview) -> int:
         self._number = (self._number + 1) & 0xFFFFFFFF
-        with self._guarded("send to", "room for more data"):
+        self._expect_within("room for more data")
+        try:
             self._write(packet(kind, self._number, *fields))
+        except LOST as error:
+            raise self._lost(error) from error
+        finally:
+            self._limit.until = inf
         return self._number
 
     def _write(self, data: bytes) -> None:
@@ -294,8 +307,13 @@ class Sftp:
         return len(self._buffer) > 4 or self._channel.recv_ready()
 
     def _next(self) -> tuple[int, Kind, bytes]:
-        with self._guarded("hear from", "answer"):
+        self._expect_within("answer")
+        try:
             kind, body = self._read_packet()
+        except LOST as error:
+            raise self._lost(error) from error
+        finally:
+            self._limit.until = inf
         return int.from_bytes(body[:4], "big"), kind, body[4:]
 
     def _read_packet(self) -> tuple[Kind, bytes]:
@@ -318,16 +336,17 @@ class Sftp:
                 raise EOFError
             self._buffer += data
 
-    @contextmanager
-    def _guarded(self, doing: str, what: str) -> Iterator[None]:
+    def _expect_within(self, what: str) -> None:
         if not self.usable:
-            raise self.connection.lost(f"{doing} the SFTP server")
-        try:
-            with self.connection.guarded(f"{doing} the SFTP server", self._stall, what, perhaps_done=True):
-                yield
-        except BaseException:
-            self.close()  # whatever the next bytes are, they belong to an earlier request
-            raise
+            raise self.connection.lost("use the SFTP session")
+        self._limit.wait_for(what)
+
+    def _lost(self, error: Exception) -> TransportError:
+        """The error for what the library raised. The session is given up: what comes next belongs to older requests."""
+        self.close()
+        if isinstance(error, TransportError):
+            return error
+        return self.connection.failed(error, "go on with the files", self._limit, perhaps_done=True)
 
 
 class Upload:

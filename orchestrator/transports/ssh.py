@@ -56,6 +56,7 @@ class SshTransport(Transport):
         self._not_before = 0.0
         self._last: TransportError | None = None
         self._idle: list[Sftp] = []
+        self._busy = 0
         self._summer: Summer | None = None
         self._summing = threading.Lock()
         self._no_shell: Connection | None = None  # the connection on which a shell was asked for in vain
@@ -82,6 +83,7 @@ class SshTransport(Transport):
         environment: Mapping[str, str] | None = None,
     ) -> Answer:
         with self._slot():
+            self._make_room()
             place = b"" if directory is None else raw(directory)
             seconds = self.access.timeouts.command if timeout is None else timeout
             return command.run(self._connection(), argv, stdin, seconds, place, environment)
@@ -113,6 +115,10 @@ class SshTransport(Transport):
     def rename(self, old: RemotePath, new: RemotePath) -> None:
         with self._sftp() as sftp:
             sftp.rename(raw(old), raw(new))
+
+    def rename_new(self, old: RemotePath, new: RemotePath) -> bool:
+        with self._sftp() as sftp:
+            return sftp.rename_new(raw(old), raw(new))
 
     def remove(self, path: RemotePath) -> bool:
         with self._sftp() as sftp:
@@ -185,10 +191,20 @@ class SshTransport(Transport):
             raise TransportUnavailable(
                 f"all {self.access.sessions} sessions to {self.where} were in use for {seconds:g} s: tried again later"
             )
+        with self._lock:
+            self._busy += 1
         try:
             yield
         finally:
+            with self._lock:
+                self._busy -= 1
             self._slots.release()
+
+    def _make_room(self) -> None:
+        """Closes a session that nobody uses where the server would refuse one more."""
+        with self._lock:
+            if self._idle and self._busy + len(self._idle) > self.access.sessions:
+                self._idle.pop().close()
 
     @contextmanager
     def _sftp(self) -> Iterator[Sftp]:

@@ -6,6 +6,7 @@ outside, by ending the connection.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,16 +16,22 @@ _TICK = 0.2  # s between two looks at the deadlines, and so their precision
 
 
 class Limit:
-    """One operation's deadline; ``touch`` sets it off anew after each sign of life."""
+    """A deadline: set while somebody waits, and cleared when he no longer does. Both cost next to nothing."""
 
-    def __init__(self, seconds: float, what: str, clock: Callable[[], float]) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self.seconds = seconds
-        self.what = what
+        self.what = ""
+        self.until = math.inf
         self._clock = clock
-        self.until = clock() + seconds
 
-    def touch(self) -> None:
+    def wait_for(self, what: str) -> None:
+        """From now on ``what`` is waited for."""
+        self.what = what
         self.until = self._clock() + self.seconds
+
+    def clear(self) -> None:
+        """It has come."""
+        self.until = math.inf
 
 
 class Watch:
@@ -40,23 +47,33 @@ class Watch:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    @contextmanager
-    def limit(self, seconds: float, what: str) -> Iterator[Limit]:
-        """Ends the connection if the block takes more than ``seconds``, from the start or the last ``touch``."""
-        limit = Limit(seconds, what, self._clock)
+    def add(self, seconds: float) -> Limit:
+        """A new deadline, not set yet. `drop` it when it is no longer needed."""
+        limit = Limit(seconds, self._clock)
         with self._lock:
             if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(target=self._look, name="transport watch", daemon=True)
                 self._thread.start()
             self._limits.add(limit)
             self._wake.set()
+        return limit
+
+    def drop(self, limit: Limit) -> None:
+        """The deadline is no longer needed."""
+        with self._lock:
+            self._limits.discard(limit)
+            if not self._limits:
+                self._wake.clear()
+
+    @contextmanager
+    def limit(self, seconds: float, what: str) -> Iterator[Limit]:
+        """Ends the connection if the block takes more than ``seconds``."""
+        limit = self.add(seconds)
+        limit.wait_for(what)
         try:
             yield limit
         finally:
-            with self._lock:
-                self._limits.discard(limit)
-                if not self._limits:
-                    self._wake.clear()
+            self.drop(limit)
 
     def close(self) -> None:
         self._closed.set()
