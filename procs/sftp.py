@@ -147,22 +147,25 @@ class Copy:
         with Source.opened(work.input) as source, self._explained(source):
             registered = self._registered(source)
             target = self._place.target(self._document, work.input.name)
-            found = self._transport.stat(target)
-            if found is not None and self._same(source, target, found.size, registered):
-                work.log.info("%s is on %s already, with the same checksum", target, self._transport.where)
-                return self._result(target, source.size, checksum(source.path), reused=True, resumed_from=0, sent=0)
+            # A small file is sent sooner than asked about; the rename then tells whether its name is taken.
+            if source.size > READ_BACK and (reused := self._reused(source, target, registered)) is not None:
+                return reused
             part = target.with_name(f".{target.name}.{work.attempt}{PART}")
             try:
                 with self._explained(source):  # here, so that the room on the disk is looked at before the part goes
                     start = self._resumed(source, target, part)
                     self._send(source, part, start, registered)
+                    if not self._transport.rename_new(part, target):
+                        if (reused := self._reused(source, target, registered)) is not None:
+                            self._transport.remove(part)
+                            return reused
+                        self._transport.rename(part, target)
             except BaseException as error:
                 # After a cut the part stays, for the next attempt.
                 if not isinstance(error.__cause__, TransportUnavailable):
                     with suppress(TransportError):
                         self._transport.remove(part)
                 raise
-            self._transport.rename(part, target)
         work.log.info(
             "sent %s to %s:%s (%d of %d bytes, %s)",
             source.path, self._transport.where, target, source.size - start, source.size, source.checksum,
@@ -188,6 +191,14 @@ class Copy:
                 "registration. Compare it with the DAQ's copy."
             )
         return text.lower() if isinstance(text, str) and text.lower().startswith("sha256:") else None
+
+    def _reused(self, source: Source, target: PurePosixPath, registered: str | None) -> dict[str, Any] | None:
+        """The result, if the file stands at the far end already; None if there is none, or one to replace."""
+        found = self._transport.stat(target)
+        if found is None or not self._same(source, target, found.size, registered):
+            return None
+        self._work.log.info("%s is on %s already, with the same checksum", target, self._transport.where)
+        return self._result(target, source.size, checksum(source.path), reused=True, resumed_from=0, sent=0)
 
     def _same(self, source: Source, target: PurePosixPath, size: int, registered: str | None) -> bool:
         """Whether the file that stands in the copy's place is this very file; else it must be one to replace."""

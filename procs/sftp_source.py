@@ -144,7 +144,7 @@ def paced(
         yield from chunks
         return
     pause = wait or threading.Event().wait
-    piece = max(16 * 1024, min(255 * 1024, int(rate / 4)))  # at least four times a second, for an even flow
+    piece = max(1024, min(255 * 1024, int(rate / 4)))  # at least four times a second, for an even flow
     began, sent = clock(), 0
     for chunk in chunks:
         for start in range(0, len(chunk), piece):
@@ -154,3 +154,5 @@ def paced(
             early = began + sent / rate - clock()
             if early > 0:
                 pause(early)
+            elif early < -1.0:  # a slow hour is not made up for by a fast one
+                began -= early + 1.0
