@@ -18,7 +18,8 @@ import paramiko
 
 from orchestrator.transports.connection import LOST, Connection
 from orchestrator.transports.errors import FileRefused, TransportError, TransportUnavailable
-from orchestrator.transports.model import Confirmed, Entry, Sent, Space, shown
+from orchestrator.transports.model import Confirmed, Entry, Space, shown
+from orchestrator.transports.upload import Upload
 from orchestrator.transports.wire import (
     ERRNO,
     NO_ATTRIBUTES,
@@ -38,7 +39,6 @@ from orchestrator.transports.wire import (
 
 BLOCK = 255 * 1024  # bytes a request: what OpenSSH takes, its limit of 256 KiB less room for the header
 SMALL_BLOCK = 32 * 1024  # what every server must take
-UNDER_WAY = 64  # requests without an answer yet; 16 MB, more than any SSH window
 READS_UNDER_WAY = 16  # of reads, whose answers must find room here
 _LONGEST = 1 << 24  # bytes; a longer packet is no SFTP but, say, a login script's greeting
 
@@ -101,7 +101,7 @@ class Sftp:
         return self._attributes_or_none(number, path)
 
     def _attributes_or_none(self, number: int, path: bytes) -> Attributes | None:
-        kind, body = self._answer(number)
+        kind, body = self.answer(number)
         if kind == Kind.STATUS and Reader(body).word() == Status.NO_SUCH_FILE:
             return None
         return self.expect(Kind.ATTRS, kind, body, path, "look at").attributes()
@@ -111,14 +111,14 @@ class Sftp:
         return self._handle(self._send(Kind.OPEN, text(path), word(flags), attributes), path, "open")
 
     def _handle(self, number: int, path: bytes, doing: str) -> bytes:
-        kind, body = self._answer(number)
+        kind, body = self.answer(number)
         return self.expect(Kind.HANDLE, kind, body, path, doing).text()
 
     def close_handle(self, handle: bytes) -> None:
-        self._answer(self._send(Kind.CLOSE, text(handle)))
+        self.answer(self._send(Kind.CLOSE, text(handle)))
 
     def remove(self, path: bytes) -> bool:
-        kind, body = self._answer(self._send(Kind.REMOVE, text(path)))
+        kind, body = self.answer(self._send(Kind.REMOVE, text(path)))
         if Reader(body).word() == Status.NO_SUCH_FILE:
             return False
         self.expect(Kind.STATUS, kind, body, path, "remove")
@@ -126,7 +126,7 @@ class Sftp:
 
     def mkdir(self, path: bytes) -> None:
         """Makes one folder. FileRefused (EEXIST) if something of that name is there."""
-        kind, body = self._answer(self._send(Kind.MKDIR, text(path), NO_ATTRIBUTES))
+        kind, body = self.answer(self._send(Kind.MKDIR, text(path), NO_ATTRIBUTES))
         if Reader(body).word() == Status.FAILURE and self.stat(path) is not None:
             raise FileRefused(f"{shown(path)!r} is there already on {self.where}", errno=errno.EEXIST, path=shown(path))
         self.expect(Kind.STATUS, kind, body, path, "make the folder")
@@ -135,7 +135,7 @@ class Sftp:
         """Renames, if no file has the new name: False if one has it."""
         if not self.strict and self.stat(new, follow=False) is not None:
             return False
-        kind, body = self._answer(self._send(Kind.RENAME, text(old), text(new)))
+        kind, body = self.answer(self._send(Kind.RENAME, text(old), text(new)))
         if Reader(body).word() == Status.FAILURE and self.stat(new, follow=False) is not None:
             return False
         self.expect(Kind.STATUS, kind, body, old, f"rename to {shown(new)!r}")
@@ -149,14 +149,14 @@ class Sftp:
             if self.stat(new, follow=False) is not None:
                 self.remove(new)
             number = self._send(Kind.RENAME, text(old), text(new))
-        self.expect(Kind.STATUS, *self._answer(number), old, f"rename to {shown(new)!r}")
+        self.expect(Kind.STATUS, *self.answer(number), old, f"rename to {shown(new)!r}")
 
     def list(self, path: bytes) -> list[Entry]:
         handle = self._handle(self._send(Kind.OPENDIR, text(path)), path, "list the folder")
         found: list[Entry] = []
         try:
             while True:
-                kind, body = self._answer(self._send(Kind.READDIR, text(handle)))
+                kind, body = self.answer(self._send(Kind.READDIR, text(handle)))
                 if kind == Kind.STATUS and Reader(body).word() == Status.EOF:
                     return found
                 reader = self.expect(Kind.NAME, kind, body, path, "list the folder")
@@ -169,7 +169,7 @@ class Sftp:
                 self.close_handle(handle)
 
     def real_path(self, path: bytes) -> bytes:
-        kind, body = self._answer(self._send(Kind.REALPATH, text(path)))
+        kind, body = self.answer(self._send(Kind.REALPATH, text(path)))
         reader = self.expect(Kind.NAME, kind, body, path, "look at")
         reader.word()
         return reader.text()
@@ -177,7 +177,7 @@ class Sftp:
     def space(self, path: bytes) -> Space | None:
         if b"statvfs@openssh.com" not in self.extensions:
             return None
-        kind, body = self._answer(self._send(Kind.EXTENDED, text(b"statvfs@openssh.com"), text(path)))
+        kind, body = self.answer(self._send(Kind.EXTENDED, text(b"statvfs@openssh.com"), text(path)))
         if kind != Kind.EXTENDED_REPLY:
             return None
         reader = Reader(body)
@@ -193,13 +193,13 @@ class Sftp:
     def cut(self, handle: bytes, path: bytes, size: int) -> None:
         """Cuts an open file to ``size`` bytes."""
         number = self._send(Kind.FSETSTAT, text(handle), size_attributes(size))
-        self.expect(Kind.STATUS, *self._answer(number), path, "cut")
+        self.expect(Kind.STATUS, *self.answer(number), path, "cut")
 
     def read_file(self, path: bytes, length: int | None = None) -> Iterator[bytes]:
         """The file's bytes, at most ``length``, with many requests under way."""
         handle = self.open(path, Open.READ)
         try:
-            kind, body = self._answer(self._send(Kind.FSTAT, text(handle)))
+            kind, body = self.answer(self._send(Kind.FSTAT, text(handle)))
             size = self.expect(Kind.ATTRS, kind, body, path, "look at").attributes().size
             if size == 0:  # files of /proc say so whatever they hold
                 yield from self._read_on(handle, path, 0, length)
@@ -228,7 +228,7 @@ class Sftp:
         finally:
             if self.usable:
                 for number, _, _ in under_way:
-                    self._answer(number)
+                    self.answer(number)
 
     def _read_on(self, handle: bytes, path: bytes, at: int, end: int | None) -> Iterator[bytes]:
         while end is None or at < end:
@@ -242,7 +242,7 @@ class Sftp:
         return self._send(Kind.READ, text(handle), long(at), word(count))
 
     def _data(self, number: int, path: bytes) -> bytes:
-        kind, body = self._answer(number)
+        kind, body = self.answer(number)
         if kind == Kind.STATUS and Reader(body).word() == Status.EOF:
             return b""
         return self.expect(Kind.DATA, kind, body, path, "read").text()
@@ -277,15 +277,27 @@ class Sftp:
         )
 
     def _send(self, kind: Kind, *fields: bytes | memoryview) -> int:
+        number, data = self.request(kind, *fields)
+        self.dispatch(data)
+        return number
+
+    def request(self, kind: Kind, *fields: bytes | memoryview) -> tuple[int, bytes]:
+        """A request and its number, for `_dispatch`."""
         self._number = (self._number + 1) & 0xFFFFFFFF
+        return self._number, packet(kind, self._number, *fields)
+
+    def dispatch(self, data: bytes) -> None:
+        """Sends requests, one or several at once."""
         self._expect_within("room for more data")
         try:
-            self._write(packet(kind, self._number, *fields))
+            self._write(data)
         except LOST as error:
             raise self._lost(error) from error
+        except BaseException:  # half of a request may be on its way
+            self.close()
+            raise
         finally:
             self._limit.until = inf
-        return self._number
 
     def _write(self, data: bytes) -> None:
         start = 0
@@ -296,17 +308,23 @@ class Sftp:
                 raise EOFError
             start += sent
 
-    def _answer(self, number: int) -> tuple[Kind, bytes]:
+    def answer(self, number: int) -> tuple[Kind, bytes]:
         """The answer to one request; those to others are kept."""
         while number not in self._answers:
-            other, kind, body = self._next()
+            other, kind, body = self.next_answer()
             self._answers[other] = (kind, body)
         return self._answers.pop(number)
 
-    def _ready(self) -> bool:
+    def keep(self, number: int, kind: Kind, body: bytes) -> None:
+        """Puts an answer aside until somebody asks for it."""
+        self._answers[number] = (kind, body)
+
+    def ready(self) -> bool:
+        """Whether there is something to read."""
         return len(self._buffer) > 4 or self._channel.recv_ready()
 
-    def _next(self) -> tuple[int, Kind, bytes]:
+    def next_answer(self) -> tuple[int, Kind, bytes]:
+        """The next answer that comes, to whatever request."""
         self._expect_within("answer")
         try:
             kind, body = self._read_packet()
@@ -347,75 +365,6 @@ class Sftp:
         if isinstance(error, TransportError):
             return error
         return self.connection.failed(error, "go on with the files", self._limit, perhaps_done=True)
-
-
-class Upload:
-    """Writes to one open file without waiting for each answer; every answer is checked in the end."""
-
-    def __init__(self, sftp: Sftp, handle: bytes, path: bytes, offset: int, confirmed: Confirmed | None) -> None:
-        self._sftp = sftp
-        self._handle = handle
-        self._path = path
-        self._at = self._done = offset
-        self._confirmed = confirmed
-        self._under_way: dict[int, int] = {}
-        self._fault: FileRefused | None = None
-
-    def write(self, chunk: bytes) -> bool:
-        """Sends a chunk. False once the far end has refused something: go on to `finish`."""
-        sftp, view = self._sftp, memoryview(chunk)
-        for start in range(0, len(view), sftp.block):
-            piece = view[start : start + sftp.block]
-            number = sftp._send(Kind.WRITE, text(self._handle), long(self._at), word(len(piece)), piece)
-            self._under_way[number] = len(piece)
-            self._at += len(piece)
-            self._settle(UNDER_WAY)
-        return self._fault is None
-
-    def finish(self, flush: bool = True, read_back: int = 0) -> Sent:
-        """Flushes, measures, reads back and closes in one exchange. Raises FileRefused for whatever was refused."""
-        sftp, handle = self._sftp, self._handle
-        flushed = None
-        if flush and b"fsync@openssh.com" in sftp.extensions:
-            flushed = sftp._send(Kind.EXTENDED, text(b"fsync@openssh.com"), text(handle))
-        looked = sftp._send(Kind.FSTAT, text(handle))
-        read = sftp._read(handle, 0, min(read_back, sftp.block)) if read_back else None
-        closed = sftp._send(Kind.CLOSE, text(handle))
-        self._settle(0)
-        answers = {number: sftp._answer(number) for number in (flushed, looked, read, closed) if number is not None}
-        if self._fault is not None:
-            raise self._fault
-        if flushed is not None:
-            sftp.expect(Kind.STATUS, *answers[flushed], self._path, "flush")
-        size = sftp.expect(Kind.ATTRS, *answers[looked], self._path, "look at").attributes().size
-        sftp.expect(Kind.STATUS, *answers[closed], self._path, "close")
-        data = None
-        if read is not None and answers[read][0] == Kind.DATA:
-            data = Reader(answers[read][1]).text()
-        return Sent(size, data)
-
-    def give_up(self) -> None:
-        """Closes the file after a fault of the source; the session stays usable."""
-        if self._sftp.usable:
-            closed = self._sftp._send(Kind.CLOSE, text(self._handle))
-            self._settle(0)
-            self._sftp._answer(closed)
-
-    def _settle(self, most: int) -> None:
-        """Takes answers until at most ``most`` writes are without one, and those that are there anyway."""
-        sftp, before = self._sftp, self._done
-        while self._under_way and (len(self._under_way) > most or sftp._ready()):
-            number, kind, body = sftp._next()
-            if number not in self._under_way:
-                sftp._answers[number] = (kind, body)
-                continue
-            self._done += self._under_way.pop(number)
-            try:
-                sftp.expect(Kind.STATUS, kind, body, self._path, "write")
-            except FileRefused as error:
-                self._fault = self._fault or error
-        if self._confirmed is not None and self._done != before and self._fault is None:
-            self._confirmed(self._done)
 
 
 def entry(name: bytes, about: Attributes) -> Entry:

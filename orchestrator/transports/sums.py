@@ -69,10 +69,14 @@ class Summer:
         program = self._program.encode()
         job = program + b" <" + name if length is None else b"head -c %d <%s | %s" % (length, name, program)
         seconds = 60 + size / SLOWEST
-        with self.connection.guarded("compute a checksum", seconds, "checksum"):
-            self._channel.settimeout(seconds)
-            self._channel.sendall(b"{ %s; } 2>&1; echo %s $?\n" % (job, self._mark.encode()))
-            code = self._until_mark()
+        try:
+            with self.connection.guarded("compute a checksum", seconds, "checksum"):
+                self._channel.settimeout(seconds)
+                self._channel.sendall(b"{ %s; } 2>&1; echo %s $?\n" % (job, self._mark.encode()))
+                code = self._until_mark()
+        except BaseException:  # an answer that comes later must not be taken for that of the next file
+            self.close()
+            raise
         found = _HEX.match(self._said.strip())
         if code != b"0" or found is None:
             said = " ".join(self._said.decode("utf-8", "replace").split())[:300]

@@ -224,3 +224,25 @@ def test_one_transport_serves_threads(there: Transport, folder: str) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(use, range(24)))
+
+
+def test_a_checksum_that_was_given_up_is_not_taken_for_the_next_one(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SshTransport(sshd.access()) as transport:
+        transport.write("first", b"first")
+        transport.write("second", b"second")
+        assert transport.checksum("first") == digest([b"first"])
+        summer = transport._summer
+        assert summer is not None
+
+        def interrupted() -> bytes:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(summer, "_until_mark", interrupted)
+            transport.checksum("first")
+        assert transport.checksum("second") == digest([b"second"])
+        assert transport._summer is not summer
+        transport.remove("first")
+        transport.remove("second")
