@@ -3,7 +3,7 @@
     python benchmarks/throughput.py --documents 10000
 
 With COUCHDB_URL (and COUCHDB_USER, COUCHDB_PASSWORD) set it measures that server instead of the embedded one. The
-baseline of the same run is the database's own limit: two bulk writes a step of documents of the same size, nothing else.
+baseline of the same run is the database's own limit: two bulk writes a step of documents as large.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,8 @@ CHAIN = Path(__file__).parent.parent / "procs" / "chains" / "noop.yaml"
 def document(number: int) -> dict[str, Any]:
     """A document as small as one freshly registered (about 200 bytes)."""
     return {
-        "_id": f"d{number:07d}", "type": "daqdocument", "run_name": f"run{number // 100:05d}", "file_number": number % 100,
+        "_id": f"d{number:07d}", "type": "daqdocument", "run_name": f"run{number // 100:05d}",
+        "file_number": number % 100,
         "status": "closed", "file": f"/raw/d{number:07d}", "hostname": "daq1", "registered": "2026-01-01T00:00:00.000Z",
     }  # fmt: skip
 
@@ -56,8 +58,10 @@ def own_limit(database: Database, count: int, steps: int) -> float:
     return steps * count / (time.monotonic() - began)
 
 
-def through(url: str, name: str, environment: dict[str, str], count: int, chain: Chain, pollers: int, workers: int) -> float:
-    """Steps a second from the pollers' start to the last document's end."""
+def through(
+    url: str, name: str, environment: dict[str, str], count: int, chain: Chain, pollers: int, workers: int
+) -> tuple[float, float]:
+    """Steps a second from the pollers' start to the last document's end; processor time of theirs a step (ms)."""
     code = (
         "import sys, logging; from pathlib import Path; from orchestrator.chain import load\n"
         "from orchestrator.couch import Server, load_credentials; import os\n"
@@ -70,17 +74,20 @@ def through(url: str, name: str, environment: dict[str, str], count: int, chain:
         "poller.run(until_idle=True)\n"
     )
     with tempfile.TemporaryDirectory() as root:
-        began = time.monotonic()
+        began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         running = [
             subprocess.Popen(
-                [sys.executable, "-c", code, url, name, str(CHAIN), root, str(workers)], env={**os.environ, **environment}
+                [sys.executable, "-c", code, url, name, str(CHAIN), root, str(workers)],
+                env={**os.environ, **environment},
             )
             for _ in range(pollers)
         ]
         for process in running:
             if process.wait() != 0:
                 raise SystemExit("a poller failed")
-        return len(chain.steps) * count / (time.monotonic() - began)
+        took, now = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+        return len(chain.steps) * count / took, 1000 * processor / (len(chain.steps) * count)
 
 
 def main() -> None:
@@ -110,7 +117,9 @@ def main() -> None:
             environment = {
                 "ORCHESTRATOR_COUCH_USER": credentials.username, "ORCHESTRATOR_COUCH_PASSWORD": credentials.password,
             }  # fmt: skip
-            rate = through(url, names[0], environment, arguments.documents, chain, arguments.pollers, arguments.workers)
+            rate, processor = through(
+                url, names[0], environment, arguments.documents, chain, arguments.pollers, arguments.workers
+            )
             rows = server.database(names[0]).view("pages/steps", group_level=2)
             fill(server.database(names[1]), 0)
             limit = own_limit(server.database(names[1]), arguments.documents, len(chain.steps))
@@ -123,7 +132,8 @@ def main() -> None:
         "documents": arguments.documents, "pollers": arguments.pollers, "workers": arguments.workers,
         "database": "embedded" if embedded else server.__repr__(), "synchronous": arguments.synchronous,
         "inserted a second, with the guard": round(arguments.documents / inserted),
-        "steps a second": round(rate), "the database's own limit, without the guard": round(limit),
+        "steps a second": round(rate), "processor time a step, pollers and workers, ms": round(processor, 3),
+        "the database's own limit, without the guard": round(limit),
         "states": {f"{row.key[0]} {row.key[1]}": row.value["count"] for row in rows},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
     }, indent=1))  # fmt: skip

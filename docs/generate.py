@@ -57,7 +57,14 @@ def _walk(command: click.Command, path: list[str]) -> Iterator[tuple[list[str], 
 def _help(command: click.Command, path: list[str]) -> str:
     context: click.Context | None = None
     for name in ["orchestrator", *path]:
-        context = click.Context(command, info_name=name, parent=context, terminal_width=WIDTH, max_content_width=WIDTH)
+        context = click.Context(
+            command,
+            info_name=name,
+            parent=context,
+            terminal_width=WIDTH,
+            max_content_width=WIDTH,
+            help_option_names=cli.context_settings["help_option_names"],  # as a real call has them
+        )
     assert context is not None
     return f"```text\n{command.get_help(context).rstrip()}\n```"
 

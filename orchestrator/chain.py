@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,7 +77,7 @@ class Step(Model):
 
     number: int = Field(0, exclude=True, json_schema_extra={"internal": True})
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The step's keyword in a document: ``proc0``, ``proc1``, ..."""
         return f"proc{self.number}"

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -27,7 +27,7 @@ from orchestrator.engine.engine import DEPTH, Engine
 from orchestrator.engine.heartbeat import Heartbeat
 from orchestrator.engine.recovery import Recovery
 from orchestrator.engine.spool import Spool
-from orchestrator.errors import ChainError, DatabaseError, NotFound, Unauthorised, Unavailable
+from orchestrator.errors import ChainError, DatabaseError, NotFound, Refused, Unauthorised, Unavailable
 from orchestrator.executors.pool import BatchDone, Event, Pool, Progressed, Returned
 from orchestrator.runner import Places, Task
 
@@ -37,8 +37,14 @@ log = logging.getLogger(__name__)
 BEATS = 4
 #: While the database is away it is asked again after this long (s), doubled each time up to the longest.
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
-#: The feed's queue (batches): the feed waits when the loop is behind, and a sweep finds what matters anyway.
-QUEUE = 50
+#: The feed's queue (batches of up to 1,000 documents): the feed waits when the loop is behind.
+QUEUE = 4
+#: Documents that a sweep reads in one request.
+PAGE = 500
+#: A fault of the feed's thread is given so long (s) before it begins anew.
+FEED_WAIT = 5.0
+#: While a stop is carried out, the loop looks this often (s) whether it is done.
+STOPPING = 0.2
 #: Progress of at most so many attempts is shown in the heartbeat.
 SHOWN = 50
 
@@ -77,10 +83,11 @@ class Poller:
         host = socket.gethostname()
         self.claimant = Claimant(f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}", host, os.getpid(), site)
         self.engine = Engine(chain, steps, self.claimant, database, lambda: uuid.uuid4().hex, random.Random())
-        self.spool = Spool(spool_root, self.claimant.poller)
+        self.spool = Spool(spool_root, self.claimant.poller, places.scratch)
+        own = replace(places, scratch=self.spool.scratch or places.scratch)
         self.pool = Pool(
-            chain, places, self.spool, self.terms.workers, name=self.claimant.poller,
-            cost=lambda key: self.engine.cost(chain.step(key)), depth=DEPTH,
+            chain, own, self.spool, self.terms.workers, name=self.claimant.poller,
+            cost=self.engine.cost_of, depth=DEPTH,
         )  # fmt: skip
         self.recovery = Recovery(chain, database, self.engine, self.spool, self.terms.lease)
         self.heartbeat = Heartbeat(
@@ -90,7 +97,7 @@ class Poller:
         self._follower: Follower | None = None
         self._since = ""
         self._feed_fault: DatabaseError | None = None
-        self._stop = threading.Event()
+        self._stop, self._ended = threading.Event(), threading.Event()
         self._stopping_since: float | None = None
         self._away_since: float | None = None
         self._next = {"beat": 0.0, "sweep": 0.0, "try": 0.0}
@@ -133,7 +140,7 @@ class Poller:
                 if self._stop.is_set() and self._drained(now, monotonic):
                     break
                 self._hear(self._timeout(now, monotonic))
-                if self._feed_fault is not None:
+                if self._feed_fault is not None and not self._stop.is_set():
                     raise self._feed_fault
                 if time.monotonic() < self._next["try"]:
                     continue
@@ -149,8 +156,16 @@ class Poller:
                         feed.start()
                 if until_idle and self._idle():
                     break
-        finally:
+        except (Unauthorised, NotFound):
+            # The database will not have us: asking again would lock the account. What runs may end; its reports wait
+            # in the spool for the next poller.
+            self._let_end()
+            self._end(told=False)
+            raise
+        except BaseException:
             self._end()
+            raise
+        self._end()
 
     # --- the loop's parts ---
 
@@ -166,11 +181,12 @@ class Poller:
             self._beat(now)
             self.recovery.look(now, monotonic)
             self._next["beat"] = monotonic + self.terms.lease / BEATS
-        while not self._rings.empty():
+        for _ in range(QUEUE):
+            if self._rings.empty():
+                break
             self.engine.offer(self._rings.get_nowait(), now)
         if not stopping:
-            short = self.engine.backlog.more and len(self.engine.backlog) < self.engine.backlog.room()
-            if monotonic >= self._next["sweep"] or short:
+            if monotonic >= self._next["sweep"] or self.engine.backlog.short():
                 self._sweep(now)
                 self._next["sweep"] = monotonic + self.terms.sweep
             self.engine.claim(now, self.pool.budget())
@@ -195,6 +211,9 @@ class Poller:
                 self.engine.reported(event, now, go_on=go_on)
             elif isinstance(event, Progressed):
                 self._progress[event.attempt] = event
+            elif isinstance(event, Returned) and event.unborn:
+                for task in event.tasks:
+                    self.engine.give_back(task, event.unborn, now)
             elif isinstance(event, Returned):
                 self._returned.extend(event.tasks)
             elif isinstance(event, BatchDone):
@@ -202,18 +221,22 @@ class Poller:
 
     def _timeout(self, now: float, monotonic: float) -> float:
         """How long nothing needs to be done (s)."""
+        stopping = self._stop.is_set()
         if monotonic < self._next["try"]:
-            return self._next["try"] - monotonic
-        if self.engine.outbox or not self._rings.empty():
+            wait = self._next["try"] - monotonic
+            return min(wait, STOPPING) if stopping else wait
+        if self.engine.outbox or self._returned or not self._rings.empty():
             return 0.0
-        if not self._stop.is_set() and self.engine.backlog.claimable() and self.pool.budget() > 0:
-            return 0.0
+        if stopping:
+            return STOPPING
         due = min(self._next["beat"], self._next["sweep"]) - monotonic
         retry = self.engine.backlog.next_due()
         if retry is not None:
             due = min(due, retry - now)
-        if self._stop.is_set():
-            due = min(due, 0.2)
+        if self.engine.backlog.claimable():
+            if self.pool.budget() > 0:
+                return 0.0
+            due = min(due, self.pool.next_birth() or due)
         return max(0.0, due)
 
     def _sweep(self, now: float) -> None:
@@ -221,17 +244,21 @@ class Poller:
         self.engine.backlog.more = False
         if self._documents is not None:
             named = self.database.get_many(self._documents).values()
-            self.engine.offer([document for document in named if document is not None], now)
+            self.engine.offer([document for document in named if document is not None], now, swept=True)
             return
         for step in reversed(self.engine.steps):
-            room = self.engine.backlog.room()
-            if room <= 0:
-                self.engine.backlog.more = True
-                return
-            found = self.database.view(f"work/{step.key}", reduce=False, include_docs=True, limit=room)
-            self.engine.offer([row.doc for row in found if row.doc is not None], now)
-            if len(found.rows) >= room:
-                self.engine.backlog.more = True
+            place: dict[str, Any] = {}
+            while True:
+                if self.engine.backlog.room() <= 0:
+                    self.engine.backlog.more = True
+                    return
+                found = self.database.view(f"work/{step.key}", reduce=False, include_docs=True, limit=PAGE, **place)
+                self.engine.offer([row.doc for row in found if row.doc is not None], now, swept=True)
+                if len(found.rows) < PAGE:
+                    break
+                # Rows that were not kept (they wait for a retry, or were refused) must not hide those behind them.
+                last = found.rows[-1]
+                place = {"startkey": last.key, "startkey_docid": last.id, "skip": 1}
 
     def _beat(self, now: float) -> None:
         running = [
@@ -242,12 +269,14 @@ class Poller:
             }
             for attempt, held in list(self.engine.held.items())[:SHOWN]
         ]  # fmt: skip
-        counts = self.engine.counts
-        self.heartbeat.write(
-            now, running=running, held=len(self.engine.held), backlog=len(self.engine.backlog),
-            counts={name: getattr(counts, name) for name in counts.__dataclass_fields__},
-            draining=self._stop.is_set(), since=self._follower.since if self._follower else None,
-        )  # fmt: skip
+        try:
+            self.heartbeat.write(
+                now, running=running, held=len(self.engine.held), backlog=len(self.engine.backlog),
+                counts=vars(self.engine.counts), draining=self._stop.is_set(),
+                since=self._follower.since if self._follower else None,
+            )  # fmt: skip
+        except Refused as error:
+            log.error("the heartbeat was refused: %s", error)
 
     def _clear_spool(self) -> None:
         kept = []
@@ -274,19 +303,35 @@ class Poller:
     # --- the feed ---
 
     def _follow(self) -> None:
-        """The feed's thread: ring with every document that may be ready."""
-        selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
-        self._follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
-        try:
-            for batch in self._follower.batches():
-                found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
-                if found:
-                    self._rings.put(found)
-                    self.pool.wake()
-        except DatabaseError as error:
-            if not self._stop.is_set():
+        """The feed's thread: ring, until the end, with every document that may be ready."""
+        while not self._ended.is_set():
+            try:
+                self._follow_once()
+            except DatabaseError as error:
                 self._feed_fault = error
                 self.pool.wake()
+                return
+            except Exception:
+                # A fault of ours must not leave the poller deaf: sweeps alone would find new documents late.
+                log.exception("following the feed failed; it begins anew in %.0f s", FEED_WAIT)
+                self._ended.wait(FEED_WAIT)
+
+    def _follow_once(self) -> None:
+        selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
+        follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
+        self._follower = follower
+        if self._ended.is_set():
+            return
+        for batch in follower.batches():
+            found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
+            while found and not self._ended.is_set():
+                try:
+                    self._rings.put(found, timeout=1.0)
+                except queue.Full:
+                    continue
+                self.pool.wake()
+                break
+            self._since = batch.last_seq
 
     # --- the end ---
 
@@ -304,18 +349,30 @@ class Poller:
             return True
         return not self.engine.held and not self.engine.outbox
 
-    def _end(self) -> None:
-        """Leave in order: free what was not begun, say so. Whatever fails here is mended by the next poller's start."""
+    def _let_end(self) -> None:
+        """Let what runs come to its end, for ``drain`` seconds, without the database."""
+        self._stop.set()
+        end = time.monotonic() + self.terms.drain
+        while self.pool.outstanding() and time.monotonic() < end:
+            self._take_in(self.pool.events(STOPPING), go_on=False)
+
+    def _end(self, *, told: bool = True) -> None:
+        """Leave in order: free what was not begun and, if it may be ``told``, say so to the database.
+
+        Whatever fails here is mended by the next poller's start.
+        """
+        self._ended.set()
         if self._follower is not None:
             self._follower.close()
         self._take_in(self.pool.close(), go_on=False)
         for task in self._returned:
             self.engine.give_back(task, f"poller {self.claimant.poller} was stopped", time.time())
         try:
-            self.engine.commit(time.time())
-            self._clear_spool()
-            self.heartbeat.stop()
-        except (Unavailable, Unauthorised, NotFound) as error:
+            if told:
+                self.engine.commit(time.time())
+                self._clear_spool()
+                self.heartbeat.stop()
+        except DatabaseError as error:
             log.warning("the database was not told that this poller has ended: %s", error)
         self.spool.close()
         log.info("poller %s has ended at %s: %s", self.claimant.poller, iso(time.time()), self.engine.counts)

@@ -11,7 +11,7 @@ from orchestrator.errors import NotFound
 
 if TYPE_CHECKING:
     from orchestrator.chain import Chain
-    from orchestrator.couch import Server
+    from orchestrator.couch import Database, Server
     from orchestrator.settings import Settings
 
 
@@ -37,4 +37,17 @@ def push(
         database.info()
     except NotFound:
         server.create(settings.database)
+    close_to_strangers(database)
     return deploy.push(database, build(chain), progress=progress)
+
+
+def close_to_strangers(database: Database) -> bool:
+    """Put an admins-only ``_security`` on a database that anybody may read and write; returns whether it was needed.
+
+    CouchDB 3 makes new databases so, older ones and careless hands do not. Members that somebody has chosen are kept.
+    """
+    members = database.security().get("members") or {}
+    if members.get("names") or members.get("roles"):
+        return False
+    only = {"names": [], "roles": ["_admin"]}
+    return deploy.secure(database, {"admins": only, "members": only})

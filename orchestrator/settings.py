@@ -83,6 +83,11 @@ class Settings(BaseModel):
     )
     web_host: str = _field("127.0.0.1", "Address of the status page. Anything but loopback shows it to the network.")
     web_port: int = _field(8080, "Port of the status page.", ge=1, le=65535)
+    web_hosts: list[str] = _field(
+        list,
+        "Names by which the status page may be opened, besides addresses and this machine's own names; * allows any.",
+        shown="none",
+    )
     embedded: Literal["auto", "always", "never"] = _field(
         "auto",
         "Whether `up` starts the embedded database; auto: if url is a loopback address with nothing behind it.",
@@ -237,6 +242,8 @@ def _type_name(annotation: Any) -> str:
         return "path"
     if annotation == list[Path]:
         return "list of paths"
+    if annotation == list[str]:
+        return "list of texts"
     if annotation == dict[str, Any]:
         return "mapping"
     return " | ".join(annotation.__args__)
@@ -291,12 +298,14 @@ def _read(file: Path) -> dict[str, Any]:
 def _from_text(name: str, text: str) -> Any:
     """A value as it is written in the environment or after --set: paths by ``:``, mappings as YAML."""
     row = _BY_NAME.get(name)
-    if row is None or row.type not in ("list of paths", "mapping"):
+    if row is None or row.type not in ("list of paths", "list of texts", "mapping"):
         return text
+    if row.type == "list of texts" and not text.lstrip().startswith("["):
+        return text.replace(",", " ").split()
     if row.type == "list of paths" and not text.lstrip().startswith("["):
         return [part for part in text.split(os.pathsep) if part]
     try:
-        return yaml.safe_load(text) or ([] if row.type == "list of paths" else {})
+        return yaml.safe_load(text) or ({} if row.type == "mapping" else [])
     except yaml.YAMLError:
         raise SettingsError(f"{name}: {text!r} is not YAML; write it as {{name: value}}.") from None
 

@@ -119,10 +119,9 @@ def birth(reference: str, settings: Mapping[str, Any], log: logging.Logger) -> S
     """Load the step ``"module:name"`` and set it up for one worker. Raises SettingsError as ``find`` does."""
     target = find(reference)
     if inspect.isclass(target):
-        made = cast(Any, target)(dict(settings), log)
-        if not callable(getattr(made, "process", None)):
+        if not callable(getattr(target, "process", None)):
             raise SettingsError(f"the class {reference!r} has no method process(document, work)")
-        return cast(StepObject, made)
+        return cast(StepObject, cast(Any, target)(dict(settings), log))
     return _Function(target)
 
 

@@ -13,7 +13,6 @@ and their own time.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -27,6 +26,7 @@ from typing import Any, Protocol
 import psutil
 
 from orchestrator.errors import DatabaseError, Exit
+from orchestrator.lifeline import die_with_parent, orphaned
 from orchestrator.runtime import STATUS, end_group, last_words, send, turn_over, write_atomically
 
 FIRST_WAIT = 0.5  # s before the first restart; a killed child is back within a second
@@ -35,7 +35,6 @@ SETTLED = 60.0  # s of life after which earlier deaths are forgotten
 GRACE = 10.0  # s beyond the drain time until a child that will not stop is killed
 DATABASE_GRACE = 10.0  # s for the database to close after all others have gone
 HOPELESS = frozenset({Exit.USAGE, Exit.SETTINGS, Exit.UNAUTHORISED})  # restarts cannot mend these
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Process(Protocol):
@@ -87,15 +86,14 @@ def die_with(parent: int) -> None:
 
     On Linux the kernel sends SIGTERM; elsewhere a thread looks once a second.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    if os.getppid() != parent:
+    die_with_parent(signal.SIGTERM)
+    if orphaned(parent):
         os._exit(0)
 
     def watch() -> None:
         never = threading.Event()
         while not never.wait(1.0):
-            if os.getppid() != parent:
+            if orphaned(parent):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 

@@ -49,14 +49,15 @@ port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 port_closed() { ! port_open "$1"; }
 ended() { ! kill -0 "$1" 2>/dev/null; }
 
-# stop_pids PATTERN NUMBER...: TERM, wait, then KILL; only processes whose command line holds PATTERN, since a number in
+# stop_pids PATTERN [--at-once] NUMBER...: TERM, wait, then KILL; only processes whose command line holds PATTERN, since a number in
 # a stale file may belong to somebody else by now.
 stop_pids() {
-    local pattern=$1 pid alive=() line
+    local pattern=$1 pid alive=() line signal=TERM
     shift
+    if [ "${1:-}" = --at-once ]; then signal=KILL; shift; fi
     for pid in "$@"; do
         line=$(tr '\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null) || continue
-        case $line in *"$pattern"*) kill "$pid" 2>/dev/null && alive+=("$pid") ;; esac
+        case $line in *"$pattern"*) kill -$signal "$pid" 2>/dev/null && alive+=("$pid") ;; esac
     done
     for pid in "${alive[@]}"; do
         wait_for 15 ended "$pid" || { say "process $pid does not end: killing it"; kill -9 "$pid" 2>/dev/null || true; }

@@ -116,6 +116,8 @@ add_host_and_queues() {
 # the last column of qstat -f is empty once the node reports to the master
 queue_is_ready() { timeout 5 qstat -f -q short.q 2>/dev/null | grep -q 'short\.q@.*lx-amd64 *$'; }
 
+nothing_runs() { [ -z "$(timeout 5 qstat -u '*' -s r 2> /dev/null)" ]; }
+
 up() {
     need_root
     [ -x $LIB/qsub ] || die "no Grid Engine here: run deploy/batch/install.sh gridengine"
@@ -142,7 +144,7 @@ up() {
 down() {
     [ -d "$FOLDER/qmaster" ] || { say "is not there"; return; }
     # with the daemons gone, their jobs and shepherds would live on
-    port_closed "$PORT" || { timeout 10 qdel -f -u '*' > /dev/null 2>&1 || true; sleep 0.5; }
+    port_closed "$PORT" || { timeout 10 qdel -u '*' > /dev/null 2>&1 || true; wait_for 3 nothing_runs || true; }
     stop_pids sge_execd $(pids_in "$FOLDER"/execd/*/execd.pid)
     stop_pids sge_qmaster $(pids_in "$FOLDER/qmaster/qmaster.pid")
     say "is down"

@@ -175,7 +175,8 @@ down() {
     wait_for 15 port_closed "$PORT" || die "port $PORT stays open: is another Slurm running?"
     stop_pids slurmdbd $(pids_in "$FOLDER/slurmdbd.pid")
     stop_pids mariadbd $(pids_in "$FOLDER/mariadb/mariadbd.pid")
-    stop_pids munged $(pids_in "$FOLDER/munge/munged.pid")
+    # munged waits ten seconds for idle threads, and has nothing to save
+    stop_pids munged --at-once $(pids_in "$FOLDER/munge/munged.pid")
     say "is down"
 }
 

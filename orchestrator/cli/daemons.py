@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +187,7 @@ def page(site: Context) -> Any:
         files_root=settings.data,
         logs_root=settings.logs,
         title=site.chain.name,
+        allowed_hosts=[*settings.web_hosts, settings.web_host, socket.gethostname(), socket.getfqdn()],
     )
 
 

@@ -19,6 +19,7 @@ from orchestrator.errors import DatabaseError, NotFound, SettingsError, Unavaila
 
 _JSON_PARAMETERS = frozenset(("key", "keys", "startkey", "start_key", "endkey", "end_key"))
 _CHUNK = 256 * 1024  # bytes read from an attachment at a time
+REPLACED = "updated or deleted"  # CouchDB's words to those who wait for an index whose design document is replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,13 @@ class Database:
         if not slash or not design or not view:
             raise SettingsError(f"{name!r} names no view: write design/view, as in 'work/proc0'")
         subject = Subject(self.connection.url, self.name, view=f"{design}/{view}")
-        return self._rows((self.name, "_design", design, "_view", view), subject, params, timeout)
+        path = (self.name, "_design", design, "_view", view)
+        try:
+            return self._rows(path, subject, params, timeout)
+        except NotFound as error:
+            if REPLACED not in str(error):
+                raise
+        return self._rows(path, subject, params, timeout)  # the new one answers
 
     def all_docs(self, *, timeout: float | None = None, **params: Any) -> ViewResult:
         """Rows of all documents, by id: key the id, value ``{"rev": ...}``. ``params`` as for a view."""
@@ -212,8 +219,8 @@ class Database:
     def _rows(
         self, path: tuple[str, ...], subject: Subject, params: dict[str, Any], timeout: float | None
     ) -> ViewResult:
-        keys = params.pop("keys", None)
-        query = encoded(params)
+        keys = params.get("keys")
+        query = encoded({name: value for name, value in params.items() if name != "keys"})
         if keys is None:
             answer = self.connection.json("GET", path, subject=subject, params=query, timeout=timeout)
         else:

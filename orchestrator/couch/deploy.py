@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.couch.database import Database
+from orchestrator.couch.database import REPLACED, Database
 from orchestrator.errors import Conflict, DatabaseError, NotFound, Unavailable
 
 STAGING = "-staging"
@@ -164,10 +164,11 @@ def _build(
         try:
             database.view(f"{design}/{view}", limit=0, reduce=False, timeout=POLL_TIMEOUT)
             return
-        except NotFound:
+        except NotFound as error:
             if _get(database, staging) is None:
                 return  # another push was quicker and has cleared it away
-            raise
+            if REPLACED not in str(error) or clock() - began > longest:
+                raise
         except Unavailable as error:
             building = isinstance(error.__cause__, TimeoutError)  # it listened, and had nothing to say yet
             faults = 0 if building else faults + 1

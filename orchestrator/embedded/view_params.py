@@ -183,12 +183,26 @@ def queries_of(body: dict[str, Json]) -> list[dict[str, Json]]:
 
 
 def from_request(query: dict[str, Json], body: dict[str, Json] | None) -> Params:
-    """Read the parameters of a request: those of the URL outrank those of a POST's body."""
+    """Read the parameters of a request to a view: those of the URL outrank those of a POST's body.
+
+    A list of one key is that key, so that it may be reduced without ``group``, since CouchDB 3.4.
+    """
     if body is None:
-        return parse(query)
+        return parse(_single_key(query, decoded=False))
     if "keys" in body and not isinstance(body["keys"], list):
         raise bad_request("`keys` member must be an array.")
-    return parse(query, base=parse(body, decoded=True))
+    base = parse(_single_key(body, decoded=True), decoded=True)
+    return parse(_single_key(query, decoded=False), base=base)
+
+
+def _single_key(query: dict[str, Json], decoded: bool) -> dict[str, Json]:
+    if "keys" not in query:
+        return query
+    keys = query["keys"] if decoded else _json("keys", query["keys"])
+    if not isinstance(keys, list) or len(keys) != 1:
+        return query
+    rest = {name: value for name, value in query.items() if name != "keys"}
+    return {"key": keys[0] if decoded else codec.dumps(keys[0]).decode(), **rest}
 
 
 def _json(name: str, value: Json) -> Json:

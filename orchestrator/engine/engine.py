@@ -140,7 +140,11 @@ class Engine:
 
     def cost(self, step: Step) -> float:
         """How long an attempt of the step is expected to hold a worker (s), between ``depth`` / MOST and ``depth``."""
-        return max(self.depth / MOST, min(self._costs.get(step.key, FIRST_COST), self.depth))
+        return self.cost_of(step.key)
+
+    def cost_of(self, key: str) -> float:
+        """The same, by the step's keyword."""
+        return max(self.depth / MOST, min(self._costs.get(key, FIRST_COST), self.depth))
 
     def reported(self, report: Report, now: float, *, go_on: bool = True) -> None:
         """An attempt has ended: its record joins the next commit, with the next step's claim where there is room."""

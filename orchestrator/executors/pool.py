@@ -131,8 +131,8 @@ class Pool:
         loads = []
         for slot in range(self._size):
             worker = self._workers.get(slot)
-            tasks = (task for batch in worker.batches for task in batch.tasks) if worker else ()
-            loads.append(sum(self._cost(task.step) for task in tasks))
+            steps = (item for batch in worker.batches for item in batch.steps.items()) if worker else ()
+            loads.append(sum(count * self._cost(step) for step, count in steps if count))
         return loads
 
     def submit(self, tasks: list[Task]) -> None:
@@ -283,7 +283,7 @@ class Pool:
         """Hand on a report of the task that is the worker's next; another one has been heard already."""
         tasks = worker.batches[0].tasks if worker.batches else ()
         if tasks and tasks[0].attempt == report.attempt:
-            worker.batches[0].tasks.popleft()
+            worker.batches[0].next()
             worker.heard = heard
             self._events.append(report)
 
@@ -335,7 +335,7 @@ class Pool:
         returned: list[Task] = []
         for batch in worker.batches:
             if batch is worker.batches[0] and batch.tasks and not self._closing:
-                self._events.append(self._blame(worker, batch.tasks.popleft(), code))
+                self._events.append(self._blame(worker, batch.next(), code))
             returned.extend(batch.tasks)
             self._events.append(BatchDone(batch.name, batch.attempts))
         if returned:
@@ -343,9 +343,10 @@ class Pool:
 
     def _stillborn(self, why: str, tasks: list[Task]) -> None:
         """No worker can be made: wait before the next attempt, and let others have the tasks."""
-        log.error("%s; the next attempt is in %.0f s", why, self._birth_wait)
-        self._no_birth_before = self._monotonic() + self._birth_wait
-        self._birth_wait = min(2 * self._birth_wait, LONGEST_BIRTH_WAIT)
+        if self.next_birth() == 0:  # of several that fail together, one counts
+            log.error("%s; the next attempt is in %.0f s", why, self._birth_wait)
+            self._no_birth_before = self._monotonic() + self._birth_wait
+            self._birth_wait = min(2 * self._birth_wait, LONGEST_BIRTH_WAIT)
         if tasks:
             self._events.append(Returned(tasks, why))
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -32,6 +32,16 @@ class Batch:
     spool: Path
     tasks: deque[Task]
     attempts: frozenset[str]
+
+    def __post_init__(self) -> None:
+        #: How many of the tasks that are left are of which step.
+        self.steps = Counter(task.step for task in self.tasks)
+
+    def next(self) -> Task:
+        """Take out the task that was reported, or will not be."""
+        task = self.tasks.popleft()
+        self.steps[task.step] -= 1
+        return task
 
 
 @dataclass

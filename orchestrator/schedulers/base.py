@@ -12,6 +12,7 @@ from orchestrator.errors import SettingsError
 from orchestrator.schedulers.errors import HistoryUnavailable, SchedulerUnavailable, SubmissionRejected, UnfitJob
 from orchestrator.schedulers.model import Answer, Command, Job, JobFile, JobSpec, Listing, Query, Submitted
 from orchestrator.schedulers.script import job_script
+from orchestrator.schedulers.states import JobState
 
 _KEY = re.compile(r"[0-9]+(?:[._\[][0-9]*)?\]?[A-Za-z0-9_.-]*\Z")
 
@@ -73,6 +74,7 @@ class Scheduler(ABC):
     not_sent: ClassVar[tuple[str, ...]] = ("connection refused", "no route to host")  # of those: surely without effect
     later: ClassVar[tuple[str, ...]] = ()  # pieces of refusals that may not stand tomorrow
 
+    written: ClassVar[tuple[tuple[str, JobState], ...]] = ()  # pieces of what it writes into a job's stderr
     settings_known: ClassVar[dict[str, tuple[str, str]]] = {}  # name: (default, what it is for)
 
     def __init__(
@@ -154,6 +156,17 @@ class Scheduler(ABC):
             SchedulerUnavailable: could not be asked.
         """
         self._unless_away(answer, "cancel jobs")
+
+    def read_stderr(self, text: str) -> tuple[JobState, str] | None:
+        """What the system itself wrote into the job's stderr about its end, and the line; None if it wrote nothing.
+
+        A hint, for an end that queue and history leave open: the job's program can write the same words.
+        """
+        for line in reversed(text.splitlines()):
+            for piece, state in self.written:
+                if piece in line:
+                    return state, line.strip()[:300]
+        return None
 
     def key(self, number: str, index: int | None = None) -> str:
         """The word that names a whole job or one task to `cancel`. Systems that do it otherwise override it."""

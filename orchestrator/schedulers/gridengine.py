@@ -34,7 +34,8 @@ class GridEngine(Scheduler):
     """See the module and `Scheduler`. Settings: ``memory`` and ``parallel``, what sites name differently."""
 
     name = "gridengine"
-    warns = True  # s_rt
+    # s_rt would send SIGUSR1, but a job that goes on after it is not killed at h_rt for another minute and more; and
+    # with -notify it is not killed at all. So coreutils' timeout warns, and h_rt alone is asked for.
     task_variable = "$(case ${SGE_TASK_ID:-} in ''|undefined) echo 1;; *) echo \"$SGE_TASK_ID\";; esac)"
     number_variable = "${JOB_ID:-}"
     settings_known: ClassVar[dict[str, tuple[str, str]]] = {
@@ -75,8 +76,6 @@ class GridEngine(Scheduler):
             words += ["-t", f"1-{spec.tasks}"]
         if wanted.time is not None:
             words += ["-l", f"h_rt={clock(wanted.time)}"]
-            if spec.warning is not None:
-                words += ["-l", f"s_rt={clock(max(1, wanted.time - spec.warning))}"]
         if wanted.memory is not None:
             words += ["-l", f"{self.settings['memory']}={math.ceil(mebibytes(wanted.memory) / wanted.cores)}M"]
         if wanted.cores > 1:

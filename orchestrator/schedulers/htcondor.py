@@ -95,13 +95,14 @@ class HTCondor(Scheduler):
         ]
         reason = f'ifThenElse(JobStatus == 1, "{_EVICTED}", strcat("limit: ", HoldReason))'
         if wanted.time is not None:
-            lines.append(f"allowed_execute_duration = {math.ceil(wanted.time)}")
+            # allowed_execute_duration counts only jobs whose files HTCondor transfers
+            lines.append(f"allowed_job_duration = {math.ceil(wanted.time)}")
         if wanted.memory is not None:
             size = mebibytes(wanted.memory)
             lines += [
                 f"request_memory = {size}",
                 # where the node does not enforce it; ResidentSetSize is in KiB
-                f"periodic_hold = JobStatus == 2 && ResidentSetSize_RAW > {size * 1024}",
+                f"periodic_hold = ResidentSetSize > {size * 1024}",
                 f"periodic_hold_subcode = {_MEMORY_SUBCODE}",
                 'periodic_hold_reason = "uses more memory than it asked for"',
             ]

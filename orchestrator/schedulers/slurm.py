@@ -103,6 +103,17 @@ class Slurm(Scheduler):
         "submit limit",
     )
 
+    # without cgroups a job that is killed for its memory ends as FAILED 0:9, and only these lines say why
+    written = (
+        ("Exceeded job memory limit", JobState.OUT_OF_MEMORY),
+        ("exceeded memory limit", JobState.OUT_OF_MEMORY),
+        ("oom-kill event", JobState.OUT_OF_MEMORY),
+        ("oom_kill event", JobState.OUT_OF_MEMORY),
+        ("DUE TO TIME LIMIT", JobState.TIMEOUT),
+        ("DUE TO NODE FAILURE", JobState.NODE_FAILED),
+        ("DUE TO PREEMPTION", JobState.NODE_FAILED),
+    )
+
     def submit(self, spec: JobSpec) -> Command:
         wanted = spec.resources
         words = [

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from orchestrator.web import lists
+from orchestrator import reasons
+from orchestrator.chain import Chain
+from orchestrator.web import human, lists
+from orchestrator.web.pollers import Pollers
 from orchestrator.web.roots import Roots
 from orchestrator.web.source import DatabaseLike, Source
-from orchestrator.web.states import Outline, kind_counts, kind_of, standings, summary
+from orchestrator.web.states import Outline, Standing, kind_counts, kind_of, standings
 
 #: Attempts shown, the last ones: a step that was tried more often than that has said what it has to say.
 ATTEMPTS = 50
@@ -79,13 +82,50 @@ def plots(document: Mapping[str, Any], steps: Sequence[Outline], roots: Roots) -
     return made
 
 
+def why(chain: Chain | None, document: Mapping[str, Any], now: float) -> str:
+    """Why the document is where it is: the sentence that ``orchestrator show`` says too."""
+    if chain is None:
+        return f"Its status is {document.get('status')!r}. This page was started without a chain, and knows no more."
+    return reasons.why(chain, document, now)
+
+
+def why_step(chain: Chain | None, document: Mapping[str, Any], standing: Standing, now: float) -> str:
+    """Why one step has not begun, or what became of it."""
+    if standing.state == "done":
+        taken = human.duration(standing.proc.get("seconds"))
+        return f"Done in {taken}." if taken else "Done."
+    if chain is None:
+        return ""
+    step = next(s for s in chain.steps if s.key == standing.outline.key)
+    if standing.state == "ready":
+        return reasons.ready_because(document, step, now)
+    if standing.state != "waiting":
+        return reasons.why(chain, document, now)
+    return reasons.why_not_ready(chain, document, step) or ""
+
+
 def document(
-    source: Source, database: DatabaseLike, steps: Sequence[Outline], logs: Roots, plot_files: Roots, id: str
+    source: Source,
+    database: DatabaseLike,
+    chain: Chain | None,
+    steps: Sequence[Outline],
+    logs: Roots,
+    plot_files: Roots,
+    pollers: Pollers,
+    id: str,
 ) -> dict[str, Any]:
-    """All about one document. Raises NotFound for one that there is not."""
+    """All about one document. Raises NotFound for one that there is not.
+
+    Args:
+        steps: the chain's, or those that the database knows where there is no chain.
+    """
     now = source.now()
     body = database.get(id)
-    made = standings(body, steps, now)
+    if chain is not None and body.get("type") != chain.type:
+        steps = ()  # an attempt, a note: none of the chain's business
+    made = standings(body, steps)
+    held = any(s.state == "in progress" for s in made)
+    running = pollers.progress(database, now) if held else {}
     by_key: dict[str, list[dict[str, Any]]] = {}
     for attempt in attempts(source, database, id):
         by_key.setdefault(str(attempt["step"]), []).append(attempt)
@@ -105,7 +145,7 @@ def document(
         "updated": body.get("updated"),
         "status": body.get("status"),
         "kind": kind_of(body.get("status")),
-        "sentence": summary(body, made, now),
+        "sentence": why(chain, body, now),
         "steps": [
             {
                 "number": s.outline.number,
@@ -113,7 +153,8 @@ def document(
                 "key": s.outline.key,
                 "needs": list(s.outline.needs),
                 "state": s.state,
-                "sentence": s.sentence,
+                "sentence": why_step(chain, body, s, now),
+                "progress": running.get(str(s.proc.get("attempt"))) if s.state == "in progress" else None,
                 "facts": {k: v for k, v in s.proc.items() if k not in _SHOWN},
                 "result": s.proc.get("result"),
                 "software": s.proc.get("software"),
@@ -139,7 +180,8 @@ def attempts(source: Source, database: DatabaseLike, id: str) -> list[dict[str, 
     for row in reversed(rows):
         body = row.doc or {}
         value = row.value if isinstance(row.value, dict) else {}
-        made.append({"id": row.id, "step": row.key[1]} | value | {k: body[k] for k in _ATTEMPT if k in body})
+        said = value | {k: body[k] for k in _ATTEMPT if k in body}
+        made.append({"id": row.id, "step": row.key[1]} | {k: said.get(k) for k in _ATTEMPT})
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,11 +48,19 @@ def host_name(header: str) -> str | None:
         return None
 
 
+def _address(host: str | None) -> bool:
+    try:
+        return ip_address(host or "") is not None
+    except ValueError:
+        return False
+
+
 class Guard:
     """Adds the headers, and refuses requests made under a name that is not ours.
 
     A page elsewhere can let its own name point to this machine (DNS rebinding) and read what a visitor's browser can
-    reach here; the name it comes under gives it away. ``names`` holds further names, and ``*`` allows any. ``fault``
+    reach here; the name it comes under gives it away. An address is no name, and cannot be made to point elsewhere: any
+    is taken. ``names`` holds further names, and ``*`` allows any. ``fault``
     makes the answer to a request that ended in an unexpected error, so that it carries the headers too.
     """
 
@@ -80,10 +89,10 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        if "*" not in self._names and host not in self._names:
+        if "*" not in self._names and host not in self._names and not _address(host):
             answer = JSONResponse(
                 problem(421, "misdirected", "this page does not go by the name in the request: open it by the address "
-                        "it printed when it started, or add the name to its allowed hosts"),
+                        "it printed when it started, or add the name to the setting web_hosts"),
                 status_code=421,
             )  # fmt: skip
             await answer(scope, receive, with_headers)

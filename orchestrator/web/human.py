@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 _THIN = "\u202f"  # a narrow no-break space: groups digits without being taken for a decimal point anywhere
 
 
+#: A figure beyond this is none of ours, and floats end soon after it.
+_FAR = 1e300
+
+
+def figure(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a number that can be reckoned with: no truth value, no infinity, not of 400 digits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_FAR < value < _FAR
+
+
 def number(value: Any) -> str:
     """A count with its digits grouped (``12 345``); anything that is no number as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not figure(value):
         return "" if value is None else str(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return str(value)
-        if not value.is_integer():
-            return f"{value:.6g}"
+    if isinstance(value, float) and (not value.is_integer() or abs(value) >= 1e15):
+        return f"{value:.6g}"
     return f"{int(value):,}".replace(",", _THIN)
 
 
 def size(value: Any) -> str:
     """Bytes in the decimal units that disks and networks are sold in (``1.2 GB``)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not figure(value):
         return "" if value is None else str(value)
     amount = float(value)
     for unit in ("B", "kB", "MB", "GB", "TB"):
@@ -35,7 +40,7 @@ def size(value: Any) -> str:
 
 def duration(value: Any) -> str:
     """Seconds in the one or two units that matter (``840 ms``, ``3 min 20 s``, ``2 d 4 h``)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not figure(value):
         return "" if value is None else str(value)
     if value < 0:
         return "-" + duration(-value)
@@ -75,10 +80,10 @@ def iso(seconds: float | None) -> str | None:
 
 def clock(text: Any) -> str:
     """An ISO time for the eye: ``2026-01-22 11:00:00 UTC``; what is no time stays as it is."""
-    seconds = parse_time(text)
-    if seconds is None:
+    moment = iso(parse_time(text))
+    if moment is None:
         return "" if text is None else str(text)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{moment[:10]} {moment[11:19]} UTC"
 
 
 def ago(text: Any, now: float) -> str:

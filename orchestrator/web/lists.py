@@ -33,7 +33,7 @@ class Filter:
         return {k: v for k, v in vars(self).items() if v}
 
 
-def document_row(document: Mapping[str, Any], steps: Sequence[Outline], now: float) -> dict[str, Any]:
+def document_row(document: Mapping[str, Any], steps: Sequence[Outline]) -> dict[str, Any]:
     """One document as a list shows it."""
     file = document.get("file")
     return {
@@ -46,9 +46,7 @@ def document_row(document: Mapping[str, Any], steps: Sequence[Outline], now: flo
         "status": document.get("status"),
         "kind": kind_of(document.get("status")),
         "updated": document.get("updated"),
-        "steps": [
-            {"key": s.outline.key, "name": s.outline.name, "state": s.state} for s in standings(document, steps, now)
-        ],
+        "steps": [{"key": s.outline.key, "name": s.outline.name, "state": s.state} for s in standings(document, steps)],
     }
 
 
@@ -56,7 +54,6 @@ def files(
     source: Source, database: DatabaseLike, steps: Sequence[Outline], wanted: Filter, at: str | None, limit: int = ROWS
 ) -> dict[str, Any]:
     """A page of documents. Raises BadQuery for a step or state that there is not, or an unreadable cursor."""
-    now = source.now()
     step = _step(wanted, steps)
     view, low, high, checks = _plan(wanted, step)
     descending = view == "pages/files"  # the newest run on top; elsewhere the order is the index's own
@@ -67,9 +64,7 @@ def files(
     if wanted.state and view != "pages/steps":
 
         def in_state(document: Mapping[str, Any]) -> bool:
-            return any(
-                s.state == wanted.state for s in standings(document, steps, now) if step is None or s.outline == step
-            )
+            return any(s.state == wanted.state for s in standings(document, steps) if step is None or s.outline == step)
 
         checks.append(in_state)
 
@@ -88,7 +83,7 @@ def files(
     shown: dict[str, dict[str, Any]] = {}
     for row in cut.rows:  # a search finds a document under each of its words
         if row.doc is not None and row.id is not None:
-            shown.setdefault(row.id, document_row(row.doc, steps, now))
+            shown.setdefault(row.id, document_row(row.doc, steps))
     return {
         "filter": wanted.words(),
         "documents": list(shown.values()),
@@ -146,6 +141,8 @@ def runs(source: Source, database: DatabaseLike, q: str, at: str | None, limit: 
     """A page of runs, the last by name on top: files, bytes, and how many of them stand where."""
     low, high = paging.prefix(q.strip()) if q.strip() else (None, None)
     position = paging.cursor(at)
+    if position is not None and not (isinstance(position.key, list) and position.key):
+        raise BadQuery(paging.LOST)
     if position is not None:  # a run's rows begin at [run] and end before [run, {}]: step over them as a whole
         upwards = position.back
         position = paging.Cursor([position.key[0], {}] if upwards else [position.key[0]], None, position.back)

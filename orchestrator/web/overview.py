@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.chain import Chain
-from orchestrator.web import human
+from orchestrator.web import deployed, human
+from orchestrator.web.pollers import Pollers, running
 from orchestrator.web.source import DatabaseLike, Source
 from orchestrator.web.states import STATES, kind_counts, kind_of, outlines
 
@@ -14,12 +15,11 @@ from orchestrator.web.states import STATES, kind_counts, kind_of, outlines
 HOURS = 24
 #: Recent changes shown.
 RECENT = 12
-#: A poller whose heartbeat is older than this many seconds is shown as silent. A poller beats every few seconds; a
-#: minute allows for a busy machine and some difference between clocks.
-SILENT_SECONDS = 60.0
 
 
-def overview(source: Source, database: DatabaseLike, chain: Chain | None, title: str) -> dict[str, Any]:
+def overview(
+    source: Source, database: DatabaseLike, chain: Chain | None, pollers: Pollers, title: str
+) -> dict[str, Any]:
     """All that the overview shows, as plain JSON. Raises Setup where there is nothing to read yet."""
     now = source.now()
     counts: dict[int, dict[str, dict[str, Any]]] = {}
@@ -48,6 +48,8 @@ def overview(source: Source, database: DatabaseLike, chain: Chain | None, title:
                 "mean_seconds": seconds / done if done else None,
             }
         )
+    names = {s["key"]: s["name"] for s in steps}
+    beats = pollers.beats(database, now)
     statuses = {str(r.key[0]): int(r.value) for r in source.rows(database, "pages/status", group_level=1)}
     return {
         "title": title,
@@ -60,7 +62,12 @@ def overview(source: Source, database: DatabaseLike, chain: Chain | None, title:
         "steps": steps,
         "daq": daq(source, database),
         "recent": recent(source, database),
-        "pollers": pollers(database, now, {s["key"]: s["name"] for s in steps}),
+        "running": running(source, database, beats, names),
+        "pollers": [
+            {k: v for k, v in beat.items() if k != "running"} | {"steps": [names.get(s, s) for s in beat["steps"]]}
+            for beat in beats
+        ],
+        "warnings": deployed.warnings(database, chain),
     }
 
 
@@ -112,23 +119,3 @@ def recent(source: Source, database: DatabaseLike) -> list[dict[str, Any]]:
         status = row.value.get("status") if isinstance(row.value, dict) else row.value
         made.append({"id": row.id, "updated": row.key[0], "status": status, "kind": kind_of(status)})
     return made
-
-
-def pollers(database: DatabaseLike, now: float, names: dict[Any, str]) -> list[dict[str, Any]]:
-    """The pollers that have left a heartbeat, the living first. ``names`` gives steps' names by their keywords."""
-    made: list[dict[str, Any]] = []
-    for beat in database.local_docs("_local/poller:", "_local/poller:\ufff0"):
-        seen, served = human.parse_time(beat.get("at")), beat.get("steps")
-        made.append(
-            {
-                "id": str(beat.get("id") or str(beat.get("_id", "")).removeprefix("_local/poller:")),
-                "host": beat.get("host"),
-                "pid": beat.get("pid"),
-                "site": beat.get("site"),
-                "steps": [names.get(str(s), str(s)) for s in served] if isinstance(served, list) else [],
-                "started": beat.get("started"),
-                "at": beat.get("at"),
-                "alive": seen is not None and now - seen < SILENT_SECONDS,
-            }
-        )
-    return sorted(made, key=lambda p: (not p["alive"], p["id"]))

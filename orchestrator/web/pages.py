@@ -16,6 +16,7 @@ from orchestrator.web.chain_picture import picture
 from orchestrator.web.headers import problem
 from orchestrator.web.live import Full, Hub
 from orchestrator.web.overview import overview
+from orchestrator.web.pollers import Pollers
 from orchestrator.web.render import html, json_answer, wants_json
 from orchestrator.web.roots import LOG_BYTES, Roots
 from orchestrator.web.source import DatabaseLike, Source
@@ -59,7 +60,7 @@ class Pages:
         self.plots = plots
         self.logs = logs
         self.title = title
-        self._seen: tuple[int, ...] = ()
+        self.pollers = Pollers()
         register_url_convertor("anything", _Anything())
         self.router = APIRouter()
         self._route("/", "/overview", self.overview, "How many documents stand where, and who works")
@@ -125,7 +126,10 @@ class Pages:
         return {"title": self.title, "health": self.source.health, "now_seconds": self.source.now(), "iso": human.iso}
 
     def overview(self, request: Request) -> Response:
-        data = self.source.cached("overview", lambda db: overview(self.source, db, self.chain, self.title))
+        def read(database: DatabaseLike) -> dict[str, Any]:
+            return overview(self.source, database, self.chain, self.pollers, self.title)
+
+        data = self.source.cached("overview", read)
         return self.answer(request, "overview.html", data)
 
     def _pictures(self, steps: tuple[Outline, ...], words: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
@@ -174,7 +178,9 @@ class Pages:
 
         def read(database: DatabaseLike) -> dict[str, Any]:
             steps = self.outlines(database)
-            return detail.document(self.source, database, steps, self.logs, self.plots, wanted)
+            return detail.document(
+                self.source, database, self.chain, steps, self.logs, self.plots, self.pollers, wanted
+            )
 
         data = self.source.cached(("document", wanted), read)
         words = {
@@ -204,10 +210,15 @@ class Pages:
         words = {s.key: {"state": "", "note": s.key, "title": s.name, "href": f"#{s.key}"} for s in steps}
         return self.answer(request, "chain.html", data, pictures=self._pictures(steps, words))
 
+    def _raw(self, id: str) -> dict[str, Any]:
+        """A document. ``_all_docs`` and its like are no documents, though the database would answer with them all."""
+        if not id or id.startswith("_"):
+            raise NotFound(f"there is no document {id!r}")
+        return self.source.cached(("raw", id), lambda database: database.get(id))
+
     def plot(self, id: str, step: str, index: int) -> Response:
         """A picture by its place in the document, so that no path ever comes from an address."""
-        body = self.source.cached(("raw", id), lambda database: database.get(id))
-        proc = body.get(step)
+        proc = self._raw(id).get(step)
         named = detail.pictures(proc) if step.startswith("proc") and isinstance(proc, dict) else []
         picture = self.plots.picture(named[index].path) if 0 <= index < len(named) else None
         if picture is None:
@@ -216,8 +227,7 @@ class Pages:
 
     def log(self, id: str, step: str) -> Response:
         """The end of a step's log as plain text."""
-        body = self.source.cached(("raw", id), lambda database: database.get(id))
-        proc = body.get(step)
+        proc = self._raw(id).get(step)
         name = proc.get("log") if step.startswith("proc") and isinstance(proc, dict) else None
         tail = self.logs.tail(name, LOG_BYTES)
         if tail is None:

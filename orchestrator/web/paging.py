@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.errors import SettingsError
-from orchestrator.web.source import RowLike
+from orchestrator.errors import NotFound, OrchestratorError, SettingsError, Unauthorised, Unavailable
+from orchestrator.web.source import RowLike, Setup
 
 #: Rows looked at for one page, at most, where a filter has no index of its own; the next page goes on from there.
 SCAN_ROWS = 2000
@@ -22,6 +22,9 @@ SCAN_ROWS = 2000
 CHUNK_ROWS = 200
 #: Sorts after every string that begins with what stands before it, as CouchDB's own guide has it.
 HIGH = "\ufff0"
+
+
+LOST = "the page's position in the address cannot be read: go back to the list's first page"
 
 
 class BadQuery(SettingsError):
@@ -47,12 +50,17 @@ def cursor(text: str | None) -> Cursor | None:
         return None
     try:
         raw = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        key, id, back = json.loads(raw)
+        key, id, back = json.loads(raw, parse_constant=_no_number)
+        json.dumps(key, allow_nan=False).encode()
         if not isinstance(id, str | None) or back not in (0, 1):
             raise ValueError(text)
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
-        raise BadQuery("the page's position in the address cannot be read: go back to the list's first page") from error
+        raise BadQuery(LOST) from error
     return Cursor(key, id, bool(back))
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(word)
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,14 @@ def page(
             params["endkey"] = end
         if downwards:
             params["descending"] = True
-        rows = list(read(**params))
+        try:
+            rows = list(read(**params))
+        except (Unavailable, Unauthorised, NotFound, Setup):
+            raise
+        except OrchestratorError as error:
+            if position is None or position is not at:
+                raise
+            raise BadQuery(LOST) from error  # a position outside of the list, which no page of ours has given out
         exhausted = len(rows) < params["limit"]
         if position is not None and rows and rows[0].id == position.id and rows[0].key == position.key:
             rows = rows[1:]

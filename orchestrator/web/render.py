@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.version import VERSION
-from orchestrator.web import chain_picture, human
+from orchestrator.web import chain_picture, human, trim
 from orchestrator.web.links import Links
 from orchestrator.web.states import STATES, kind_of
 
 HERE = Path(__file__).parent
 #: Entries of a list or table in a result that a page shows; the JSON has them all.
 NESTED_ENTRIES = 60
+#: A table with more entries than these, inner ones counted, is shown folded.
+OPEN_ENTRIES = 14
+#: Letters of a whole document that its page shows as JSON; the link beside it gives all.
+RAW_LETTERS = 60_000
 #: Columns of a table made of several alike; wider ones are better read one by one.
 MATRIX_COLUMNS = 14
 #: Levels of nesting shown as tables; deeper ones as one line of JSON.
@@ -53,6 +58,8 @@ def environment() -> jinja2.Environment:
         "pretty": pretty,
         "slug": slug,
         "without": without,
+        "trimmed": trim.trimmed,
+        "shortened": trim.shortened,
     }
     made.globals |= {
         "STATES": STATES,
@@ -60,6 +67,8 @@ def environment() -> jinja2.Environment:
         "bar": chain_picture.bar,
         "columns": chain_picture.columns,
         "matrix": matrix,
+        "entries": trim.entries,
+        "OPEN_ENTRIES": OPEN_ENTRIES,
         "BOX": (chain_picture.BOX_WIDTH, chain_picture.BOX_HEIGHT),
         "NESTED_ENTRIES": NESTED_ENTRIES,
         "NESTED_LEVELS": NESTED_LEVELS,
@@ -68,8 +77,9 @@ def environment() -> jinja2.Environment:
 
 
 def pretty(value: Any) -> str:
-    """JSON for the eye."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    """JSON for the eye; the beginning where it is long."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return text if len(text) <= RAW_LETTERS else text[:RAW_LETTERS] + f"\n… {len(text) - RAW_LETTERS} letters more"
 
 
 def matrix(value: Any) -> dict[str, Any] | None:
@@ -120,8 +130,19 @@ def html(template: str, request: Request, context: dict[str, Any], status: int =
 
 def json_answer(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Plain ASCII JSON: safe whatever a document holds."""
-    body = json.dumps(data, separators=(",", ":"), default=str)
+    try:
+        body = json.dumps(data, separators=(",", ":"), default=str, allow_nan=False)
+    except ValueError:  # 1e400 is valid in a document and infinite in Python, and an infinity is no JSON
+        body = json.dumps(_finite(data), separators=(",", ":"), default=str, allow_nan=False)
     return Response(body.encode(), status, {"Vary": "Accept"} | (headers or {}), "application/json")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def wants_json(request: Request) -> bool:

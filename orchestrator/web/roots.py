@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,7 @@ LOG_BYTES = 4_000_000
 PLOT_BYTES = 20_000_000
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PLAIN = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Roots:
@@ -48,11 +49,8 @@ class Roots:
 
     def tail(self, name: Any, size: int = TAIL_BYTES) -> dict[str, Any] | None:
         """The end of a log as text: ``{"text", "size", "cut"}``; None where it may not or cannot be read."""
-        path = self.find(name)
-        if path is None:
-            return None
         try:
-            with _opened(path) as file:
+            with self._opened(name) as file:
                 whole = os.fstat(file.fileno()).st_size
                 file.seek(max(0, whole - size))
                 raw = file.read(size)
@@ -64,23 +62,33 @@ class Roots:
 
     def picture(self, name: Any) -> bytes | None:
         """The bytes of a PNG; None for what is none, or may not be shown."""
-        path = self.find(name)
-        if path is None:
-            return None
         try:
-            with _opened(path) as file:
+            with self._opened(name) as file:
                 if file.read(len(_PNG)) != _PNG or os.fstat(file.fileno()).st_size > PLOT_BYTES:
                     return None
                 return _PNG + file.read(PLOT_BYTES)
         except OSError:
             return None
 
+    @contextmanager
+    def _opened(self, name: Any) -> Iterator[BinaryIO]:
+        """Open for reading, folder by folder from the root down, following no link: one may have been put there since.
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open for reading without following a link that has been put there meanwhile, and without waiting on a pipe."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path} is no regular file")
-        yield file
+        A pipe is not waited for. Raises OSError for what is no regular file inside the folders.
+        """
+        path = self.find(name)
+        if path is None:
+            raise FileNotFoundError("nothing that may be shown")
+        root = next(f for f in map(Path.resolve, self.folders) if path.is_relative_to(f))
+        with ExitStack() as stack:
+            folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, folder)
+            *between, last = path.relative_to(root).parts
+            for part in between:
+                folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _PLAIN, dir_fd=folder)
+                stack.callback(os.close, folder)
+            descriptor = os.open(last, os.O_RDONLY | os.O_NONBLOCK | _PLAIN, dir_fd=folder)
+            with os.fdopen(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError(f"{path} is no regular file")
+                yield file

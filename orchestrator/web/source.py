@@ -51,6 +51,8 @@ REFUSED_SECONDS = 120.0
 CACHE_ENTRIES = 256
 #: Up to so many documents a view is brought up to date on reading; it takes at most a second or two.
 SMALL = 20_000
+#: A fresh read is given up after so long, in seconds, and what the index has is taken instead.
+FRESH_SECONDS = 2.0
 #: A fresh read that took longer than this, in seconds, makes the next reads take what the index has.
 SLOW_SECONDS = 0.7
 #: ... for so long, in seconds, before a fresh read is tried again.
@@ -82,7 +84,7 @@ class Source:
         self._failed_at: float | None = None
         self._failure: OrchestratorError | None = None
         self._answers: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
-        self._flights: dict[Hashable, threading.Lock] = {}
+        self._flights: dict[Hashable, list[Any]] = {}  # a lock, and how many hold it or wait for it
         self._changed_at = 0.0
         self._documents: tuple[float, int] | None = None
         self._lazy_until = 0.0
@@ -106,6 +108,12 @@ class Source:
     def changed(self) -> None:
         """Note that documents have changed: what was read before is not given again."""
         self._changed_at = self._clock()
+
+    def forget(self) -> None:
+        """Give nothing again that was read before: for measurements."""
+        with self._lock:
+            self._answers.clear()
+            self._documents = None
 
     def away(self, error: OrchestratorError) -> None:
         """Note that the database did not answer, or refused the page's account."""
@@ -146,40 +154,63 @@ class Source:
     def cached(self, key: Hashable, read: Callable[[DatabaseLike], T]) -> T:
         """``read(database)``, or the answer it gave within the last second. Of many who ask at once, one reads."""
         with self._lock:
-            flight = self._flights.setdefault(key, threading.Lock())
-        with flight:
-            with self._lock:
-                kept = self._answers.get(key)
-                began = self._clock()  # what is read now may lack what changes from now on
-                if kept is not None and began - kept[0] < CACHE_SECONDS and kept[0] >= self._changed_at:
-                    answer: T = kept[1]
-                    return answer
-            try:
+            flight = self._flights.setdefault(key, [threading.Lock(), 0])
+            flight[1] += 1
+        try:
+            with flight[0]:
+                with self._lock:
+                    kept = self._answers.get(key)
+                    began = self._clock()  # what is read now may lack what changes from now on
+                    if kept is not None and began - kept[0] < CACHE_SECONDS and kept[0] >= self._changed_at:
+                        answer: T = kept[1]
+                        return answer
                 with self.lend() as database:
                     answer = read(database)
                 with self._lock:
-                    self._answers[key] = (began, answer)
-                    self._answers.move_to_end(key)
-                    while len(self._answers) > CACHE_ENTRIES:
-                        self._answers.popitem(last=False)
+                    self._keep(key, began, answer)
                 return answer
-            finally:
-                with self._lock:
-                    self._flights.pop(key, None)
+        finally:
+            with self._lock:
+                flight[1] -= 1
+                if not flight[1]:
+                    del self._flights[key]
+
+    def _keep(self, key: Hashable, began: float, answer: Any) -> None:
+        """Keep an answer, and none that is past its time: each may be a document of megabytes."""
+        self._answers[key] = (began, answer)
+        self._answers.move_to_end(key)
+        while self._answers:
+            oldest = next(iter(self._answers))
+            if len(self._answers) <= CACHE_ENTRIES and 0 <= began - self._answers[oldest][0] < CACHE_SECONDS:
+                break
+            del self._answers[oldest]
 
     def rows(self, database: DatabaseLike, view: str, **params: Any) -> list[RowLike]:
         """The rows of a view. On a small database they are up to date; on a large one they may lag by a moment.
 
+        An index that is being built keeps the database silent: what it has is then shown, rather than nothing.
         Raises Setup where the database or the view is not there, with what to do.
         """
         lazy = self._lazy(database)
         began = time.monotonic()
         try:
-            rows: list[RowLike] = database.view(view, update="lazy" if lazy else "true", **params).rows
+            if lazy:
+                return self._rows(database, view, "lazy", params)
+            try:
+                return self._rows(database, view, "true", params | {"timeout": FRESH_SECONDS})
+            except Unavailable:
+                if time.monotonic() - began < FRESH_SECONDS:
+                    raise
+                return self._rows(database, view, "lazy", params)
         except NotFound as error:
             raise self._explain(database, view) from error
-        if not lazy and time.monotonic() - began > SLOW_SECONDS:
-            self._lazy_until = self._clock() + LAZY_SECONDS
+        finally:
+            if not lazy and time.monotonic() - began > SLOW_SECONDS:
+                self._lazy_until = self._clock() + LAZY_SECONDS
+
+    @staticmethod
+    def _rows(database: DatabaseLike, view: str, update: str, params: dict[str, Any]) -> list[RowLike]:
+        rows: list[RowLike] = database.view(view, update=update, **params).rows
         return rows
 
     def document_count(self, database: DatabaseLike) -> int:

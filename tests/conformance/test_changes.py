@@ -243,8 +243,9 @@ def test_longpoll_waits_for_what_passes_the_filter(database: Database) -> None:
         client.save({"_id": "bad", "status": "bad"})
         client.save({"_id": "good", "status": "good"})
 
+    last = changes(database)["last_seq"]
     timer = later(0.3, write)
-    found = changes(database, body, feed="longpoll", filter="_selector", since="now", timeout=20000)
+    found = changes(database, body, feed="longpoll", filter="_selector", since=last, timeout=20000)
     timer.join()
     assert ids(found) == ["good"]
 
@@ -294,7 +295,7 @@ def test_continuous_heartbeats_outlive_the_timeout(database: Database) -> None:
 
 def test_continuous_with_a_limit_ends_when_it_is_reached(database: Database) -> None:
     database.bulk([{"_id": "a"}, {"_id": "b"}, {"_id": "c"}])
-    rows = list(Lines(database, limit=2, timeout=20000).rows())
+    rows = list(Lines(database, limit=2, timeout=5000).rows())
     assert len([row for row in rows if "id" in row]) == 2
     assert "last_seq" in rows[-1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import requests
 
 
@@ -111,6 +112,22 @@ def test_a_filter_that_throws(database: Any) -> None:
     design(database, bad="function (doc) { throw new Error('on purpose'); }", good="function (doc) { return true; }")
     database.save({"_id": "a"})
     assert changes(database, "bad").status_code == 500
+    assert "a" in ids(database, "good")
+
+
+@pytest.mark.parametrize(
+    "body", ["while (true) {}", "var text = ['x']; while (true) { text.push(text.join('') + text.length); }"]
+)
+def test_a_filter_that_never_ends_or_eats_memory_harms_nobody_else(database: Any, body: str) -> None:
+    design(database, bad=f"function (doc) {{ {body} }}", good="function (doc) { return true; }")
+    database.save({"_id": "a"})
+    try:
+        answer = database.get("/_changes", params={"filter": "test/bad"}, timeout=90)
+        # CouchDB may have begun its answer when it gives the function up; then the answer breaks off.
+        whole = answer.status_code < 500 and "last_seq" in answer.text
+    except requests.RequestException:
+        whole = False
+    assert not whole
     assert "a" in ids(database, "good")
 
 

@@ -5,7 +5,8 @@ Wrong passwords are tried sparingly and only for accounts made for it: CouchDB l
 
 from __future__ import annotations
 
-import time
+import threading
+import uuid
 from typing import Any
 
 import pytest
@@ -25,18 +26,21 @@ def let_in(database: Database, **members: Any) -> None:
     assert database.put("/_security", json=security).json() == {"ok": True}
 
 
-def eventually(server: Client, login: tuple[str, str], status: int) -> None:
-    """A login's outcome; CouchDB hears of a changed user a moment later."""
-    for _ in range(3):
+def comes_to(server: Client, login: tuple[str, str], status: int) -> None:
+    """A login's outcome; CouchDB hears of a changed user a moment later.
+
+    While the outcome may be a refusal it is asked for seldom: a few of them lock the account.
+    """
+    for seconds in (0.0, 1.0, 3.0):
+        threading.Event().wait(seconds)
         if Client(server.url, login).get("/_session").status_code == status:
             return
-        time.sleep(1.0)
-    assert Client(server.url, login).get("/_session").status_code == status
+    pytest.fail(f"the login did not come to {status}")
 
 
-def test_a_new_database_is_for_admins(database: Database, user: tuple[str, str]) -> None:
+def test_a_new_database_is_for_admins(database: Database, anybody: Client, user: tuple[str, str]) -> None:
     assert database.get("/_security").json() == {"members": {"roles": ["_admin"]}, "admins": {"roles": ["_admin"]}}
-    nobody = database.as_user(None)
+    nobody = anybody.below(f"/{database.name}")
     for path in ("", "/_all_docs", "/d", "/_changes", "/_security"):
         answer = nobody.get(path)
         assert answer.status_code == 401
@@ -58,9 +62,9 @@ def test_members_by_name_and_by_role(database: Database, user: tuple[str, str]) 
     assert database.as_user(None).get("/d").status_code == 401
 
 
-def test_without_members_everybody_may_read_and_write(database: Database) -> None:
+def test_without_members_everybody_may_read_and_write(database: Database, anybody: Client) -> None:
     let_in(database)
-    nobody = database.as_user(None)
+    nobody = anybody.below(f"/{database.name}")
     assert nobody.put("/d", json={}).status_code == 201
     assert nobody.get("/d").status_code == 200
 
@@ -96,7 +100,7 @@ def test_a_wrong_password(server: Client, user: tuple[str, str]) -> None:
 
 
 def test_a_user_that_is_not_there(server: Client) -> None:
-    answer = Client(server.url, ("no-such-user-at-all", "x")).get("/_session")
+    answer = Client(server.url, (f"nobody-{uuid.uuid4().hex}", "x")).get("/_session")
     assert answer.status_code == 401
     assert answer.json() == WRONG
 
@@ -107,7 +111,7 @@ def test_session_says_who_asks(server: Client, anybody: Client, user: tuple[str,
     assert said["userCtx"] == {"name": None, "roles": []}
     assert "authenticated" not in said["info"]
     said = server.get("/_session").json()
-    assert said["userCtx"]["name"] == server.auth[0]  # type: ignore[index]
+    assert server.auth is not None and said["userCtx"]["name"] == server.auth[0]
     assert said["userCtx"]["roles"] == ["_admin"]
     assert said["info"]["authenticated"] == "default"
     assert {"cookie", "default"} <= set(said["info"]["authentication_handlers"])
@@ -132,7 +136,8 @@ def test_a_cookie_session(server: Client, database: Database, user: tuple[str, s
     assert said["info"]["authenticated"] == "cookie"
     assert session.get(database.url + "/_all_docs", timeout=TIMEOUT).status_code == 200
     assert session.delete(server.url + "/_session", timeout=TIMEOUT).json() == {"ok": True}
-    assert session.get(server.url + "/_session", timeout=TIMEOUT).json()["userCtx"]["name"] is None
+    said = session.get(server.url + "/_session", timeout=TIMEOUT)
+    assert said.status_code == 401 or said.json()["userCtx"]["name"] is None
 
 
 def test_a_cookie_of_the_admin(server: Client, credentials: tuple[str, str]) -> None:
@@ -174,14 +179,14 @@ def test_a_new_password_replaces_the_old(server: Client, user: tuple[str, str]) 
     assert Client(server.url, user).get("/_session").status_code == 200
     found = server.get(path).json()
     assert server.put(path, json={**found, "password": "another one"}).status_code == 201
-    eventually(server, (user[0], "another one"), 200)
-    eventually(server, user, 401)
+    comes_to(server, (user[0], "another one"), 200)
+    comes_to(server, user, 401)
 
 
 def test_a_deleted_user_is_out(server: Client, user: tuple[str, str]) -> None:
     path = f"/_users/org.couchdb.user:{user[0]}"
     server.delete(path, params={"rev": server.get(path).json()["_rev"]})
-    eventually(server, user, 401)
+    comes_to(server, user, 401)
 
 
 @pytest.mark.parametrize(
@@ -203,4 +208,4 @@ def test_users_are_not_for_anybody(anybody: Client, server: Client, user: tuple[
 
 def test_a_header_that_is_no_login(anybody: Client) -> None:
     answer = anybody.get("/_session", headers={"Authorization": "Basic %%%"})
-    assert answer.status_code in (400, 401)
+    assert answer.status_code >= 400 or answer.json()["userCtx"]["name"] is None

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
 
+from .conftest import eventually
+
+PROBES = 8  # documents that ask whether a function is in force: enough to reach all parts of a database
+
 
 def guard(database: Any, body: str, name: str = "guard", **more: Any) -> None:
     """Store a design document with a validation function of that body."""
-    source = f"function (newDoc, oldDoc, userCtx, secObj) {{ {body} }}"
+    probe = f"if (newDoc.probe === '{name}') {{ throw({{forbidden: 'in force'}}); }}"
+    source = f"function (newDoc, oldDoc, userCtx, secObj) {{ {probe} {body} }}"
     database.save({"_id": f"_design/{name}", "validate_doc_update": source, **more})
+    assert eventually(lambda: in_force(database, name))
+
+
+def in_force(database: Any, name: str) -> bool:
+    """Whether all parts of the database know the function that refuses these probes; none is stored then."""
+    said = database.bulk([{"_id": f"probe-{uuid.uuid4().hex}", "probe": name} for _ in range(PROBES)])
+    return all(row.get("error") == "forbidden" for row in said)
 
 
 def test_forbidden(database: Any) -> None:
@@ -107,7 +120,7 @@ def test_it_takes_effect_and_goes_with_its_design_document(database: Any) -> Non
     rev = database.get("/_design/guard").json()["_rev"]
     assert database.put("/a", json={}).status_code == 403
     assert database.delete("/_design/guard", params={"rev": rev}).status_code == 200
-    database.save({"_id": "a"})
+    assert eventually(lambda: database.put("/a", json={}).status_code == 201)
 
 
 def test_local_documents_are_not_asked_about(database: Any) -> None:
@@ -129,9 +142,13 @@ def test_modules(database: Any) -> None:
     database.save({"_id": "a", "n": 1})
 
 
-def test_comments_and_semicolons_around_a_function(database: Any) -> None:
-    source = "// a comment first\nfunction (newDoc) { if (newDoc.bad) { throw({forbidden: 'bad'}); } } // and last\n"
+def test_comments_around_a_function(database: Any) -> None:
+    source = (
+        "// a comment first\nfunction (newDoc) {"
+        " if (newDoc.bad || newDoc.probe) { throw({forbidden: 'bad'}); } } // and last\n"
+    )
     database.save({"_id": "_design/guard", "validate_doc_update": source})
+    assert eventually(lambda: in_force(database, "guard"))
     assert database.put("/a", json={"bad": 1}).status_code == 403
     database.save({"_id": "a"})
 

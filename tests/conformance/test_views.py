@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
 import requests
+
+from .conftest import eventually
 
 
 def view(database: Any, name: str, body: dict[str, Any] | None = None, **params: Any) -> requests.Response:
@@ -76,7 +77,8 @@ def test_keys_follow_the_collation(database: Any) -> None:
 
 def test_punctuation_and_digits_follow_the_collation(database: Any) -> None:
     design(database, key="function (doc) { emit(doc.k, null); }")
-    order = list("_-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$0123456789aAbBzZ")
+    # without ` and ^, which older versions of ICU have before the others
+    order = list("_-,;:!?.'\"()[]{}@*/\\&#%+<=>|~$0123456789aAbBzZ")
     database.bulk([{"k": character} for character in reversed(order)])
     assert [row["key"] for row in rows(database, "key")] == order
 
@@ -395,17 +397,13 @@ def test_update_false_answers_from_the_index_as_it_is(database: Any) -> None:
 
 
 @pytest.mark.parametrize("params", [{"update": "lazy"}, {"stale": "update_after"}])
-def test_lazy_updates_after_the_answer(database: Any, params: dict[str, str]) -> None:
+def test_lazy_updates_after_the_answer(database: Any, params: dict[str, Any]) -> None:
     design(database, byn="function (doc) { emit(doc.n, null); }")
     database.save({"_id": "a", "n": 1})
     assert len(rows(database, "byn")) == 1
     database.save({"_id": "b", "n": 2})
     rows(database, "byn", **params)
-    for _attempt in range(100):
-        if len(rows(database, "byn", update="false")) == 2:
-            return
-        time.sleep(0.05)
-    pytest.fail("a lazy query must bring the index up to date soon after")
+    assert eventually(lambda: len(rows(database, "byn", update="false")) == 2)
 
 
 def test_update_seq(database: Any) -> None:
@@ -458,11 +456,19 @@ def test_reduces_have_no_documents(hundred: Any) -> None:
 
 def test_several_keys_need_group(hundred: Any) -> None:
     refused(view(hundred, "byg", {"keys": [1, 2]}))
-    refused(view(hundred, "pair", {"keys": [[1, 10]]}, group_level=1))
+    refused(view(hundred, "pair", {"keys": [[1, 10], [1, 11]]}, group_level=1))
+
+
+def test_a_list_of_one_key_is_that_key(hundred: Any) -> None:
+    assert rows(hundred, "byg", {"keys": [3]}) == [{"key": None, "value": 10}]
+    assert rows(hundred, "byg", keys=[3]) == [{"key": None, "value": 10}]
+    assert rows(hundred, "pair", {"keys": [[1, 10]]}, group_level=1) == [{"key": [1], "value": 10}]
+    assert rows(hundred, "byg", {"keys": [3]}, group=True) == [{"key": 3, "value": 10}]
+    assert [row["key"] for row in rows(hundred, "byn", {"keys": [3]})] == [3]
 
 
 def test_keys_exclude_ranges(hundred: Any) -> None:
-    refused(view(hundred, "byn", {"keys": [1]}, startkey=1))
+    refused(view(hundred, "byn", {"keys": [1, 2]}, startkey=1))
 
 
 def test_a_range_upside_down(hundred: Any) -> None:

@@ -13,12 +13,13 @@ import pytest
 
 from orchestrator import chain as chains
 from orchestrator.step import Work, find
-from procs import amplitude, convert, histograms, noop, transfer, trees
+from procs import amplitude, convert, histograms, noop, sftp, transfer, trees
 from procs.options import options
 
-NAMES = ("samba", "trees", "noop")
+NAMES = ("samba", "samba-remote", "trees", "noop")
 KNOWN: dict[Any, dict[str, Any]] = {
     transfer.transfer: transfer.DEFAULTS,
+    sftp.Transfer: sftp.DEFAULTS,
     convert.convert: convert.DEFAULTS,
     amplitude.Amplitude: amplitude.DEFAULTS,
     histograms.histograms: histograms.DEFAULTS,

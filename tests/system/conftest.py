@@ -44,13 +44,16 @@ def mark(document, work):
 class Site:
     """A site's folder and what runs in it."""
 
-    def __init__(self, folder: Path, server: EmbeddedServer, *, seconds: float = 0.0, steps: int = 3) -> None:
+    def __init__(
+        self, folder: Path, server: EmbeddedServer, *, seconds: float = 0.0, steps: int = 3, more: str = ""
+    ) -> None:
+        """``more`` is said of each step in the chain file, after a comma."""
         self.folder, self.server = folder, server
         self.daemons: list[subprocess.Popen[bytes]] = []
         folder.mkdir()
         (folder / "sitesteps.py").write_text(STEPS)
-        block = "  - {{name: s{n}, run: 'sitesteps:mark', settings: {{step: {n}, seconds: {seconds}}}}}\n"
-        text = "name: marks\nsteps:\n" + "".join(block.format(n=n, seconds=seconds) for n in range(steps))
+        block = "  - {{name: s{n}, run: 'sitesteps:mark', settings: {{step: {n}, seconds: {seconds}}}{more}}}\n"
+        text = "name: marks\nsteps:\n" + "".join(block.format(n=n, seconds=seconds, more=more) for n in range(steps))
         (folder / "chain.yaml").write_text(text)
         (folder / "data").mkdir()
         self.chain = chains.loads(text)
@@ -74,6 +77,18 @@ class Site:
         ]  # fmt: skip
         for start in range(0, count, 500):
             self.database.bulk(made[start : start + 500])
+
+    def add_more(self, turn: int, count: int) -> None:
+        """Register further documents, of another run for each ``turn``."""
+        self.database.bulk(
+            [
+                {
+                    "_id": f"t{turn}_{n:03d}", "type": "daqdocument", "run_name": f"t{turn}", "file_number": n,
+                    "status": "closed", "file": f"/raw/{turn}/{n}",
+                }
+                for n in range(count)
+            ]
+        )  # fmt: skip
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """``orchestrator <words>`` in this site's folder, in the background; output in ``log-<n>``."""

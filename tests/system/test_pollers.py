@@ -67,7 +67,7 @@ def test_documents_registered_while_pollers_run_ring_at_once(make_site: Callable
 
 
 def test_killed_pollers_and_workers_lose_nothing(make_site: Callable[..., Any]) -> None:
-    site = make_site(seconds=0.02)
+    site = make_site(seconds=0.02, more=", retries: {wait: 0.5 s}")
     site.add(600)
     dice = random.Random(7)
     running = [site.start("poll") for _ in range(2)]

@@ -10,6 +10,7 @@
   const PAUSE = 700; // ms between two reads
   const SETTLE = 2500; // ms after the last ring: on a large database the views follow a moment later
   const IDLE = 15000; // ms: heartbeats of pollers ring no bell
+  const LIVELY = 4000; // ms: the same while steps run, whose progress stands in the heartbeats
   let stream = null;
   let reading = false;
   let asked = false;
@@ -108,7 +109,7 @@
   });
   addEventListener("pagehide", close);
   addEventListener("pageshow", () => { if (!document.hidden) open(); });
-  if (watch !== "nothing") setInterval(() => { if (Date.now() - last > IDLE) soon(); }, 5000);
+  if (watch !== "nothing") setInterval(() => { if (Date.now() - last > (document.querySelector("[data-lively]") ? LIVELY : IDLE)) soon(); }, 1000);
   last = Date.now();
   open();
 })();

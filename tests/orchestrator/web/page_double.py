@@ -149,7 +149,7 @@ class Double:
 
         def standing(d: dict[str, Any]) -> list[tuple[Any, Any]]:
             since = (human.parse_time(d.get("registered")) or 0) * 1000
-            return [([s.outline.number, s.state], since) for s in standings(d, steps, self.now)]
+            return [([s.outline.number, s.state], since) for s in standings(d, steps)]
 
         def throughput(d: dict[str, Any]) -> list[tuple[Any, Any]]:
             made = []
@@ -169,6 +169,10 @@ class Double:
             found = [(s.key, d[s.key]) for s in steps if d.get(s.key, {}).get("state") == "failed"]
             return [([k, p.get("error_class"), p.get("finished")], {"reason": p.get("reason")}) for k, p in found]
 
+        def held(d: dict[str, Any]) -> list[tuple[Any, Any]]:
+            found = [(s.number, d[s.key]) for s in steps if d.get("status") == f"proc {s.number} in progress"]
+            return [([n, p["started"]], {k: p.get(k) for k in ("attempt", "host", "pid", "poller")}) for n, p in found]
+
         def attempts(d: dict[str, Any]) -> list[tuple[Any, Any]]:
             if d.get("type") != "attempt":
                 return []
@@ -186,6 +190,7 @@ class Double:
             "pages/throughput": (data(throughput), "_stats"),
             "pages/attempts": (attempts, ""),
             "work/failed": (data(failed), "_count"),
+            "work/inprogress": (data(held), "_count"),
             "work/bad": (
                 data(
                     lambda d: (

@@ -52,7 +52,7 @@ def test_the_view_and_the_page_agree_on_every_state(client: TestClient, document
     expected: dict[tuple[str, str], int] = {}
     for document in documents:
         if document["type"] == "daqdocument":
-            for standing in standings(document, steps, time.time()):
+            for standing in standings(document, steps):
                 place = (standing.outline.key, standing.state)
                 expected[place] = expected.get(place, 0) + 1
     data = client.get("/api/overview").json()

@@ -107,7 +107,7 @@ def test_lists_never_skip(client: TestClient, database: page_double.Double) -> N
 
 def test_a_document_says_why_and_shows_all_of_it(client: TestClient) -> None:
     text = client.get("/documents/ma22b001_009").text
-    assert "Attempt 2 not before 2026-01-22 12:01:00 UTC" in text
+    assert "Attempt 2 of proc1 (convert) begins in 60 s; the one before ended with: the disk is full." in text
     assert "Attempts that did not succeed" in text and "line one" in text
     data = client.get("/api/documents/ma22b001_005").json()
     assert data["batch_jobs"][0]["number"] == "4711_3"

@@ -1,0 +1,179 @@
+"""How long the status page takes on a large database: each page, cold and warm.
+
+    python benchmarks/page.py --documents 300000
+    python benchmarks/page.py --folder /tmp/large --documents 1000000     # kept, and used again the next time
+
+Fills an embedded database with documents in every state, builds the views, and asks for each page through the
+application itself, in one process. *Cold* is the first time after the page's process has started (the database has
+been up for a while); *warm* is with nothing kept by the page from before, over and over. Times are in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fastapi.testclient import TestClient
+
+from orchestrator import designs
+from orchestrator.chain import Chain, loads
+from orchestrator.couch import Credentials, Database, Server, deploy
+from orchestrator.embedded.testing import EmbeddedServer
+from orchestrator.web import create_app
+
+CHAIN = """
+name: samba
+steps:
+  - {name: transfer, run: "procs.transfer:transfer"}
+  - {name: convert, run: "procs.convert:convert"}
+  - {name: analyse, run: "procs.amplitude:Amplitude"}
+  - {name: histogram, run: "procs.histograms:histogram"}
+"""
+FILES_OF_A_RUN = 100
+BATCH = 1000
+
+
+def iso(seconds: float) -> str:
+    """As documents write their times."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def document(number: int, total: int, now: float, choose: random.Random) -> dict[str, Any]:
+    """Document ``number`` of ``total``: the oldest are through the chain, the newest on their way."""
+    run = f"ma{20 + number // 250_000}{'abcdefgh'[number // 31_250 % 8]}{number // FILES_OF_A_RUN % 1000:03d}"
+    file = number % FILES_OF_A_RUN
+    at = now - (total - number) * 30.0
+    made: dict[str, Any] = {
+        "_id": f"{run}_{file:03d}_{number}", "type": "daqdocument", "run_name": run, "file_number": file,
+        "file": f"/data/{run}/{run}_{file:03d}", "size": choose.randint(10**6, 10**9), "checksum": "sha256:" + "ab" * 32,
+        "hostname": f"daq{number % 5}", "site": "here", "format": "samba", "registered": iso(at), "updated": iso(at + 90),
+        "header": {"Temperature": 17.5, "Detectors": ["heat", "ion"], "Run": run}, "status": "good",
+    }  # fmt: skip
+    lot = choose.random()
+    through = 4 if number < total * 0.9 else choose.randint(0, 3)
+    if lot < 0.005:
+        through = min(through, 2)
+    for step, name in enumerate(("transfer", "convert", "analyse", "histogram")[:through]):
+        made[f"proc{step}"] = {
+            "step": name, "state": "done", "attempt": f"{number:032x}", "number": 1, "host": "node1", "pid": 77,
+            "started": iso(at + 20 * step), "finished": iso(at + 20 * step + 15), "seconds": 15 + lot, "exit_code": 0,
+            "file": f"/data/out/{run}/{file}_{step}.root", "size": 10**6, "result": {"counts": {"events": 1200}},
+        }  # fmt: skip
+    if lot < 0.005:
+        made["status"] = "failed"
+        made[f"proc{through}"] = {
+            "step": "?", "state": "failed", "number": 3, "finished": iso(at + 90), "error_class": "data",
+            "reason": f"the event at byte {number} ends early",
+        }  # fmt: skip
+    elif lot < 0.007:
+        made |= {"status": "bad", "reason": "the header has no run number"}
+    elif through == 0:
+        made["status"] = "closed"
+    elif through < 4 and lot > 0.995:
+        made["status"] = f"proc {through} in progress"
+        made[f"proc{through}"] = {
+            "step": "?", "state": "in progress", "attempt": f"{number:032x}", "number": 1, "host": "node1",
+            "pid": 78, "poller": "node1-1", "started": iso(at + 90), "was": "good",
+        }  # fmt: skip
+    return made
+
+
+def fill(database: Database, total: int, chain: Chain) -> None:
+    """``total`` documents, and the views over them. Says how far it is."""
+    choose, now, began = random.Random(5), time.time(), time.monotonic()
+    for start in range(0, total, BATCH):
+        database.bulk([document(n, total, now, choose) for n in range(start, min(start + BATCH, total))])
+    print(f"{total} documents in {time.monotonic() - began:.0f} s", flush=True)
+    began = time.monotonic()
+    deploy.push(database, designs.build(chain))
+    print(f"their views in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def pages(database: Database) -> list[str]:
+    """Addresses of every kind of page, with a run and a document that are there."""
+    row = database.view("pages/files", reduce=False, limit=1, startkey=["ma20d"]).rows[0]
+    run, id = quote(row.key[0]), quote(str(row.id))
+    return [
+        "/", "/runs", "/runs?q=ma20b", f"/runs/{run}", "/files", "/files?status=good", "/files?status=in progress",
+        "/files?status=failed", "/files?step=proc1&state=ready", "/files?step=proc0&state=done", "/files?state=ready",
+        "/files?state=failed", "/files?daq=daq1", "/files?daq=daq1&status=failed", f"/files?run={run}&status=good",
+        f"/files?run={run}&status=failed", "/files?q=ma20c", f"/files?q={id}", "/files?q=nothing",
+        f"/documents/{id}", "/failed", "/failed?step=proc1&error_class=data", "/bad", "/chain",
+    ]  # fmt: skip
+
+
+def quantile(times: list[float], part: float) -> float:
+    """The time that ``part`` of all are not above."""
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, math.ceil(part * len(ordered)) - 1)]
+
+
+def measure(server: EmbeddedServer, name: str, chain: Chain, rounds: int, writes: bool) -> list[dict[str, Any]]:
+    """Each page cold once, then ``rounds`` times; with ``writes`` a document changes before each."""
+    couch = Server(server.url, Credentials(*server.credentials), timeout=60)
+    database = couch.database(name)
+    addresses = pages(database)
+    found = []
+    for address in addresses:
+        app = create_app(lambda: couch.database(name), chain=chain, live=False)
+        with TestClient(app, base_url="http://localhost", headers={"Accept": "text/html"}) as client:
+            times = []
+            for _number in range(rounds + 1):
+                if writes:
+                    database.put({"_id": f"note:{time.time_ns()}", "type": "note"})
+                app.state.source.forget()
+                began = time.perf_counter()
+                answer = client.get(address)
+                times.append((time.perf_counter() - began) * 1000)
+                assert answer.status_code == 200, (address, answer.text[-500:])
+        found.append(
+            {
+                "page": address, "cold": times[0], "p50": statistics.median(times[1:]), "p95": quantile(times[1:], 0.95),
+                "kB": len(answer.content) / 1000,
+            }
+        )  # fmt: skip
+    return found
+
+
+def main() -> None:
+    """Fill, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=300_000)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--folder", type=Path, help="the database's folder; filled where it is new, and kept")
+    parser.add_argument("--writes", action="store_true", help="a document changes before each page")
+    parser.add_argument("--json", action="store_true")
+    wanted = parser.parse_args()
+    logging.disable(logging.WARNING)
+    chain = loads(CHAIN)
+    with tempfile.TemporaryDirectory() as temporary, EmbeddedServer(wanted.folder or Path(temporary)) as server:
+        couch = Server(server.url, Credentials(*server.credentials), timeout=600)
+        name = f"page{wanted.documents}"
+        if couch.create(name):
+            fill(couch.database(name), wanted.documents, chain)
+        found = measure(server, name, chain, wanted.rounds, wanted.writes)
+    if wanted.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(
+        f"{wanted.documents} documents; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
+    print(f"{'page':<46}{'cold':>9}{'p50':>9}{'p95':>9}{'kB':>7}   (ms)")
+    for row in found:
+        print(f"{row['page']:<46}{row['cold']:>9.1f}{row['p50']:>9.1f}{row['p95']:>9.1f}{row['kB']:>7.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Sending files over SSH: the step procs.sftp:Transfer against sftp, scp and rsync, in the same run.
+
+    sudo python benchmarks/transfer.py                       one file of 1 GB, and 1,000 files of 100 kB
+    sudo python benchmarks/transfer.py --large 200 --files 100 --rounds 1 --json results.json
+
+It starts a real sshd on the loopback address (deploy/ssh/sshd.sh, hence root; needs openssh-server, openssh-client and
+rsync), with the files of both sides in memory (/dev/shm), so that no disk is measured. "Step" is all of the step: the
+checksum of the source, the transfer, the flush, size and checksum of the copy computed at the far end, and the rename.
+None of the programs proves its copy; rsync has a checksum of its own in the stream. Medians of the rounds, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from orchestrator.step import Work
+from procs.sftp import Transfer
+
+SSHD = Path(__file__).parent.parent / "deploy" / "ssh" / "sshd.sh"
+USER = "sshtest"
+
+
+class Server:
+    """A real sshd, and how its clients reach it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._environment = {**os.environ, "PORT": str(self.port), "SSH_USER": USER}
+        self.call("up")
+
+    def call(self, action: str) -> None:
+        subprocess.run([SSHD, action, self.folder], env=self._environment, check=True, stdout=subprocess.DEVNULL)
+
+    @property
+    def options(self) -> list[str]:
+        return [
+            "-F", "none", "-i", str(self.folder / "id_ed25519"),
+            "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}",
+            "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+        ]  # fmt: skip
+
+    @property
+    def access(self) -> dict[str, Any]:
+        return {
+            "host": "127.0.0.1", "port": self.port, "user": USER, "agent": False,
+            "known_hosts": str(self.folder / "known_hosts"), "key": str(self.folder / "id_ed25519"),
+        }  # fmt: skip
+
+
+def sftp(server: Server, sources: list[Path], target: Path, *more: str) -> None:
+    """All files by one ``sftp -b``."""
+    batch = "".join(f"put {source} {target}/{source.name}\n" for source in sources)
+    command = ["sftp", "-q", *more, *server.options, "-P", str(server.port), "-b", "-", f"{USER}@127.0.0.1"]
+    subprocess.run(command, input=batch, text=True, check=True, stdout=subprocess.DEVNULL)
+
+
+def scp(server: Server, sources: list[Path], target: Path) -> None:
+    """All files by one ``scp``."""
+    command = ["scp", "-q", *server.options, "-P", str(server.port), *map(str, sources), f"{USER}@127.0.0.1:{target}/"]
+    subprocess.run(command, check=True)
+
+
+def rsync(server: Server, sources: list[Path], target: Path) -> None:
+    """All files by one ``rsync``."""
+    remote = " ".join(["ssh", "-p", str(server.port), *server.options])
+    command = ["rsync", "-W", "-e", remote, *map(str, sources), f"{USER}@127.0.0.1:{target}/"]
+    subprocess.run(command, check=True)
+
+
+def step(server: Server, sources: list[Path], target: Path) -> None:
+    """All files by one worker's step."""
+    made = Transfer({"access": server.access, "output": str(target)}, logging.getLogger("benchmark"))
+    for source in sources:
+        work = Work({}, target, target, uuid.uuid4().hex, logging.getLogger("benchmark"), str(source))
+        made.process({"_id": source.name, "run_name": "run", "file": str(source)}, work)
+    made.close()
+
+
+def two_workers(server: Server, sources: list[Path], target: Path) -> None:
+    """The same by two workers, as a poller has them: processes of their own."""
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=step, args=(server, sources[n::2], target)) for n in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        if worker.exitcode:
+            raise SystemExit("a worker failed")
+
+
+def measure(
+    ways: dict[str, Callable[[list[Path], Path], None]], sources: list[Path], root: Path, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each way, each round in turn, always into an empty folder."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            target = root / "target"
+            target.mkdir()
+            shutil.chown(target, USER)
+            began = time.monotonic()
+            way(sources, target)
+            taken[name].append(time.monotonic() - began)
+            copies = [path for path in target.rglob("*") if path.is_file()]
+            if sorted(p.stat().st_size for p in copies) != sorted(p.stat().st_size for p in sources):
+                raise SystemExit(f"{name}: not all files arrived whole")
+            shutil.rmtree(target)
+    return taken
+
+
+def fill(folder: Path, count: int, size: int) -> list[Path]:
+    """Files of random bytes."""
+    folder.mkdir()
+    paths = []
+    for number in range(count):
+        path = folder / f"ma22a000_{number:04d}"
+        with path.open("wb") as stream:
+            for start in range(0, size, 1 << 20):
+                stream.write(os.urandom(min(1 << 20, size - start)))
+        paths.append(path)
+    return paths
+
+
+def table(title: str, taken: dict[str, list[float]], total: int, count: int) -> list[dict[str, Any]]:
+    """Print one comparison and give its rows. The first way is the baseline."""
+    rows: list[dict[str, Any]] = []
+    base = statistics.median(next(iter(taken.values())))
+    print(f"\n{title}\n{'':34}{'s':>8}{'MB/s':>8}{'files/s':>9}{'of sftp':>9}")
+    for name, seconds in taken.items():
+        median = statistics.median(seconds)
+        row = {
+            "way": name,
+            "seconds": seconds,
+            "median": median,
+            "rate": total / median / 1e6,
+            "of_sftp": base / median,
+        }
+        rows.append(row)
+        print(f"{name:34}{median:8.2f}{row['rate']:8.0f}{count / median:9.1f}{row['of_sftp']:9.2f}")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--large", type=int, default=1000, help="size of the large file, MB; 0: leave it out")
+    parser.add_argument("--files", type=int, default=1000, help="number of small files; 0: leave them out")
+    parser.add_argument("--small", type=int, default=100, help="size of each, kB")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    given = parser.parse_args()
+    if os.getuid() != 0:
+        raise SystemExit("run it as root: it starts an sshd that logs in another account")
+    for program in ("sftp", "scp", "rsync"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"no {program} here: apt-get install openssh-client openssh-server rsync")
+    memory = Path("/dev/shm")
+    results: dict[str, Any] = {
+        "machine": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version(),
+        "paramiko": paramiko.__version__,
+        "openssh": subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.strip(),
+    }  # fmt: skip
+    print(", ".join(f"{key}: {value}" for key, value in results.items()))
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        root = Path(name)
+        root.chmod(0o755)
+        server = Server(root / "sshd")
+        ways: dict[str, Callable[[list[Path], Path], None]] = {
+            "sftp (its defaults)": lambda s, t: sftp(server, s, t),
+            "sftp -c aes128-gcm@openssh.com": lambda s, t: sftp(server, s, t, "-c", "aes128-gcm@openssh.com"),
+            "scp": lambda s, t: scp(server, s, t),
+            "rsync -W": lambda s, t: rsync(server, s, t),
+            "step, one worker": lambda s, t: step(server, s, t),
+        }
+        try:
+            if given.large:
+                sources = fill(root / "large", 1, given.large * 10**6)
+                size = given.large * 10**6
+                results["large"] = table(
+                    f"1 file of {given.large} MB", measure(ways, sources, root, given.rounds), size, 1
+                )
+                shutil.rmtree(root / "large")
+            if given.files:
+                ways["step, two workers"] = lambda s, t: two_workers(server, s, t)
+                sources = fill(root / "small", given.files, given.small * 1000)
+                size = given.files * given.small * 1000
+                title = f"{given.files} files of {given.small} kB"
+                results["small"] = table(title, measure(ways, sources, root, given.rounds), size, given.files)
+        finally:
+            server.call("down")
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""Commands and files of an account on another machine, through one SSH connection that all threads share."""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from orchestrator.transports import command
+from orchestrator.transports.access import SiteAccess
+from orchestrator.transports.base import Transport, digest, missing
+from orchestrator.transports.connection import Connection
+from orchestrator.transports.errors import (
+    FileRefused,
+    NoShell,
+    TransportError,
+    TransportRefused,
+    TransportUnavailable,
+)
+from orchestrator.transports.model import Answer, Confirmed, Entry, RemotePath, Sent, Space, raw
+from orchestrator.transports.sftp import Sftp, entry
+from orchestrator.transports.sums import Summer
+from orchestrator.transports.wire import Open
+
+FIRST_PAUSE = 1.0  # s after a connection that could not be made, before the next is tried; doubled each time
+LONGEST_PAUSE = 60.0  # s
+REFUSED_PAUSE = 60.0  # s after a refused login: accounts are locked after a few
+
+
+class SshTransport(Transport):
+    """See `Transport`. Connects when first used, and again, after a growing pause, once the connection is lost."""
+
+    def __init__(
+        self,
+        access: SiteAccess,
+        *,
+        environ: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        connect: Callable[[SiteAccess, Mapping[str, str]], Connection] = Connection.open,
+    ) -> None:
+        """``environ`` is where ``password_from: env:`` looks; clock, jitter (0 to 1) and connect are for tests."""
+        self.access = access
+        self.where = access.where
+        self._environ = os.environ if environ is None else environ
+        self._clock, self._jitter, self._connect = clock, jitter, connect
+        self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(access.sessions)
+        self._current: Connection | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        self._last: TransportError | None = None
+        self._idle: list[Sftp] = []
+        self._busy = 0
+        self._summer: Summer | None = None
+        self._summing = threading.Lock()
+        self._no_shell: Connection | None = None  # the connection on which a shell was asked for in vain
+
+    def __repr__(self) -> str:
+        return f"<SshTransport {self.where}>"
+
+    def close(self) -> None:
+        with self._lock:
+            current, self._current, self._summer = self._current, None, None
+            self._idle.clear()
+        if current is not None:
+            current.close()
+
+    # ---- commands
+
+    def run(
+        self,
+        argv: Sequence[str | bytes],
+        stdin: bytes = b"",
+        timeout: float | None = None,
+        *,
+        directory: RemotePath | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Answer:
+        with self._slot():
+            self._make_room()
+            place = b"" if directory is None else raw(directory)
+            seconds = self.access.timeouts.command if timeout is None else timeout
+            return command.run(self._connection(), argv, stdin, seconds, place, environment)
+
+    # ---- files
+
+    def stat(self, path: RemotePath) -> Entry | None:
+        name = raw(path)
+        with self._sftp() as sftp:
+            about = sftp.stat(name)
+        return None if about is None else entry(posixpath.basename(name), about)
+
+    def list(self, path: RemotePath) -> list[Entry]:
+        with self._sftp() as sftp:
+            return sftp.list(raw(path))
+
+    def mkdir(self, path: RemotePath) -> None:
+        name = posixpath.normpath(raw(path))
+        with self._sftp() as sftp:
+            absent: list[bytes] = []
+            while name not in (b"", b"/", b".") and (found := sftp.stat(name)) is None:
+                absent.append(name)
+                name = posixpath.dirname(name)
+            if name not in (b"", b"/", b".") and found is not None and found.mode & 0o170000 != 0o040000:
+                raise FileRefused(f"{os.fsdecode(name)!r} on {self.where} is no folder", path=os.fsdecode(name))
+            for folder in reversed(absent):
+                _make(sftp, folder)
+
+    def rename(self, old: RemotePath, new: RemotePath) -> None:
+        with self._sftp() as sftp:
+            sftp.rename(raw(old), raw(new))
+
+    def rename_new(self, old: RemotePath, new: RemotePath) -> bool:
+        with self._sftp() as sftp:
+            return sftp.rename_new(raw(old), raw(new))
+
+    def remove(self, path: RemotePath) -> bool:
+        with self._sftp() as sftp:
+            return sftp.remove(raw(path))
+
+    def send(
+        self,
+        path: RemotePath,
+        chunks: Iterable[bytes],
+        *,
+        offset: int = 0,
+        flush: bool = True,
+        confirmed: Confirmed | None = None,
+        read_back: int = 0,
+        mode: int = 0o644,
+    ) -> Sent:
+        name = raw(path)
+        flags = Open.WRITE | Open.CREATE | (Open.READ if read_back else 0) | (0 if offset else Open.TRUNCATE)
+        with self._sftp() as sftp:
+            handle = sftp.open(name, flags, mode)
+            upload = sftp.upload(handle, name, offset, confirmed)
+            try:
+                if offset:
+                    sftp.cut(handle, name, offset)
+                for chunk in chunks:
+                    if not upload.write(chunk):
+                        break
+            except TransportUnavailable:
+                raise
+            except BaseException:
+                upload.give_up()
+                raise
+            return upload.finish(flush, read_back)
+
+    def receive(self, path: RemotePath, *, length: int | None = None) -> Iterator[bytes]:
+        with self._sftp() as sftp:
+            yield from sftp.read_file(raw(path), length)
+
+    def checksum(self, path: RemotePath, length: int | None = None) -> str:
+        found = self.stat(path)
+        if found is None:
+            raise missing(path, self.where)
+        connection = self._connection()
+        if self._no_shell is not connection:
+            try:
+                with self._summing:
+                    if self._summer is None or not self._summer.usable or self._summer.connection is not connection:
+                        self._summer = Summer(connection)
+                    return self._summer.sum(raw(path), found.size, length)
+            except NoShell:
+                self._no_shell = connection
+        return digest(self.receive(path, length=length))
+
+    def absolute(self, path: RemotePath) -> str:
+        with self._sftp() as sftp:
+            home = sftp.real_path(b".")
+        return os.fsdecode(posixpath.normpath(posixpath.join(home, raw(path))))
+
+    def space(self, path: RemotePath) -> Space | None:
+        with self._sftp() as sftp:
+            return sftp.space(raw(path))
+
+    # ---- the connection
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """One of the sessions that the server allows at once."""
+        seconds = self.access.timeouts.command + self.access.timeouts.login
+        if not self._slots.acquire(timeout=seconds):
+            raise TransportUnavailable(
+                f"all {self.access.sessions} sessions to {self.where} were in use for {seconds:g} s: tried again later"
+            )
+        with self._lock:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
+            self._slots.release()
+
+    def _make_room(self) -> None:
+        """Closes a session that nobody uses where the server would refuse one more."""
+        with self._lock:
+            if self._idle and self._busy + len(self._idle) > self.access.sessions:
+                self._idle.pop().close()
+
+    @contextmanager
+    def _sftp(self) -> Iterator[Sftp]:
+        """A session for files, kept for the next who needs one."""
+        with self._slot():
+            connection = self._connection()
+            with self._lock:
+                self._idle = [one for one in self._idle if one.usable and one.connection is connection]
+                session = self._idle.pop() if self._idle else None
+            if session is None:
+                session = Sftp(connection)
+            try:
+                yield session
+            finally:
+                if session.usable:
+                    with self._lock:
+                        self._idle.append(session)
+
+    def _connection(self) -> Connection:
+        """The connection, made anew where it is lost. Never waits for a pause to pass: the caller has better to do."""
+        with self._lock:
+            if self._current is not None and self._current.alive:
+                return self._current
+            left = self._not_before - self._clock()
+            if left > 0 and self._last is not None:
+                raise self._again(self._last, left)
+            if self._current is not None:
+                self._current.close()
+                self._current = None
+            self._idle.clear()
+            try:
+                self._current = self._connect(self.access, self._environ)
+            except TransportUnavailable as error:
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10))
+                self._postpone(error, pause * (0.5 + self._jitter()))
+                raise
+            except TransportRefused as error:
+                self._postpone(error, REFUSED_PAUSE)
+                raise
+            self._failures, self._last = 0, None
+            return self._current
+
+    def _postpone(self, error: TransportError, pause: float) -> None:
+        self._failures += 1
+        self._not_before = self._clock() + pause
+        self._last = error
+
+    def _again(self, last: TransportError, left: float) -> TransportError:
+        """The last attempt's error once more, without an attempt."""
+        text = f"{last} (not asked again for another {left:.0f} s)"
+        return TransportUnavailable(text) if isinstance(last, TransportUnavailable) else type(last)(text)
+
+
+def _make(sftp: Sftp, folder: bytes) -> None:
+    """Makes one folder, or finds that another has made it in the same moment."""
+    try:
+        sftp.mkdir(folder)
+    except FileRefused as error:
+        if error.errno != errno.EEXIST:
+            raise

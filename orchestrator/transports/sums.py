@@ -1,0 +1,104 @@
+"""Checksums computed at the far end: one shell that stays, since a session for each file costs more than the sum.
+
+The shell is fed one line a file, each word quoted, and the file as standard input of the program, so that no name can
+be taken for an option or change the shape of the answer.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextlib import suppress
+
+import paramiko
+
+from orchestrator.transports.command import quoted
+from orchestrator.transports.connection import Connection
+from orchestrator.transports.errors import FileRefused, NoShell
+from orchestrator.transports.model import shown
+
+#: Programs that print a SHA-256 first on their line, by what systems have: GNU, perl (macOS), openssl, BSD.
+PROGRAMS = ("sha256sum", "shasum -a 256", "openssl dgst -sha256 -r", "sha256 -q")
+#: Slower than this (bytes/s) no disk is taken to be: a checksum may take its size by this, and a minute.
+SLOWEST = 5_000_000
+_HEX = re.compile(rb"\\?([0-9a-f]{64})\b")
+
+
+class Summer:
+    """A shell at the far end that computes checksums. One thread at a time."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Starts the shell. Raises NoShell if the account has none, or none of the programs is there."""
+        self.connection = connection
+        self._mark = f"orchestrator-{secrets.token_hex(8)}"
+        self._buffer = bytearray()
+        self._channel = connection.session()
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        connection, seconds = self.connection, self.connection.access.timeouts.login
+        with connection.guarded("start a shell", seconds, "answer of a shell"):
+            try:
+                self._channel.exec_command("sh")
+                self._channel.settimeout(seconds)
+                tries = " ".join(
+                    f"{'elif' if n else 'if'} command -v {program.split()[0]} >/dev/null; then echo {self._mark} {n};"
+                    for n, program in enumerate(PROGRAMS)
+                )
+                self._channel.sendall(f"{tries} else echo {self._mark} none; fi\n".encode())
+                answer = self._until_mark()
+            except (EOFError, OSError, paramiko.SSHException) as error:
+                if not connection.alive:
+                    raise
+                raise NoShell(f"{connection.where} runs no commands for this account") from error
+        if answer == b"none":
+            raise NoShell(f"{connection.where} has no program for SHA-256 ({', '.join(PROGRAMS)})")
+        self._program = PROGRAMS[int(answer)]
+
+    @property
+    def usable(self) -> bool:
+        return self.connection.alive and not self._channel.closed
+
+    def sum(self, path: bytes, size: int, length: int | None = None) -> str:
+        """``sha256:<hex>`` of a file of ``size`` bytes, or of its first ``length``. Raises FileRefused."""
+        name = quoted(b"./" + path if path.startswith(b"-") else path)
+        program = self._program.encode()
+        job = program + b" <" + name if length is None else b"head -c %d <%s | %s" % (length, name, program)
+        seconds = 60 + size / SLOWEST
+        try:
+            with self.connection.guarded("compute a checksum", seconds, "checksum"):
+                self._channel.settimeout(seconds)
+                self._channel.sendall(b"{ %s; } 2>&1; echo %s $?\n" % (job, self._mark.encode()))
+                code = self._until_mark()
+        except BaseException:  # an answer that comes later must not be taken for that of the next file
+            self.close()
+            raise
+        found = _HEX.match(self._said.strip())
+        if code != b"0" or found is None:
+            said = " ".join(self._said.decode("utf-8", "replace").split())[:300]
+            raise FileRefused(
+                f"the checksum of {shown(path)!r} on {self.connection.where} could not be computed: {said}",
+                path=shown(path),
+            )
+        return f"sha256:{found[1].decode()}"
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self._channel.close()
+
+    def _until_mark(self) -> bytes:
+        """Reads to the line with the mark and gives what follows the mark; what came before is in ``_said``."""
+        mark = self._mark.encode()
+        while (at := self._buffer.find(mark)) < 0 or (end := self._buffer.find(b"\n", at)) < 0:
+            data = self._channel.recv(1 << 14)
+            if not data or len(self._buffer) > 1 << 20:
+                raise EOFError
+            self._buffer += data
+        self._said = bytes(self._buffer[:at])
+        word = bytes(self._buffer[at + len(mark) : end]).strip()
+        del self._buffer[: end + 1]
+        return word

@@ -1,0 +1,100 @@
+"""Writing one file through an SFTP session without waiting for each answer; every answer is checked in the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.transports.errors import FileRefused
+from orchestrator.transports.model import Confirmed, Sent
+from orchestrator.transports.wire import Kind, Reader, long, text, word
+
+if TYPE_CHECKING:
+    from orchestrator.transports.sftp import Sftp
+
+UNDER_WAY = 64  # writes without an answer yet; 16 MB, more than any SSH window
+
+
+class Upload:
+    """Writes to one open file without waiting for each answer; every answer is checked in the end."""
+
+    def __init__(self, sftp: Sftp, handle: bytes, path: bytes, offset: int, confirmed: Confirmed | None) -> None:
+        self._sftp = sftp
+        self._handle = handle
+        self._path = path
+        self._at = self._done = offset
+        self._confirmed = confirmed
+        self._under_way: dict[int, int] = {}
+        # The newest write is held back, to be sent with the next request: for a small file all goes in one packet.
+        self._held: tuple[int, bytes] | None = None
+        self._fault: FileRefused | None = None
+
+    def write(self, chunk: bytes) -> bool:
+        """Sends a chunk. False once the far end has refused something: go on to `finish`."""
+        sftp, view = self._sftp, memoryview(chunk)
+        for start in range(0, len(view), sftp.block):
+            piece = view[start : start + sftp.block]
+            self._dispatch_held()
+            self._held = sftp.request(Kind.WRITE, text(self._handle), long(self._at), word(len(piece)), piece)
+            self._under_way[self._held[0]] = len(piece)
+            self._at += len(piece)
+            self._settle(UNDER_WAY)
+        return self._fault is None
+
+    def finish(self, flush: bool = True, read_back: int = 0) -> Sent:
+        """Flushes, measures, reads back and closes in one exchange. Raises FileRefused for whatever was refused."""
+        sftp, handle = self._sftp, self._handle
+        flushed = read = None
+        requests = [] if self._held is None else [self._held[1]]
+        if flush and b"fsync@openssh.com" in sftp.extensions:
+            flushed, data = sftp.request(Kind.EXTENDED, text(b"fsync@openssh.com"), text(handle))
+            requests.append(data)
+        looked, data = sftp.request(Kind.FSTAT, text(handle))
+        requests.append(data)
+        if read_back:
+            read, data = sftp.request(Kind.READ, text(handle), long(0), word(min(read_back, sftp.block)))
+            requests.append(data)
+        closed, data = sftp.request(Kind.CLOSE, text(handle))
+        sftp.dispatch(b"".join([*requests, data]))
+        self._held = None
+        self._settle(0)
+        answers = {number: sftp.answer(number) for number in (flushed, looked, read, closed) if number is not None}
+        if self._fault is not None:
+            raise self._fault
+        if flushed is not None:
+            sftp.expect(Kind.STATUS, *answers[flushed], self._path, "flush")
+        size = sftp.expect(Kind.ATTRS, *answers[looked], self._path, "look at").attributes().size
+        sftp.expect(Kind.STATUS, *answers[closed], self._path, "close")
+        found = None
+        if read is not None and answers[read][0] == Kind.DATA:
+            found = Reader(answers[read][1]).text()
+        return Sent(size, found)
+
+    def give_up(self) -> None:
+        """Closes the file after a fault of the source; the session stays usable."""
+        if self._held is not None:
+            del self._under_way[self._held[0]]
+        if self._sftp.usable:
+            closed = self._sftp._send(Kind.CLOSE, text(self._handle))
+            self._settle(0)
+            self._sftp.answer(closed)
+
+    def _dispatch_held(self) -> None:
+        if self._held is not None:
+            self._sftp.dispatch(self._held[1])
+            self._held = None
+
+    def _settle(self, most: int) -> None:
+        """Takes answers until at most ``most`` writes are without one, and those that are there anyway."""
+        sftp, before = self._sftp, self._done
+        while self._under_way and (len(self._under_way) > most or sftp.ready()):
+            number, kind, body = sftp.next_answer()
+            if number not in self._under_way:
+                sftp.keep(number, kind, body)
+                continue
+            self._done += self._under_way.pop(number)
+            try:
+                sftp.expect(Kind.STATUS, kind, body, self._path, "write")
+            except FileRefused as error:
+                self._fault = self._fault or error
+        if self._confirmed is not None and self._done != before and self._fault is None:
+            self._confirmed(self._done)

@@ -1,0 +1,174 @@
+"""Real batch systems that are away: down, or a node of theirs gone. Unavailable is told apart from "not there"."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.schedulers import JobSpec, JobState, Query, SchedulerUnavailable, ask
+
+QUERY = "orch-o-"
+
+
+def job(farm: Any, name: str, *command: str) -> JobSpec:
+    home = farm.home
+    return JobSpec(
+        name=QUERY + name,
+        command=command,
+        script=f"{home}/{name}.sh",
+        directory=str(home),
+        stdout=f"{home}/{name}.out",
+        stderr=f"{home}/{name}.err",
+    )
+
+
+def running(farm: Any, name: str) -> str:
+    """Submits a long job and gives its number once it runs."""
+    number = ask.submit(farm.scheduler, job(farm, name, "sleep", "200"), farm.run, farm.write).number
+    farm.until(Query(QUERY), lambda jobs: QUERY + name in jobs and jobs[QUERY + name].state is JobState.RUNNING)
+    return number
+
+
+def everything_is_unavailable(farm: Any) -> None:
+    """No question is answered, each says so, and a submission says whether it may have arrived."""
+    query = Query(QUERY, farm.user)
+    with pytest.raises(SchedulerUnavailable) as away:
+        farm.queue(query, "queue-down")
+    assert away.value.transient and away.value.said
+    with pytest.raises(SchedulerUnavailable):
+        ask.submit(
+            farm.scheduler, job(farm, "away", "true"), lambda command: farm.run(command, "submit-down"), farm.write
+        )
+    with pytest.raises(SchedulerUnavailable):
+        ask.cancel(farm.scheduler, ["987654"], lambda command: farm.run(command, "cancel-down"))
+
+
+def pid_of(path: Path) -> int:
+    return int(path.read_text().strip())
+
+
+def wait_until(true: Any, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_slurm_with_its_controller_down(slurm: Any) -> None:
+    number = running(slurm, "over")
+    os.kill(pid_of(slurm.folder / "slurmctld.pid"), signal.SIGTERM)
+    wait_until(lambda: "UP" not in slurm.admin("scontrol", "ping"))
+    try:
+        everything_is_unavailable(slurm)
+    finally:
+        wait_until(lambda: not slurm.admin("/usr/sbin/slurmctld"))
+    wait_until(lambda: "UP" in slurm.admin("scontrol", "ping"))
+    jobs = slurm.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}over"].state is JobState.RUNNING)
+    assert jobs[f"{QUERY}over"].number == number
+    assert f"{QUERY}away" not in jobs
+
+
+def test_slurm_with_a_node_down(slurm: Any) -> None:
+    number = running(slurm, "node")
+    node = slurm.queue(Query(QUERY)).of(number).node
+    slurm.admin("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    jobs = slurm.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}node"].state.final)
+    slurm.queue(Query(QUERY), "queue-node-down")
+    slurm.admin("scontrol", "update", f"nodename={node}", "state=resume")
+    assert jobs[f"{QUERY}node"].state is JobState.NODE_FAILED
+
+
+def test_slurm_whose_accounting_is_down(slurm_accounting: Any) -> None:
+    farm = slurm_accounting
+    farm.history(Query(QUERY))
+    os.kill(pid_of(farm.folder / "slurmdbd.pid"), signal.SIGTERM)
+    wait_until(lambda: not (farm.folder / "slurmdbd.pid").exists())
+    with pytest.raises(SchedulerUnavailable):
+        farm.history(Query(QUERY), "history-down")
+    farm.queue(Query(QUERY))  # the queue is still there
+
+
+def test_grid_engine_with_its_master_down(gridengine: Any) -> None:
+    number = running(gridengine, "over")
+    pid = pid_of(gridengine.folder / "qmaster" / "qmaster.pid")
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    try:
+        everything_is_unavailable(gridengine)
+    finally:
+        gridengine.admin("/usr/sbin/sge_qmaster")
+    wait_until(lambda: gridengine.run(gridengine.scheduler.listing(Query(QUERY))).exit_code == 0)
+    jobs = gridengine.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}over"].state is JobState.RUNNING)
+    assert jobs[f"{QUERY}over"].number == number
+
+
+def test_grid_engine_with_a_shepherd_killed(gridengine: Any) -> None:
+    number = running(gridengine, "node")
+    shepherds = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.read_bytes().startswith(f"sge_shepherd-{number}".encode())
+    ]
+    assert len(shepherds) == 1
+    payload = [int(word) for word in Path(f"/proc/{shepherds[0]}/task/{shepherds[0]}/children").read_text().split()]
+    os.kill(shepherds[0], signal.SIGKILL)
+    try:
+        jobs = gridengine.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}node"].state.final)
+        gridengine.history(Query(QUERY), "history-shepherd-killed")
+        assert jobs[f"{QUERY}node"].state is JobState.NODE_FAILED
+        assert "still be running" in jobs[f"{QUERY}node"].reason
+        assert payload and Path(f"/proc/{payload[0]}").exists()  # it is
+    finally:
+        for child in payload:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_htcondor_with_its_schedd_down(htcondor: Any) -> None:
+    stopped = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.read_bytes().startswith(b"condor_schedd") and str(htcondor.folder).encode() in environment(path.parent)
+    ]
+    assert len(stopped) == 1
+    number = running(htcondor, "over")
+    # the master starts a new one by itself after some seconds
+    os.kill(stopped[0], signal.SIGKILL)
+    everything_is_unavailable(htcondor)
+    wait_until(lambda: htcondor.run(htcondor.scheduler.listing(Query(QUERY))).exit_code == 0, 40)
+    jobs = htcondor.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}over"].state.active)
+    assert jobs[f"{QUERY}over"].number == number
+
+
+def environment(process: Path) -> bytes:
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_fsched_down_and_with_a_node_gone(fsched: Any) -> None:
+    running(fsched, "over")
+    fsched.run(fsched.scheduler._fsched("down"))
+    everything_is_unavailable(fsched)
+    fsched.run(fsched.scheduler._fsched("up"))
+    fsched.run(fsched.scheduler._fsched("node-fails"))
+    jobs = fsched.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}over"].state.final)
+    assert jobs[f"{QUERY}over"].state is JobState.NODE_FAILED
+
+
+@pytest.fixture(autouse=True, scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that outlive their batch system must not outlive the tests."""
+    yield
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes() == b"sleep\0200\0":
+                os.kill(int(path.parent.name), signal.SIGKILL)
+        except OSError:
+            continue

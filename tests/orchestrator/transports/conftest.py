@@ -1,0 +1,29 @@
+"""A real sshd for the tests of this room."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.transports.testing import USER, Sshd, why_not
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[Sshd]:
+    """One for all tests: who cuts connections cuts only those that are open."""
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="sshd-", dir="/var/tmp") as folder, Sshd(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def far(sshd: Sshd) -> Iterator[Path]:
+    """A folder that belongs to the account at the far end."""
+    with tempfile.TemporaryDirectory(prefix="far-", dir="/var/tmp") as folder:
+        shutil.chown(folder, USER)
+        yield Path(folder)
