@@ -207,6 +207,13 @@ def exit_codes() -> str:
     return table(("code", "name", "meaning"), [(number, name, text) for name, number, text in found])
 
 
+def fate_table() -> str:
+    """How a farm job's fate is decided, row by row."""
+    from orchestrator.engine.fate import table as rows
+
+    return table(("the job's files", "queue", "accounting", "verdict", "reason"), [*rows()])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "settings": settings_table,
@@ -216,6 +223,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "transitions": transitions_table,
     "diagram": diagram,
     "exit-codes": exit_codes,
+    "fate": fate_table,
 }
 
 
