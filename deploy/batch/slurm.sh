@@ -4,7 +4,8 @@
 # --accounting adds slurmdbd with a MariaDB of its own, for `sacct`. Running it twice changes nothing.
 # Clients:  export SLURM_CONF=FOLDER/slurm.conf
 # Environment: BATCH_DIR (default /var/tmp/batch-systems; FOLDER is BATCH_DIR/slurm), NODES (2), CPUS (32 a node),
-# PORT (16817, and the 30 after it), SLURMD_TIMEOUT (20 s), JOB_USER (batchtest).
+# PORT (16817, and the 30 after it), SLURMD_TIMEOUT (20 s), MESSAGE_TIMEOUT (5 s, for
+# which each command waits while the controller is down), MIN_JOB_AGE (300 s), JOB_USER (batchtest).
 set -euo pipefail
 SYSTEM=slurm
 . "$(dirname "$0")/common.sh"
@@ -51,7 +52,7 @@ MaxJobCount=50000
 MinJobAge=${MIN_JOB_AGE:-300}
 KillWait=3
 SlurmdTimeout=${SLURMD_TIMEOUT:-20}
-MessageTimeout=5
+MessageTimeout=${MESSAGE_TIMEOUT:-5}
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
@@ -64,8 +65,6 @@ AccountingStoragePort=$dbd_port
 AccountingStoragePass=$FOLDER/munge/socket
 CONF
     else
-        # sacct -c reads this file, and wants to open it for writing as the account that asks
-        install -m 666 /dev/null "$FOLDER/log/jobcomp.txt"
         cat >> "$SLURM_CONF" <<CONF
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
@@ -153,6 +152,8 @@ up() {
     # registered before the controller starts: a controller that meets an unknown cluster name has to be told later
     [ $accounting = no ] || wait_for 3 timeout 10 sacctmgr -i add cluster batchtest || die "slurmdbd refuses the cluster"
     slurmctld > "$FOLDER/log/slurmctld.out" 2>&1 || die "slurmctld does not start: see $FOLDER/log"
+    # sacct -c reads this file, and wants to open it for writing as the account that asks
+    [ $accounting = yes ] || chmod 666 "$FOLDER/log/jobcomp.txt"
     for (( node = 1; node <= NODES; node++ )); do
         install -d -m 755 "$FOLDER/slurmd/n$node"
         slurmd -N "n$node" > "$FOLDER/log/n$node.out" 2>&1 || die "slurmd does not start: see $FOLDER/log/n$node.log"

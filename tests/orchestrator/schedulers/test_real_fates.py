@@ -61,14 +61,16 @@ class System:
     hold: tuple[str, ...]  # option: submit on hold
     wait: tuple[str, ...]  # option: stay in the queue
     reject: Resources  # what it refuses at once
-    segv: JobState = JobState.FAILED
     memory: JobState = JobState.OUT_OF_MEMORY
     bad_output: JobState = JobState.FAILED
+    stranger: tuple[str, ...] = ()  # options that give a stranger's job a name to trip over
     limit: float = 4.0  # seconds
     warned: tuple[float, float] = (30.0, 27.0)  # limit and warning in seconds
     # Slurm's limits are minutes and it looks at them every 30 s: after the start the limit is set to the past
     hasten: bool = False
 
+
+ODD = ("--job-name=odd|\n12|N/A|PENDING|x\n<b>",)
 
 SYSTEMS = {
     "fsched": System(("--hold",), ("--hold",), Resources(options=("--nonsense",))),
@@ -95,7 +97,11 @@ SYSTEMS = {
         ("-h",), ("-a", "203001010000"), Resources(queue="nonsense.q"), memory=JobState.FAILED, bad_output=JobState.HELD
     ),
     "htcondor": System(
-        ("hold = true",), ("requirements = false",), Resources(options=("nonsense nonsense",)), bad_output=JobState.HELD
+        ("hold = true",),
+        ("requirements = false",),
+        Resources(options=("nonsense nonsense",)),
+        bad_output=JobState.HELD,
+        stranger=("batch_name = it's odd <b> &",),
     ),
 }
 
@@ -204,7 +210,7 @@ class Story:
         submit(spec(PREFIX + "time", "sh", "-c", stubborn, resources=Resources(time=system.limit)))
         # a stranger's, under the same account, in states of their own
         submit(spec("stranger-orch-t-1", "sleep", "300"))
-        submit(spec("Stranger", "true", resources=Resources(options=system.hold)))
+        submit(spec("Stranger", "true", resources=Resources(options=(*system.hold, *system.stranger))))
 
     def settled(self, jobs: dict[str, Job]) -> bool:
         """All have been seen where they are to be before anything is cancelled."""
