@@ -65,7 +65,7 @@ def test_of_pollers_that_were_killed_the_last_are_listed() -> None:
 @pytest.fixture
 def running(database: page_double.Double) -> page_double.Double:
     said = {"document": "ma22b001_004", "step": "proc2", "attempt": "b" * 32, "fraction": 0.42, "text": "event 42 <b>"}
-    database.local["_local/poller:node2-4711"] = beat(3, NOW - 2, running=[said]) | {"id": "node2-4711", "host": "node2"}
+    database.local["_local/poller:node2-4711"] = beat(3, NOW - 2, running=[said], host="node2") | {"id": "node2-4711"}
     return database
 
 
