@@ -22,6 +22,7 @@ from orchestrator.transports import (
     Sent,
     SiteAccess,
     Space,
+    Timeouts,
     TransportUnavailable,
 )
 from procs import sftp
@@ -403,3 +404,9 @@ def test_reading_ahead_stops_when_nobody_wants_more(source: Path) -> None:
         next(chunks)
         chunks.close()
     assert threading.active_count() == before
+
+
+def test_the_guide_names_every_setting() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "transfer.md").read_text("utf-8")
+    for name in [*sftp.DEFAULTS, *SiteAccess.model_fields, *Timeouts.model_fields]:
+        assert f"`{name}`" in guide, name
