@@ -67,4 +67,17 @@ stop_pids() {
     done
 }
 
+# stop_below PATTERN: kills processes with PATTERN in their command line that stand in FOLDER, and their children: what
+# looks after a job lives on when its daemon is gone.
+stop_below() {
+    local process pid child
+    for process in /proc/[0-9]*; do
+        case $(readlink "$process/cwd" 2>/dev/null) in "$FOLDER"/*) ;; *) continue ;; esac
+        grep -qs -a "$1" "$process/cmdline" || continue
+        pid=${process#/proc/}
+        for child in $(pgrep -P "$pid" || true); do kill -9 "$child" 2>/dev/null || true; done
+        kill -9 "$pid" 2>/dev/null || true
+    done
+}
+
 pids_in() { cat "$@" 2>/dev/null || true; }

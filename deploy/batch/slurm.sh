@@ -65,6 +65,7 @@ AccountingStoragePort=$dbd_port
 AccountingStoragePass=$FOLDER/munge/socket
 CONF
     else
+        install -m 666 /dev/null "$FOLDER/log/jobcomp.txt"
         cat >> "$SLURM_CONF" <<CONF
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
@@ -152,13 +153,13 @@ up() {
     # registered before the controller starts: a controller that meets an unknown cluster name has to be told later
     [ $accounting = no ] || wait_for 3 timeout 10 sacctmgr -i add cluster batchtest || die "slurmdbd refuses the cluster"
     slurmctld > "$FOLDER/log/slurmctld.out" 2>&1 || die "slurmctld does not start: see $FOLDER/log"
-    # sacct -c reads this file, and wants to open it for writing as the account that asks
-    [ $accounting = yes ] || chmod 666 "$FOLDER/log/jobcomp.txt"
     for (( node = 1; node <= NODES; node++ )); do
         install -d -m 755 "$FOLDER/slurmd/n$node"
         slurmd -N "n$node" > "$FOLDER/log/n$node.out" 2>&1 || die "slurmd does not start: see $FOLDER/log/n$node.log"
     done
     wait_for 20 nodes_are_idle || { tail -n 20 "$FOLDER"/log/*.log >&2; die "the nodes do not become idle"; }
+    # sacct -c wants to open this file for writing as the account that asks; slurmctld has made it its own
+    [ $accounting = yes ] || chmod 666 "$FOLDER/log/jobcomp.txt"
     say "is up with $NODES nodes, accounting: $accounting (export SLURM_CONF=$SLURM_CONF)"
 }
 

@@ -116,7 +116,7 @@ def stories(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Any]]]:
         for name in names:
             try:
                 farm = request.getfixturevalue(name)
-            except pytest.skip.Exception as reason:
+            except (pytest.skip.Exception, AssertionError) as reason:
                 stories[name] = Future()
                 stories[name].set_exception(reason)
             else:

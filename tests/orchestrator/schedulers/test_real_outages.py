@@ -110,6 +110,7 @@ def test_grid_engine_with_a_shepherd_killed(gridengine: Any) -> None:
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
         if path.read_bytes().startswith(f"sge_shepherd-{number}".encode())
+        and path.with_name("cwd").resolve().is_relative_to(gridengine.folder)
     ]
     assert len(shepherds) == 1
     # before it has noted its job's number, its death would count as a failed start, and the job be started again
