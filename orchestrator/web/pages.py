@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -244,16 +245,17 @@ class Pages:
 
     async def events(self) -> Response:
         """One viewer's stream. Sent unbuffered by reverse proxies that heed X-Accel-Buffering."""
-        stream: AsyncIterator[str] = self.hub.stream()
+        stream: AsyncGenerator[str, None] = self.hub.stream()
         try:
             first = await anext(stream)
         except Full as error:
             return json_answer(problem(503, "full", str(error)), 503, {"Retry-After": "10"})
 
         async def all_of_it() -> AsyncIterator[str]:
-            yield first
-            async for piece in stream:
-                yield piece
+            async with aclosing(stream):  # a viewer that has gone is not kept until somebody collects garbage
+                yield first
+                async for piece in stream:
+                    yield piece
 
         return StreamingResponse(all_of_it(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
