@@ -33,7 +33,7 @@ def run(script: str, task: str = "1", **variables: str) -> subprocess.CompletedP
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(words=st.lists(WORDS, min_size=1, max_size=5), chunks=st.lists(WORDS, min_size=2, max_size=3))
 def test_any_words_reach_the_program_as_they_are(words: list[str], chunks: list[str]) -> None:
     show = (

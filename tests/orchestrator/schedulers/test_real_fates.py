@@ -146,7 +146,11 @@ class Story:
         if system.hasten:
             farm.admin("scontrol", "update", f"jobid={self.numbers[PREFIX + 'time']}", "TimeLimit=0")
         self.end = farm.until(self.query, self.all_ended, seconds=45)
-        farm.queue(self.query, "queue-after")
+        # the accounting may know of an end while Slurm still calls the job completing
+        deadline = time.monotonic() + 10
+        while any(job.raw_state == "COMPLETING" for job in farm.queue(self.query, "queue-after").jobs):
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
         self.history("history")
 
     def history(self, record: str) -> Any:

@@ -151,7 +151,7 @@ def test_grid_engine_accounting() -> None:
     assert jobs["time"].state is JobState.TIMEOUT and "h_rt" in jobs["time"].reason
     assert jobs["long"].state is JobState.CANCELLED
     assert "held" not in jobs  # deleted while it waited: in no accounting
-    lost = history("gridengine", "history-shepherd-killed", OUTAGE)["node"]
+    lost = history("gridengine", "history-shepherd-killed-qacct", OUTAGE)["node"]
     assert lost.state is JobState.NODE_FAILED and lost.exit_code == 0
     assert queue("gridengine", "queue-after")["bad"].state is JobState.HELD
 
