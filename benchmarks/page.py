@@ -5,7 +5,8 @@
 
 Fills an embedded database with documents in every state, builds the views, and asks for each page through the
 application itself, in one process. *Cold* is the first time after the page's process has started (the database has
-been up for a while); *warm* is with nothing kept by the page from before, over and over. Times are in milliseconds.
+been up for a while); *fresh* is with nothing kept by the page from before, over and over; *warm* is as for somebody who
+looks on while documents change, twice a second. Times are in milliseconds, p50 and p95.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import math
 import os
 import platform
 import random
-import statistics
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -57,9 +57,10 @@ def document(number: int, total: int, now: float, choose: random.Random) -> dict
     at = now - (total - number) * 30.0
     made: dict[str, Any] = {
         "_id": f"{run}_{file:03d}_{number}", "type": "daqdocument", "run_name": run, "file_number": file,
-        "file": f"/data/{run}/{run}_{file:03d}", "size": choose.randint(10**6, 10**9), "checksum": "sha256:" + "ab" * 32,
-        "hostname": f"daq{number % 5}", "site": "here", "format": "samba", "registered": iso(at), "updated": iso(at + 90),
-        "header": {"Temperature": 17.5, "Detectors": ["heat", "ion"], "Run": run}, "status": "good",
+        "file": f"/data/{run}/{run}_{file:03d}", "size": choose.randint(10**6, 10**9),
+        "hostname": f"daq{number % 5}", "site": "here", "format": "samba", "checksum": "ab" * 32,
+        "registered": iso(at), "updated": iso(at + 90), "status": "good",
+        "header": {"Temperature": 17.5, "Detectors": ["heat", "ion"], "Run": run},
     }  # fmt: skip
     lot = choose.random()
     through = 4 if number < total * 0.9 else choose.randint(0, 3)
@@ -120,6 +121,36 @@ def quantile(times: list[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, math.ceil(part * len(ordered)) - 1)]
 
 
+def measured(database: Database, chain: Chain, address: str, rounds: int, writes: bool) -> dict[str, float]:
+    """One page: cold once, then ``rounds`` times fresh and as many times warm."""
+    times: dict[str, list[float]] = {"cold": [], "fresh": [], "warm": []}
+    shift = [0.0]  # s, so that half a second passes between two reads without anybody waiting for it
+    app = create_app(lambda: database, chain=chain, live=False, clock=lambda: time.time() + shift[0])
+    with TestClient(app, base_url="http://localhost", headers={"Accept": "text/html"}) as client:
+
+        def ask(kind: str) -> float:
+            if writes:
+                database.put({"_id": f"note:{time.time_ns()}", "type": "note"})
+            began = time.perf_counter()
+            answer = client.get(address)
+            times[kind].append((time.perf_counter() - began) * 1000)
+            if answer.status_code != 200:
+                raise SystemExit(f"{address}: {answer.status_code}: {answer.text[-500:]}")
+            return len(answer.content) / 1000
+
+        size = ask("cold")
+        for _round in range(rounds):
+            app.state.source.forget()
+            ask("fresh")
+        for _round in range(rounds):
+            shift[0] += 0.5
+            app.state.source.changed()
+            ask("warm")
+    return {"cold": times["cold"][0], "kB": size} | {
+        f"{kind} p{part}": quantile(times[kind], part / 100) for kind in ("fresh", "warm") for part in (50, 95)
+    }
+
+
 def measure(server: EmbeddedServer, name: str, chain: Chain, rounds: int, writes: bool) -> list[dict[str, Any]]:
     """Each page cold once, then ``rounds`` times; with ``writes`` a document changes before each."""
     couch = Server(server.url, Credentials(*server.credentials), timeout=60)
@@ -127,23 +158,7 @@ def measure(server: EmbeddedServer, name: str, chain: Chain, rounds: int, writes
     addresses = pages(database)
     found = []
     for address in addresses:
-        app = create_app(lambda: couch.database(name), chain=chain, live=False)
-        with TestClient(app, base_url="http://localhost", headers={"Accept": "text/html"}) as client:
-            times = []
-            for _number in range(rounds + 1):
-                if writes:
-                    database.put({"_id": f"note:{time.time_ns()}", "type": "note"})
-                app.state.source.forget()
-                began = time.perf_counter()
-                answer = client.get(address)
-                times.append((time.perf_counter() - began) * 1000)
-                assert answer.status_code == 200, (address, answer.text[-500:])
-        found.append(
-            {
-                "page": address, "cold": times[0], "p50": statistics.median(times[1:]), "p95": quantile(times[1:], 0.95),
-                "kB": len(answer.content) / 1000,
-            }
-        )  # fmt: skip
+        found.append({"page": address} | measured(couch.database(name), chain, address, rounds, writes))
     return found
 
 
@@ -167,12 +182,12 @@ def main() -> None:
     if wanted.json:
         print(json.dumps(found, indent=2))
         return
-    print(
-        f"{wanted.documents} documents; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
-    print(f"{'page':<46}{'cold':>9}{'p50':>9}{'p95':>9}{'kB':>7}   (ms)")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{wanted.documents} documents; {machine}; ms, p50/p95")
+    print(f"{'page':<42}{'cold':>8}{'fresh':>16}{'warm':>16}{'kB':>6}")
     for row in found:
-        print(f"{row['page']:<46}{row['cold']:>9.1f}{row['p50']:>9.1f}{row['p95']:>9.1f}{row['kB']:>7.0f}")
+        fresh, warm = (f"{row[k + ' p50']:.0f}/{row[k + ' p95']:.0f}" for k in ("fresh", "warm"))
+        print(f"{row['page']:<42}{row['cold']:>8.0f}{fresh:>16}{warm:>16}{row['kB']:>6.0f}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,25 @@
 #!/bin/sh
-# Installs what the whole test suite uses besides Python's packages, on Debian as root: chromium, for the tests of the
-# status page in a real browser. Tests whose tool is missing are skipped with a sentence, so this is never required.
+# Installs what the whole test suite uses besides Python's packages, on Debian as root: chromium for the status page in
+# a real browser, sshd for transfers and commands across SSH, real batch systems for the schedulers. Tests whose tool is
+# missing are skipped with a sentence, so this is never required. What is there already costs no time.
 set -eu
-if command -v chromium >/dev/null 2>&1; then
-    echo "test services: chromium is there ($(command -v chromium))"
-    exit 0
-fi
+here=$(dirname "$0")
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "test services: no chromium, and not root on Debian: the browser's tests will be skipped"
+    echo "test services: not root on Debian: tests whose tools are missing will be skipped"
     exit 0
 fi
-echo "test services: installing chromium"
 export DEBIAN_FRONTEND=noninteractive
-apt-get -q -o DPkg::Lock::Timeout=300 update
-apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends chromium
+missing=""
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+[ -x /usr/sbin/sshd ] || missing="$missing openssh-server"
+command -v sftp >/dev/null 2>&1 || missing="$missing openssh-client"
+command -v rsync >/dev/null 2>&1 || missing="$missing rsync"
+if [ -n "$missing" ]; then
+    echo "test services: installing$missing"
+    apt-get -q -o DPkg::Lock::Timeout=300 update
+    # shellcheck disable=SC2086 - a list of words
+    apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends $missing
+else
+    echo "test services: chromium, sshd, sftp and rsync are there"
+fi
+bash "$here/batch/install.sh" slurm gridengine

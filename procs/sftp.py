@@ -90,8 +90,9 @@ class Transfer:
 
         Raises:
             DataError: the source differs from what was registered, or another file stands in the copy's place.
-            TransientError: connection lost, far disk full, permission denied, source changed, copies differ.
-            SettingsError: host key or login refused, or a setting that is wrong.
+            TransientError: connection lost, host key or login refused, far disk full, permission denied, source
+                changed, copies differ.
+            SettingsError: a setting that is wrong, or a password that cannot be read.
         """
         copies = [Copy(place, self._chosen, document, work).made() for place in self._places]
         result = copies[0] | {"source": {"file": text_of(work.input), "checksum": copies[0]["checksum"]}}
@@ -272,6 +273,8 @@ class Copy:
         if small and sent.read_back is not None and len(sent.read_back) == source.size:
             far = f"sha256:{hashlib.sha256(sent.read_back).hexdigest()}"
         else:
+            if source.size >= PROGRESS_EVERY:
+                self._work.progress(1.0, "the far end computes its checksum")
             far = transport.checksum(part)
         if far != source.checksum:
             raise TransientError(
@@ -298,7 +301,9 @@ class Copy:
         except TransportUnavailable as error:
             raise TransientError(f"sending {source.path}: {error}") from error
         except TransportRefused as error:
-            raise SettingsError(f"sending {source.path}: {error}") from error
+            # Not the file's fault, and mended by a person without a look at it; a centre whose directory of accounts
+            # is away refuses logins as well. The transport itself sees to it that nobody knocks too often.
+            raise TransientError(f"sending {source.path}: {error}") from error
         except FileRefused as error:
             self._place.forget()
             if not error.transient and error.errno != errno.ENOENT:

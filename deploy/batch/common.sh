@@ -47,20 +47,36 @@ wait_for() {
 
 port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 port_closed() { ! port_open "$1"; }
-ended() { ! kill -0 "$1" 2>/dev/null; }
+# a zombie has ended too: in a container the first process may be slow to collect it
+ended() { ! kill -0 "$1" 2>/dev/null || grep -qs '^State:.Z' "/proc/$1/status"; }
 
-# stop_pids PATTERN [--at-once] NUMBER...: TERM, wait, then KILL; only processes whose command line holds PATTERN, since a number in
-# a stale file may belong to somebody else by now.
+# stop_pids PATTERN [--at-once] NUMBER...: TERM, wait, then KILL; only processes whose command line holds PATTERN, since
+# a number in a stale file may belong to somebody else by now. With AT_ONCE=1 in the environment KILL comes first: where the state
+# is thrown away afterwards, as in tests, there is nothing to save.
 stop_pids() {
     local pattern=$1 pid alive=() line signal=TERM
     shift
     if [ "${1:-}" = --at-once ]; then signal=KILL; shift; fi
+    [ -z "${AT_ONCE:-}" ] || signal=KILL
     for pid in "$@"; do
-        line=$(tr '\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null) || continue
+        line=$(cat "/proc/$pid/cmdline" 2>/dev/null | tr '\0' ' ') || continue
         case $line in *"$pattern"*) kill -$signal "$pid" 2>/dev/null && alive+=("$pid") ;; esac
     done
     for pid in "${alive[@]}"; do
         wait_for 15 ended "$pid" || { say "process $pid does not end: killing it"; kill -9 "$pid" 2>/dev/null || true; }
+    done
+}
+
+# stop_below PATTERN: kills processes with PATTERN in their command line that stand in FOLDER, and their children: what
+# looks after a job lives on when its daemon is gone.
+stop_below() {
+    local process pid child
+    for process in /proc/[0-9]*; do
+        case $(readlink "$process/cwd" 2>/dev/null) in "$FOLDER"/*) ;; *) continue ;; esac
+        grep -qs -a "$1" "$process/cmdline" || continue
+        pid=${process#/proc/}
+        for child in $(pgrep -P "$pid" || true); do kill -9 "$child" 2>/dev/null || true; done
+        kill -9 "$pid" 2>/dev/null || true
     done
 }
 

@@ -146,6 +146,7 @@ down() {
     # with the daemons gone, their jobs and shepherds would live on
     port_closed "$PORT" || { timeout 10 qdel -u '*' > /dev/null 2>&1 || true; wait_for 3 nothing_runs || true; }
     stop_pids sge_execd $(pids_in "$FOLDER"/execd/*/execd.pid)
+    stop_below sge_shepherd
     stop_pids sge_qmaster $(pids_in "$FOLDER/qmaster/qmaster.pid")
     say "is down"
 }

@@ -4,7 +4,8 @@
 # --accounting adds slurmdbd with a MariaDB of its own, for `sacct`. Running it twice changes nothing.
 # Clients:  export SLURM_CONF=FOLDER/slurm.conf
 # Environment: BATCH_DIR (default /var/tmp/batch-systems; FOLDER is BATCH_DIR/slurm), NODES (2), CPUS (32 a node),
-# PORT (16817, and the 30 after it), SLURMD_TIMEOUT (20 s), JOB_USER (batchtest).
+# PORT (16817, and the 30 after it), SLURMD_TIMEOUT (20 s), MESSAGE_TIMEOUT (5 s, for
+# which each command waits while the controller is down), MIN_JOB_AGE (300 s), JOB_USER (batchtest).
 set -euo pipefail
 SYSTEM=slurm
 . "$(dirname "$0")/common.sh"
@@ -51,7 +52,7 @@ MaxJobCount=50000
 MinJobAge=${MIN_JOB_AGE:-300}
 KillWait=3
 SlurmdTimeout=${SLURMD_TIMEOUT:-20}
-MessageTimeout=5
+MessageTimeout=${MESSAGE_TIMEOUT:-5}
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
@@ -64,7 +65,6 @@ AccountingStoragePort=$dbd_port
 AccountingStoragePass=$FOLDER/munge/socket
 CONF
     else
-        # sacct -c reads this file, and wants to open it for writing as the account that asks
         install -m 666 /dev/null "$FOLDER/log/jobcomp.txt"
         cat >> "$SLURM_CONF" <<CONF
 AccountingStorageType=accounting_storage/none
@@ -158,6 +158,8 @@ up() {
         slurmd -N "n$node" > "$FOLDER/log/n$node.out" 2>&1 || die "slurmd does not start: see $FOLDER/log/n$node.log"
     done
     wait_for 20 nodes_are_idle || { tail -n 20 "$FOLDER"/log/*.log >&2; die "the nodes do not become idle"; }
+    # sacct -c wants to open this file for writing as the account that asks; slurmctld has made it its own
+    [ $accounting = yes ] || chmod 666 "$FOLDER/log/jobcomp.txt"
     say "is up with $NODES nodes, accounting: $accounting (export SLURM_CONF=$SLURM_CONF)"
 }
 

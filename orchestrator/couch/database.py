@@ -212,6 +212,13 @@ class Database:
                 raise
         return self._rows(path, subject, params, timeout)  # the new one answers
 
+    def index_signature(self, design: str) -> str:
+        """What the index of a design document's views is named by: equal for documents that share an index."""
+        name = design.removeprefix("_design/")
+        subject = Subject(self.connection.url, self.name, view=f"{name}/_info")
+        info = self.connection.json("GET", (self.name, "_design", name, "_info"), subject=subject)
+        return str(info["view_index"]["signature"])
+
     def all_docs(self, *, timeout: float | None = None, **params: Any) -> ViewResult:
         """Rows of all documents, by id: key the id, value ``{"rev": ...}``. ``params`` as for a view."""
         return self._rows((self.name, "_all_docs"), self.subject, params, timeout)

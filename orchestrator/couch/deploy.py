@@ -29,6 +29,8 @@ POLL_TIMEOUT = 5.0  # s a view may stay silent while it is built, before it is a
 POLL_WAIT = 0.5  # s between two questions
 LONGEST_BUILD = 6 * 3600.0  # s; an index over ten million documents takes about a quarter of an hour
 FAULTS = 5  # times in a row that the server may answer a build with a fault (a function that throws stays one)
+SETTLE_WAIT = 0.1  # s between two looks at whether the server knows the copied document everywhere
+SETTLE_LOOKS = 50
 ATTEMPTS = 5  # times that a copy is tried again when somebody else pushes at the same time
 
 
@@ -125,7 +127,23 @@ def _push_one(
         except Conflict:
             if attempt == ATTEMPTS:
                 raise
+    _settle(database, staging, name, wait)
     _remove_staging(database, name)
+
+
+def _settle(database: Database, staging: str, name: str, wait: Callable[[float], Any]) -> None:
+    """Have the index asked for under the live name before the staging name goes.
+
+    CouchDB ends the process of an index when the last name that asked for it goes, and with it what it has not yet put
+    on disk (the last seconds of a build): readers would wait for that once more.
+    """
+    for _look in range(SETTLE_LOOKS):
+        try:
+            if database.index_signature(name) == database.index_signature(staging):
+                return
+        except NotFound:
+            return  # another push has removed the staging document
+        wait(SETTLE_WAIT)
 
 
 def _put_over(database: Database, name: str, content: dict[str, Any]) -> None:

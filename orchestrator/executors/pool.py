@@ -26,7 +26,7 @@ from orchestrator.capture import keep_left, output_path
 from orchestrator.chain import Chain
 from orchestrator.documents import Report
 from orchestrator.engine.spool import Spool, read_reports
-from orchestrator.executors.process import Batch, Worker
+from orchestrator.executors.process import Batch, Worker, worker_environment
 from orchestrator.lines import line_of, value_of
 from orchestrator.runner import Places, Task
 
@@ -173,7 +173,7 @@ class Pool:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "orchestrator.worker", str(write), str(os.getpid())],
-                stdin=subprocess.PIPE, pass_fds=[write], start_new_session=True, bufsize=0,
+                stdin=subprocess.PIPE, pass_fds=[write], start_new_session=True, bufsize=0, env=worker_environment(),
             )  # fmt: skip
         except OSError:
             os.close(read)

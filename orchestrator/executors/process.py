@@ -106,3 +106,15 @@ class Worker:
             except psutil.Error:
                 continue
         return total
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker's steps see of this process's environment.
+
+    Not the database's login: steps are other people's code, and print their environment. And one thread for each
+    numerical library, unless the person who runs this says otherwise: there is a worker for each core already.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_COUCH_")}
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment.setdefault(name, "1")
+    return environment

@@ -74,6 +74,7 @@ class Scheduler(ABC):
     not_sent: ClassVar[tuple[str, ...]] = ("connection refused", "no route to host")  # of those: surely without effect
     later: ClassVar[tuple[str, ...]] = ()  # pieces of refusals that may not stand tomorrow
 
+    large_exit_codes: ClassVar[bool] = False  # its programs use codes above 128 themselves, not only when killed
     written: ClassVar[tuple[tuple[str, JobState], ...]] = ()  # pieces of what it writes into a job's stderr
     settings_known: ClassVar[dict[str, tuple[str, str]]] = {}  # name: (default, what it is for)
 
@@ -190,7 +191,7 @@ class Scheduler(ABC):
             raise SchedulerUnavailable(
                 f"{what}: its programs are not there or may not be run: give the folder they are in", said=answer.said
             )
-        if answer.exit_code < 0 or answer.exit_code > 128:
+        if answer.exit_code < 0 or (answer.exit_code > 128 and not self.large_exit_codes):
             raise SchedulerUnavailable(f"{what}: the program was killed", said=answer.said, perhaps_done=True)
         text = answer.stderr.lower() + (answer.stdout.lower() if answer.exit_code else "")
         if answer.exit_code and any(piece in text for piece in self.away):

@@ -97,7 +97,7 @@ class Fsched(Scheduler):
         for line in lines:
             try:
                 job = _job(json.loads(line))
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 unread.append(line[:200])
                 continue
             if is_ours(job, query):

@@ -115,7 +115,8 @@ class GridEngine(Scheduler):
 
     def history(self, query: Query) -> list[Command]:
         who = ("-o", query.user) if query.user else ()
-        words = ("-d", str(max(1, math.ceil(query.days))), *who, "-j", f"{query.prefix}*")
+        # not -d: it goes by the start, and would leave out the jobs whose start was never noted, the lost ones
+        words = (*who, "-j", f"{query.prefix}*")
         return [self._command("qacct", *words, timeout=60.0, way="qacct")]
 
     def read_history(self, command: Command, answer: Answer, query: Query) -> Listing:
@@ -250,7 +251,9 @@ def _fate(failed: int, status: int, fields: dict[str, str]) -> tuple[JobState, s
     if failed in _NODE_FAULTS:
         return JobState.NODE_FAILED, f"{words}: the program may still be running on {fields.get('hostname', '?')}"
     if failed not in (0, 100):
-        return JobState.FAILED, words
+        # a failed start has a record of its own, but the job goes on waiting, in state E: no end unless it is deleted
+        never = fields.get("start_time", "").startswith("-")
+        return (JobState.UNKNOWN, f"could not be started: {words}") if never else (JobState.FAILED, words)
     signal = status - 128
     if signal in (10, 24):  # SIGUSR1 at s_rt, SIGXCPU at s_cpu
         return JobState.TIMEOUT, f"ended by the warning before its limit (signal {signal})"

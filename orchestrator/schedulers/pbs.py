@@ -51,7 +51,7 @@ EXITS: dict[int, tuple[JobState, str]] = {
 """Exit_status below 0, as in the manuals' table of PBS's own codes."""
 
 _FIELD = re.compile(r" {4}([A-Za-z_.]+) = (.*)\Z")
-_ID = re.compile(r"([0-9]+)(?:\[([0-9]*)\])?(\.[A-Za-z0-9_.-]+)?\Z")
+_ID = re.compile(r"([0-9]+)(?:\[([0-9]{0,9})\])?(\.[A-Za-z0-9_.-]+)?\Z")
 _DELETED = "terminated by PBS on a request to delete it (signal 15)"
 
 
@@ -61,6 +61,7 @@ class PBS(Scheduler):
     name = "pbs"
     task_variable = "${PBS_ARRAY_INDEX:-${PBS_ARRAYID:-1}}"
     number_variable = "${PBS_JOBID:-}"
+    large_exit_codes = True  # the error's number, such as 170 for an unknown queue
     settings_known: ClassVar[dict[str, tuple[str, str]]] = {
         "flavour": ("openpbs", "openpbs or torque: their words for arrays, nodes and ended jobs differ"),
     }

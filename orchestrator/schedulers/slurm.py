@@ -61,6 +61,8 @@ _QUEUE_FIELDS = (
     ("UserName", 60), ("NodeList", 200), ("SubmitTime", 30), ("StartTime", 30), ("EndTime", 30), ("Name", 200),
 )  # fmt: skip
 _QUEUE_FORMAT = ",".join(f"{field}:{width}|" for field, width in _QUEUE_FIELDS)
+_TASK = re.compile(r"[0-9]{1,9}\Z")
+_NO_OUTPUT = 53  # no signal: what Slurm puts there when it cannot open the job's stdout or stderr
 _QUEUE_LINE = re.compile(r"[0-9]+ *\|")
 _HISTORY_FIELDS = "JobID,State,ExitCode,Partition,User,NodeList,Submit,Start,End,JobName"
 # sacct -c knows fewer of them
@@ -162,12 +164,13 @@ class Slurm(Scheduler):
             if not _QUEUE_LINE.match(line):
                 continue  # the rest of a stranger's name with a line break in it
             if len(fields) != len(_QUEUE_FIELDS):
-                unread.append(line[:200])
+                if query.prefix in line:
+                    unread.append(line[:200])
                 continue
             number, task, state, status, reason, queue, user, node, submitted, started, ended, name = fields
             job = Job(
                 number,
-                int(task) if task.isascii() and task.isdigit() else None,
+                int(task) if _TASK.match(task) else None,
                 name.removesuffix("|").rstrip(),
                 *_state(state, reason),
                 reason="" if reason == "None" else reason,
@@ -212,7 +215,8 @@ class Slurm(Scheduler):
             try:
                 job = _finished_job(match, line, command.way == "jobcomp")
             except ValueError:
-                unread.append(line[:200])
+                if query.prefix in line:
+                    unread.append(line[:200])
                 continue
             if is_ours(job, query):
                 jobs[job.number, job.index] = job  # a requeued job stands there once a run: the last line counts
@@ -249,6 +253,10 @@ def _with_status(job: Job, status: str) -> Job:
     if not job.state.final:
         return replace(job, finished="")  # Slurm shows when the time limit will be reached
     code, signal = _status(status)
+    if signal == _NO_OUTPUT:
+        return replace(
+            job, exit_code=None, signal=None, reason=f"{job.reason} (its output could not be opened)".strip()
+        )
     return replace(job, exit_code=code, signal=signal)
 
 

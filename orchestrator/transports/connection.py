@@ -145,6 +145,8 @@ class Connection:
     def _end(self, why: str) -> None:
         """Frees whoever waits, by making the socket useless first: the library's own close may wait, too."""
         self.why_ended = self.why_ended or why
+        if self._jump is not None:
+            self._jump._end(why)  # or our own good-bye would wait for room in it
         if isinstance(self._socket, socket.socket):
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)

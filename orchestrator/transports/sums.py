@@ -17,8 +17,12 @@ from orchestrator.transports.connection import Connection
 from orchestrator.transports.errors import FileRefused, NoShell
 from orchestrator.transports.model import shown
 
-#: Programs that print a SHA-256 first on their line, by what systems have: GNU, perl (macOS), openssl, BSD.
-PROGRAMS = ("sha256sum", "shasum -a 256", "openssl dgst -sha256 -r", "sha256 -q")
+#: Programs that print a SHA-256 first on their line, the fastest to start first: GNU, BSD, openssl, perl (macOS).
+PROGRAMS = ("sha256sum", "sha256 -q", "openssl dgst -sha256 -r", "shasum -a 256")
+#: For large files openssl comes first: it uses the processor's own instructions, which makes it five times as fast as
+#: the sha256sum of many systems.
+FOR_LARGE = (2, 0, 1, 3)
+LARGE = 16_000_000  # bytes; the few milliseconds that openssl takes to start are saved twice from here on
 #: Slower than this (bytes/s) no disk is taken to be: a checksum may take its size by this, and a minute.
 SLOWEST = 5_000_000
 _HEX = re.compile(rb"\\?([0-9a-f]{64})\b")
@@ -45,19 +49,18 @@ class Summer:
             try:
                 self._channel.exec_command("sh")
                 self._channel.settimeout(seconds)
-                tries = " ".join(
-                    f"{'elif' if n else 'if'} command -v {program.split()[0]} >/dev/null; then echo {self._mark} {n};"
-                    for n, program in enumerate(PROGRAMS)
+                tries = "; ".join(
+                    f"command -v {program.split()[0]} >/dev/null && printf ' {n}'" for n, program in enumerate(PROGRAMS)
                 )
-                self._channel.sendall(f"{tries} else echo {self._mark} none; fi\n".encode())
+                self._channel.sendall(f"printf '{self._mark}'; {tries}; echo\n".encode())
                 answer = self._until_mark()
             except (EOFError, OSError, paramiko.SSHException) as error:
                 if not connection.alive:
                     raise
                 raise NoShell(f"{connection.where} runs no commands for this account") from error
-        if answer == b"none":
+        self._have = [int(number) for number in answer.split()]
+        if not self._have:
             raise NoShell(f"{connection.where} has no program for SHA-256 ({', '.join(PROGRAMS)})")
-        self._program = PROGRAMS[int(answer)]
 
     @property
     def usable(self) -> bool:
@@ -66,7 +69,8 @@ class Summer:
     def sum(self, path: bytes, size: int, length: int | None = None) -> str:
         """``sha256:<hex>`` of a file of ``size`` bytes, or of its first ``length``. Raises FileRefused."""
         name = quoted(b"./" + path if path.startswith(b"-") else path)
-        program = self._program.encode()
+        order = FOR_LARGE if (size if length is None else length) >= LARGE else range(len(PROGRAMS))
+        program = PROGRAMS[next(number for number in order if number in self._have)].encode()
         job = program + b" <" + name if length is None else b"head -c %d <%s | %s" % (length, name, program)
         seconds = 60 + size / SLOWEST
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ class _Static(StaticFiles):
         return response
 
 
+class _App(FastAPI):
+    """Describes itself as it is: what cannot be asked for is 400 here, in the shape of all errors, and never 422."""
+
+    def openapi(self) -> dict[str, Any]:
+        schema = super().openapi()
+        for path in schema["paths"].values():
+            for call in path.values():
+                call["responses"].pop("422", None)
+        return schema
+
+
 def create_app(
     database_factory: Factory,
     *,
@@ -52,6 +64,7 @@ def create_app(
     allowed_hosts: Iterable[str] = (),
     follow: Follow | None = None,
     live: bool = True,
+    clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The status page as an ASGI application.
 
@@ -64,8 +77,9 @@ def create_app(
         allowed_hosts: names, besides localhost, under which the page may be opened; ``*`` allows any.
         follow: where changes come from, for tests; by default the database's changes feed.
         live: False for a page that does not follow changes at all.
+        clock: seconds since 1970, by which the pages tell ages and keep answers.
     """
-    source = Source(database_factory)
+    source = Source(database_factory, clock)
     if follow is None and live:
         follow = Changes(database_factory)
     hub = Hub(source, follow)
@@ -79,7 +93,7 @@ def create_app(
         finally:
             hub.close()
 
-    app = FastAPI(
+    app = _App(
         title=title,
         version=VERSION,
         description="What the status page shows, for programs. Reads only.",

@@ -38,7 +38,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
         if ours.get(name) != theirs.get(name):
             found.append(f"{word} is {theirs.get(name)!r} there and {ours.get(name)!r} here")
     listed = theirs.get("steps")
-    there = {s.get("key"): s for s in listed if isinstance(s, dict)} if isinstance(listed, list) else {}
+    there = {str(s.get("key")): s for s in listed if isinstance(s, dict)} if isinstance(listed, list) else {}
     here = {s["key"]: s for s in ours["steps"]}
     steps = [f"{s.get('name')} ({key}) is only there" for key, s in there.items() if key not in here]
     steps += [f"{s['name']} ({key}) is only here" for key, s in here.items() if key not in there]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.errors import NotFound
 from orchestrator.web import paging
 from orchestrator.web.paging import BadQuery
 from orchestrator.web.source import DatabaseLike, RowLike, Source
@@ -53,7 +54,7 @@ def document_row(document: Mapping[str, Any], steps: Sequence[Outline]) -> dict[
 def files(
     source: Source, database: DatabaseLike, steps: Sequence[Outline], wanted: Filter, at: str | None, limit: int = ROWS
 ) -> dict[str, Any]:
-    """A page of documents. Raises BadQuery for a step or state that there is not, or an unreadable cursor."""
+    """A page of documents. Raises BadQuery for a state, and NotFound for a step or a position, that there is not."""
     step = _step(wanted, steps)
     view, low, high, checks = _plan(wanted, step)
     descending = view == "pages/files"  # the newest run on top; elsewhere the order is the index's own
@@ -97,7 +98,7 @@ def _step(wanted: Filter, steps: Sequence[Outline]) -> Outline | None:
     """The step asked for. A step without a state filters nothing; a state without a step is that of any step."""
     found = [s for s in steps if wanted.step in (s.key, s.name)]
     if wanted.step and not found:
-        raise BadQuery(f"there is no step {wanted.step!r}; there are {', '.join(s.key for s in steps) or 'none'}")
+        raise NotFound(f"there is no step {wanted.step!r}; there are {', '.join(s.key for s in steps) or 'none'}")
     if wanted.state and wanted.state not in STATES:
         raise BadQuery(f"there is no state {wanted.state!r} of a step; there are {', '.join(STATES)}")
     return found[0] if found and wanted.state else None
@@ -111,8 +112,11 @@ def _plan(wanted: Filter, step: Outline | None) -> tuple[str, Any, Any, list[Cal
         if value:
             checks.append(lambda document: document.get(name) == value)
 
+    if wanted.state in ("queued", "in progress", "failed", "bad") and not wanted.status and step is None:
+        # Of one step the view has these; of any step they are what the document's own status says.
+        wanted = replace(wanted, status=wanted.state)
     any_step = wanted.status in ("queued", "in progress")
-    if wanted.status and any_step:
+    if any_step:
         checks.append(lambda document: kind_of(document.get("status")) == wanted.status)
     if wanted.q:
         check("run_name", wanted.run)
@@ -142,7 +146,7 @@ def runs(source: Source, database: DatabaseLike, q: str, at: str | None, limit: 
     low, high = paging.prefix(q.strip()) if q.strip() else (None, None)
     position = paging.cursor(at)
     if position is not None and not (isinstance(position.key, list) and position.key):
-        raise BadQuery(paging.LOST)
+        raise NotFound(paging.LOST)
     if position is not None:  # a run's rows begin at [run] and end before [run, {}]: step over them as a whole
         upwards = position.back
         position = paging.Cursor([position.key[0], {}] if upwards else [position.key[0]], None, position.back)
@@ -183,15 +187,17 @@ def failed(
         {"step": r.key[0], "error_class": r.key[1], "count": int(r.value)}
         for r in source.rows(database, "work/failed", group_level=2)
     ]
-    if error_class and not step:
-        raise BadQuery("a class of errors is listed for one step: name the step too")
     low: Any = None if not step else [step, error_class] if error_class else [step]
     high = None if low is None else [*low, {}]
 
     def read(**params: Any) -> list[RowLike]:
         return source.rows(database, "work/failed", reduce=False, **params)
 
-    cut = paging.page(read, low=low, high=high, at=paging.cursor(at), limit=limit, descending=True)
+    def keep(row: RowLike) -> bool:
+        return row.key[1] == error_class
+
+    narrow = keep if error_class and not step else None  # over all steps, for which there is no index
+    cut = paging.page(read, low=low, high=high, at=paging.cursor(at), limit=limit, descending=True, keep=narrow)
     return {
         "filter": {k: v for k, v in (("step", step), ("error_class", error_class)) if v},
         "groups": groups,

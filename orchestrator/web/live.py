@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -184,7 +184,7 @@ class Hub:
         with contextlib.suppress(OrchestratorError):  # the source notes what it sees, and that is what is asked
             self._source.cached("ping", lambda database: database.info())
 
-    async def stream(self, heartbeat: float = HEARTBEAT_SECONDS) -> AsyncIterator[str]:
+    async def stream(self, heartbeat: float = HEARTBEAT_SECONDS) -> AsyncGenerator[str, None]:
         """The events of one viewer, for ever. Raises Full at once where there are too many viewers."""
         if len(self._viewers) >= VIEWERS:
             raise Full(f"{VIEWERS} viewers look on already: close a page, or wait a little")

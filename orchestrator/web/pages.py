@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -20,11 +21,13 @@ from orchestrator.web.pollers import Pollers
 from orchestrator.web.render import html, json_answer, wants_json
 from orchestrator.web.roots import LOG_BYTES, Roots
 from orchestrator.web.source import DatabaseLike, Source
-from orchestrator.web.states import Outline, outlines
+from orchestrator.web.states import STATES, Outline, outlines
 
 Limit = Annotated[int, Query(ge=1, le=200, description="rows on a page")]
 At = Annotated[str, Query(max_length=4000, description="where to go on: 'next' or 'previous' of an earlier answer")]
 Words = Annotated[str, Query(max_length=200)]
+#: A step's state, or nothing for any.
+State = Annotated[str, Query(max_length=200, json_schema_extra={"enum": ["", *STATES]})]
 
 _PROBLEM = {
     "type": "object",
@@ -64,16 +67,16 @@ class Pages:
         register_url_convertor("anything", _Anything())
         self.router = APIRouter()
         self._route("/", "/overview", self.overview, "How many documents stand where, and who works")
-        self._route("/runs", "/runs", self.runs, "Runs, the last on top", 400)
+        self._route("/runs", "/runs", self.runs, "Runs, the last on top", 400, 404)
         self._route(
             "/runs/{run:anything}", "/runs/{run:anything}", self.run, "One run: its files and pictures", 400, 404
         )
-        self._route("/files", "/documents", self.files, "Documents, by any filter", 400)
+        self._route("/files", "/documents", self.files, "Documents, by any filter", 400, 404)
         self._route(
             "/documents/{id:anything}", "/documents/{id:anything}", self.document, "All about one document", 404
         )
-        self._route("/failed", "/failed", self.failed, "Failed documents and why", 400)
-        self._route("/bad", "/bad", self.bad, "Bad documents and why", 400)
+        self._route("/failed", "/failed", self.failed, "Failed documents and why", 400, 404)
+        self._route("/bad", "/bad", self.bad, "Bad documents and why", 400, 404)
         self._route("/chain", "/chain", self.chain_page, "The chain's steps and settings")
         self.router.add_api_route(
             "/healthz", self.health, summary="Whether page and database answer", responses=_errors(503)
@@ -85,7 +88,7 @@ class Pages:
             "/plots/{id:anything}/{step}/{index}",
             self.plot,
             summary="A picture (PNG) of a step",
-            responses=_errors(404, 503),
+            responses=_errors(400, 404, 503),
         )
         self.router.add_api_route(
             "/logs/{id:anything}/{step}", self.log, summary="The end of a step's log", responses=_errors(404, 503)
@@ -155,7 +158,7 @@ class Pages:
         request: Request,
         status: Words = "",
         step: Words = "",
-        state: Words = "",
+        state: State = "",
         run: Words = "",
         daq: Words = "",
         q: Words = "",
@@ -242,16 +245,17 @@ class Pages:
 
     async def events(self) -> Response:
         """One viewer's stream. Sent unbuffered by reverse proxies that heed X-Accel-Buffering."""
-        stream: AsyncIterator[str] = self.hub.stream()
+        stream: AsyncGenerator[str, None] = self.hub.stream()
         try:
             first = await anext(stream)
         except Full as error:
             return json_answer(problem(503, "full", str(error)), 503, {"Retry-After": "10"})
 
         async def all_of_it() -> AsyncIterator[str]:
-            yield first
-            async for piece in stream:
-                yield piece
+            async with aclosing(stream):  # a viewer that has gone is not kept until somebody collects garbage
+                yield first
+                async for piece in stream:
+                    yield piece
 
         return StreamingResponse(all_of_it(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 

@@ -24,7 +24,7 @@ CHUNK_ROWS = 200
 HIGH = "\ufff0"
 
 
-LOST = "the page's position in the address cannot be read: go back to the list's first page"
+LOST = "the list has no such position as the address names: go back to its first page"
 
 
 class BadQuery(SettingsError):
@@ -45,7 +45,7 @@ class Cursor:
 
 
 def cursor(text: str | None) -> Cursor | None:
-    """The cursor that ``str(cursor)`` wrote; None for none. Raises BadQuery for anything else."""
+    """The cursor that ``str(cursor)`` wrote; None for none. Raises NotFound for anything else."""
     if not text:
         return None
     try:
@@ -55,7 +55,7 @@ def cursor(text: str | None) -> Cursor | None:
         if not isinstance(id, str | None) or back not in (0, 1):
             raise ValueError(text)
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
-        raise BadQuery(LOST) from error
+        raise NotFound(LOST) from error
     return Cursor(key, id, bool(back))
 
 
@@ -112,7 +112,7 @@ def page(
         except OrchestratorError as error:
             if position is None or position is not at:
                 raise
-            raise BadQuery(LOST) from error  # a position outside of the list, which no page of ours has given out
+            raise NotFound(LOST) from error  # a position outside of the list, which no page of ours has given out
         exhausted = len(rows) < params["limit"]
         if position is not None and rows and rows[0].id == position.id and rows[0].key == position.key:
             rows = rows[1:]

@@ -85,6 +85,7 @@ class Source:
         self._failure: OrchestratorError | None = None
         self._answers: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
         self._flights: dict[Hashable, list[Any]] = {}  # a lock, and how many hold it or wait for it
+        self._parts: dict[Hashable, tuple[float, Any]] = {}
         self._changed_at = 0.0
         self._documents: tuple[float, int] | None = None
         self._lazy_until = 0.0
@@ -113,6 +114,7 @@ class Source:
         """Give nothing again that was read before: for measurements."""
         with self._lock:
             self._answers.clear()
+            self._parts.clear()
             self._documents = None
 
     def away(self, error: OrchestratorError) -> None:
@@ -184,6 +186,22 @@ class Source:
             if len(self._answers) <= CACHE_ENTRIES and 0 <= began - self._answers[oldest][0] < CACHE_SECONDS:
                 break
             del self._answers[oldest]
+
+    def kept(self, key: Hashable, seconds: float, database: DatabaseLike, read: Callable[[], T]) -> T:
+        """``read()``; on a large database what it gave within the last ``seconds``, whatever has changed since.
+
+        For sums over all documents, which are dear there and lag by a moment anyhow.
+        """
+        with self._lock:
+            known = self._parts.get(key)
+        if known is not None and 0 <= self._clock() - known[0] < seconds and self._lazy(database):
+            value: T = known[1]
+            return value
+        began = self._clock()
+        value = read()
+        with self._lock:
+            self._parts[key] = (began, value)
+        return value
 
     def rows(self, database: DatabaseLike, view: str, **params: Any) -> list[RowLike]:
         """The rows of a view. On a small database they are up to date; on a large one they may lag by a moment.

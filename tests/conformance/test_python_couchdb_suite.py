@@ -73,11 +73,11 @@ def outcomes(server_url: str, credentials: tuple[str, str]) -> dict[str, str]:
     """The outcome of each of its tests."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("run_python_couchdb.py")), credentials[0]],
-        input=credentials[1] + "\n",
+        input=f"{credentials[1]}\n{json.dumps(list(LEFT_OUT))}\n",
         env={**os.environ, "COUCHDB_URL": server_url + "/", "PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
@@ -85,10 +85,10 @@ def outcomes(server_url: str, credentials: tuple[str, str]) -> dict[str, str]:
 
 
 def test_all_others_pass(outcomes: dict[str, str]) -> None:
-    failed = {name: said for name, said in outcomes.items() if said != "ok" and name not in LEFT_OUT}
+    failed = {name: said for name, said in outcomes.items() if said not in ("ok", "left out")}
     assert not failed
     assert len(outcomes) - len(LEFT_OUT) > 80
 
 
 def test_what_is_left_out_exists(outcomes: dict[str, str]) -> None:
-    assert set(LEFT_OUT) <= set(outcomes)
+    assert {outcomes[name] for name in LEFT_OUT} == {"left out"}

@@ -22,6 +22,7 @@ from orchestrator.transports import (
     Sent,
     SiteAccess,
     Space,
+    Timeouts,
     TransportUnavailable,
 )
 from procs import sftp
@@ -313,14 +314,14 @@ def test_names_of_any_kind_arrive_as_one_file(far: Far, source: Path, name: str,
     assert send(far, odd, {"run_name": f"../{name}", "file": None})["reused"] is True
 
 
-def test_what_the_transport_refuses_becomes_an_error_that_is_not_tried_again(
+def test_what_the_transport_refuses_is_no_fault_of_the_file(
     far: Far, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stranger(path: Any) -> None:
         raise HostKeyRefused("the key has changed")
 
     monkeypatch.setattr(far, "mkdir", stranger)
-    with pytest.raises(SettingsError, match="the key has changed"):
+    with pytest.raises(TransientError, match="the key has changed"):
         send(far, source)
 
 
@@ -403,3 +404,9 @@ def test_reading_ahead_stops_when_nobody_wants_more(source: Path) -> None:
         next(chunks)
         chunks.close()
     assert threading.active_count() == before
+
+
+def test_the_guide_names_every_setting() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "transfer.md").read_text("utf-8")
+    for name in [*sftp.DEFAULTS, *SiteAccess.model_fields, *Timeouts.model_fields]:
+        assert f"`{name}`" in guide, name

@@ -137,7 +137,7 @@ def test_a_documents_page_follows_it_and_keeps_focus_and_what_is_opened(
         document
         | {"status": "proc 1 in progress", "proc1": sample.claimed(1, time.time()), "updated": sample.iso(time.time())}
     )
-    playwright.expect(page.locator("#sentence")).to_contain_text("Claimed by node2-4711", timeout=10_000)
+    playwright.expect(page.locator("#sentence")).to_contain_text("by poller node2-4711", timeout=10_000)
     playwright.expect(page.locator("#raw")).to_have_attribute("open", "")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     assert page.locator(".picture.wide .box.s-in-progress").count() == 1
@@ -218,6 +218,7 @@ def test_a_picture_and_a_log_are_shown(page: Any, url: str) -> None:
     image = page.locator(".plots img")
     image.scroll_into_view_if_needed()
     page.wait_for_function("document.querySelector('.plots img').naturalWidth === 1")
+    page.locator("#proc3 .folded > summary", has_text="Log").click()
     assert "began\nended" in page.locator("#proc3 pre.log").inner_text()
     assert "1\u202f234" in page.locator("#proc3 .nested").first.inner_text()
 

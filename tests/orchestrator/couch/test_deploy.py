@@ -17,8 +17,13 @@ def test_a_slow_build_is_asked_for_again_and_its_progress_told(scripted: Any, an
               "changes_done": 40, "total_changes": 100}] * 2  # fmt: skip
     nothing = answers.reply({"rows": [{"key": "_design/work", "error": "not_found"}]})
     saved = answers.reply({"ok": True, "id": "x", "rev": "1-a"}, 201)
+
+    def signature(value: str) -> Any:
+        return answers.reply({"name": "x", "view_index": {"signature": value}})
+
     scripted.answers = [nothing, nothing, saved, answers.silence, answers.reply(tasks), answers.reply({"rows": []}),
-                        nothing, saved, nothing, answers.reply({"ok": True}, 202)]  # fmt: skip
+                        nothing, saved, signature("old"), signature("new"), signature("new"), signature("new"),
+                        nothing, answers.reply({"ok": True}, 202)]  # fmt: skip
     seen: list[deploy.Progress] = []
     database = Server(scripted.url).database("runs")
     short, deploy.POLL_TIMEOUT = deploy.POLL_TIMEOUT, 0.1
@@ -28,8 +33,9 @@ def test_a_slow_build_is_asked_for_again_and_its_progress_told(scripted: Any, an
         deploy.POLL_TIMEOUT = short
     assert pushed == [("_design/work", "created")]
     assert seen == [deploy.Progress("_design/work", "a", 80, 200)]
-    assert [r.method for r in scripted.requests[-5:]] == ["GET", "POST", "COPY", "POST", "POST"]
-    assert scripted.requests[-3].headers["destination"] == "_design/work"
+    # the staging document goes when the index is known under the live name, and not before
+    assert [r.method for r in scripted.requests[-9:]] == ["GET", "POST", "COPY", *["GET"] * 4, "POST", "POST"]
+    assert scripted.requests[-7].headers["destination"] == "_design/work"
 
 
 def test_a_view_that_cannot_be_built_ends_the_push(scripted: Any, answers: Any) -> None:

@@ -1,6 +1,6 @@
 """The adapter against a real server: the embedded one, or any CouchDB at COUCHDB_URL.
 
-With COUCHDB_URL, user and password come from COUCHDB_USER and COUCHDB_PASSWORD.
+With COUCHDB_URL, user and password come from COUCHDB_USER and COUCHDB_PASSWORD, or from the URL itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,8 +31,11 @@ CHAIN = chains.loads("name: noop\nsteps: [{name: first, run: 'a.b:c'}, {name: se
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if url := os.environ.get("COUCHDB_URL"):
-        login = Credentials(os.environ.get("COUCHDB_USER", "admin"), os.environ.get("COUCHDB_PASSWORD", ""))
-        yield Server(url, login)
+        parts = urlsplit(url)
+        name = os.environ.get("COUCHDB_USER") or unquote(parts.username or "admin")
+        password = os.environ.get("COUCHDB_PASSWORD") or unquote(parts.password or "")
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/"))
+        yield Server(bare.geturl(), Credentials(name, password))
         return
     with EmbeddedServer(tmp_path_factory.mktemp("embedded")) as process:
         yield Server(process.url, Credentials(*process.credentials))

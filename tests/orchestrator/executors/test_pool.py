@@ -53,6 +53,9 @@ def bug(document, work):
 def infinite(document, work):
     return {"x": float("inf")}
 
+def surroundings(document, work):
+    return {"environment": dict(os.environ)}
+
 class Once:
     def __init__(self, settings, log):
         self.count = 0
@@ -507,3 +510,15 @@ def test_many_births_and_deaths_leave_no_descriptor_open(hostile: Callable[..., 
     for _ in range(3):
         run(pool)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_a_step_sees_no_login_of_the_database(make_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_COUCH_USER", "admin")
+    monkeypatch.setenv("ORCHESTRATOR_COUCH_PASSWORD", "a-secret")
+    monkeypatch.setenv("SOMETHING_ELSE", "kept")
+    (report,) = run(make_pool('{name: s, run: "poolsteps:surroundings"}'))
+    seen = report.result["environment"]
+    assert "a-secret" not in seen.values()
+    assert "ORCHESTRATOR_COUCH_USER" not in seen
+    assert seen["SOMETHING_ELSE"] == "kept"
+    assert seen["OMP_NUM_THREADS"] == "1"

@@ -15,6 +15,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -80,7 +81,11 @@ class Farm:
         place.mkdir(parents=True, exist_ok=True)
         content = {"argv": command.argv, "way": command.way, "exit_code": answer.exit_code, "stdout": answer.stdout,
                    "stderr": answer.stderr}  # fmt: skip
-        (place / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        # where the tests happen to stand is nobody's business
+        for here, there in ((sys.executable, "python3"), (str(DEPLOY.parents[1]), "/opt/orchestrator")):
+            text = text.replace(here, there)
+        (place / f"{name}.json").write_text(text + "\n")
 
     def write(self, file: JobFile) -> None:
         path = Path(file.path)
@@ -144,7 +149,8 @@ def bring_up(system: str, folder: Path, port: int, *words: str) -> None:
 
 def take_down(system: str, folder: Path, port: int) -> None:
     script = DEPLOY / f"{system}.sh"
-    subprocess.run([script, "down", folder], env=os.environ | {"PORT": str(port)}, capture_output=True, timeout=120)
+    environment = os.environ | {"PORT": str(port), "AT_ONCE": "1"}
+    subprocess.run([script, "down", folder], env=environment, capture_output=True, timeout=120)
     shutil.rmtree(folder, ignore_errors=True)
 
 

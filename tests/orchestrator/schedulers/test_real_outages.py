@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from orchestrator.schedulers import JobSpec, JobState, Query, SchedulerUnavailable, ask
 
 QUERY = "orch-o-"
+LONG = "200.0271828"  # seconds; a number by which no other process is mistaken for ours
 
 
 def job(farm: Any, name: str, *command: str) -> JobSpec:
@@ -28,10 +30,16 @@ def job(farm: Any, name: str, *command: str) -> JobSpec:
     )
 
 
+def state(jobs: dict[str, Any], name: str) -> JobState:
+    """Where a job is; between queue and accounting it is for a moment in neither."""
+    job = jobs.get(QUERY + name)
+    return job.state if job else JobState.UNKNOWN
+
+
 def running(farm: Any, name: str) -> str:
     """Submits a long job and gives its number once it runs."""
-    number = ask.submit(farm.scheduler, job(farm, name, "sleep", "200"), farm.run, farm.write).number
-    farm.until(Query(QUERY), lambda jobs: QUERY + name in jobs and jobs[QUERY + name].state is JobState.RUNNING)
+    number = ask.submit(farm.scheduler, job(farm, name, "sleep", LONG), farm.run, farm.write).number
+    farm.until(Query(QUERY), lambda jobs: state(jobs, name) is JobState.RUNNING)
     return number
 
 
@@ -60,6 +68,16 @@ def wait_until(true: Any, seconds: float = 20) -> None:
         time.sleep(0.1)
 
 
+def test_slurm_with_a_node_down(slurm: Any) -> None:
+    number = running(slurm, "node")
+    node = slurm.queue(Query(QUERY)).of(number).node
+    slurm.admin("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    jobs = slurm.until(Query(QUERY), lambda jobs: state(jobs, "node").final)
+    slurm.queue(Query(QUERY), "queue-node-down")
+    slurm.admin("scontrol", "update", f"nodename={node}", "state=resume")
+    assert jobs[f"{QUERY}node"].state is JobState.NODE_FAILED
+
+
 def test_slurm_with_its_controller_down(slurm: Any) -> None:
     number = running(slurm, "over")
     os.kill(pid_of(slurm.folder / "slurmctld.pid"), signal.SIGTERM)
@@ -69,19 +87,9 @@ def test_slurm_with_its_controller_down(slurm: Any) -> None:
     finally:
         wait_until(lambda: not slurm.admin("/usr/sbin/slurmctld"))
     wait_until(lambda: "UP" in slurm.admin("scontrol", "ping"))
-    jobs = slurm.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}over"].state is JobState.RUNNING)
+    jobs = slurm.until(Query(QUERY), lambda jobs: state(jobs, "over") is JobState.RUNNING)
     assert jobs[f"{QUERY}over"].number == number
     assert f"{QUERY}away" not in jobs
-
-
-def test_slurm_with_a_node_down(slurm: Any) -> None:
-    number = running(slurm, "node")
-    node = slurm.queue(Query(QUERY)).of(number).node
-    slurm.admin("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    jobs = slurm.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}node"].state.final)
-    slurm.queue(Query(QUERY), "queue-node-down")
-    slurm.admin("scontrol", "update", f"nodename={node}", "state=resume")
-    assert jobs[f"{QUERY}node"].state is JobState.NODE_FAILED
 
 
 def test_slurm_whose_accounting_is_down(slurm_accounting: Any) -> None:
@@ -92,6 +100,33 @@ def test_slurm_whose_accounting_is_down(slurm_accounting: Any) -> None:
     with pytest.raises(SchedulerUnavailable):
         farm.history(Query(QUERY), "history-down")
     farm.queue(Query(QUERY))  # the queue is still there
+    settings = os.environ | {"SLURM_CONF": str(farm.folder / "slurmdbd.conf")}
+    subprocess.run(["/usr/sbin/slurmdbd"], env=settings, check=True, timeout=20)
+
+
+def test_grid_engine_with_a_shepherd_killed(gridengine: Any) -> None:
+    number = running(gridengine, "node")
+    shepherds = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.read_bytes().startswith(f"sge_shepherd-{number}".encode())
+        and path.with_name("cwd").resolve().is_relative_to(gridengine.folder)
+    ]
+    assert len(shepherds) == 1
+    # before it has noted its job's number, its death would count as a failed start, and the job be started again
+    wait_until(lambda: list(gridengine.folder.glob(f"execd/*/active_jobs/{number}.1/job_pid")))
+    time.sleep(0.5)
+    payload = [int(word) for word in Path(f"/proc/{shepherds[0]}/task/{shepherds[0]}/children").read_text().split()]
+    os.kill(shepherds[0], signal.SIGKILL)
+    try:
+        jobs = gridengine.until(Query(QUERY), lambda jobs: state(jobs, "node").final)
+        gridengine.history(Query(QUERY), "history-shepherd-killed")
+        assert jobs[f"{QUERY}node"].state is JobState.NODE_FAILED
+        assert "still be running" in jobs[f"{QUERY}node"].reason
+        assert payload and Path(f"/proc/{payload[0]}").exists()  # it is
+    finally:
+        for child in payload:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_grid_engine_with_its_master_down(gridengine: Any) -> None:
@@ -104,29 +139,8 @@ def test_grid_engine_with_its_master_down(gridengine: Any) -> None:
     finally:
         gridengine.admin("/usr/sbin/sge_qmaster")
     wait_until(lambda: gridengine.run(gridengine.scheduler.listing(Query(QUERY))).exit_code == 0)
-    jobs = gridengine.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}over"].state is JobState.RUNNING)
+    jobs = gridengine.until(Query(QUERY), lambda jobs: state(jobs, "over") is JobState.RUNNING)
     assert jobs[f"{QUERY}over"].number == number
-
-
-def test_grid_engine_with_a_shepherd_killed(gridengine: Any) -> None:
-    number = running(gridengine, "node")
-    shepherds = [
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.read_bytes().startswith(f"sge_shepherd-{number}".encode())
-    ]
-    assert len(shepherds) == 1
-    payload = [int(word) for word in Path(f"/proc/{shepherds[0]}/task/{shepherds[0]}/children").read_text().split()]
-    os.kill(shepherds[0], signal.SIGKILL)
-    try:
-        jobs = gridengine.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}node"].state.final)
-        gridengine.history(Query(QUERY), "history-shepherd-killed")
-        assert jobs[f"{QUERY}node"].state is JobState.NODE_FAILED
-        assert "still be running" in jobs[f"{QUERY}node"].reason
-        assert payload and Path(f"/proc/{payload[0]}").exists()  # it is
-    finally:
-        for child in payload:
-            os.kill(child, signal.SIGKILL)
 
 
 def test_htcondor_with_its_schedd_down(htcondor: Any) -> None:
@@ -141,7 +155,7 @@ def test_htcondor_with_its_schedd_down(htcondor: Any) -> None:
     os.kill(stopped[0], signal.SIGKILL)
     everything_is_unavailable(htcondor)
     wait_until(lambda: htcondor.run(htcondor.scheduler.listing(Query(QUERY))).exit_code == 0, 40)
-    jobs = htcondor.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}over"].state.active)
+    jobs = htcondor.until(Query(QUERY), lambda jobs: state(jobs, "over").active)
     assert jobs[f"{QUERY}over"].number == number
 
 
@@ -158,7 +172,7 @@ def test_fsched_down_and_with_a_node_gone(fsched: Any) -> None:
     everything_is_unavailable(fsched)
     fsched.run(fsched.scheduler._fsched("up"))
     fsched.run(fsched.scheduler._fsched("node-fails"))
-    jobs = fsched.until(Query(QUERY), lambda jobs: jobs[f"{QUERY}over"].state.final)
+    jobs = fsched.until(Query(QUERY), lambda jobs: state(jobs, "over").final)
     assert jobs[f"{QUERY}over"].state is JobState.NODE_FAILED
 
 
@@ -168,7 +182,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes() == b"sleep\0200\0":
+            if path.read_bytes() == f"sleep\0{LONG}\0".encode():
                 os.kill(int(path.parent.name), signal.SIGKILL)
         except OSError:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -246,3 +247,22 @@ def test_a_checksum_that_was_given_up_is_not_taken_for_the_next_one(
         assert transport._summer is not summer
         transport.remove("first")
         transport.remove("second")
+
+
+@pytest.mark.parametrize("program", [0, 2])
+def test_each_program_for_checksums_gives_the_same(
+    sshd: Sshd, program: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import orchestrator.transports.sums as sums
+
+    if program == 2 and subprocess.run(["which", "openssl"], capture_output=True).returncode:
+        pytest.skip("needs openssl: apt-get install openssl")
+    monkeypatch.setattr(sums, "FOR_LARGE", (program,))
+    monkeypatch.setattr(sums, "LARGE", 1000)
+    with SshTransport(sshd.access()) as transport:
+        for name, size in (("it's $(large)", 3000), ("small\n", 10)):
+            data = os.urandom(size)
+            transport.write(name, data)
+            assert transport.checksum(name) == digest([data])
+            assert transport.checksum(name, size - 1) == digest([data[:-1]])
+            assert transport.remove(name)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.errors import NotFound
 from orchestrator.web import paging
-from orchestrator.web.paging import BadQuery, Cursor, cursor, page
+from orchestrator.web.paging import Cursor, cursor, page
 
 
 @dataclass
@@ -106,5 +107,5 @@ def test_a_cursor_survives_the_address(key: Any) -> None:
 
 @pytest.mark.parametrize("text", ["x", "!!!", "bnVsbA", "WzFd", "WzEsMiwzXQ", "W1tbW1tb", "é", "a" * 5000])
 def test_a_cursor_that_nobody_made_is_refused(text: str) -> None:
-    with pytest.raises(BadQuery, match="first page"):
+    with pytest.raises(NotFound, match="first page"):
         cursor(text)

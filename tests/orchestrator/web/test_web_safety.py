@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from page_html import PAGES, Elements
 
+from orchestrator.settings import Settings
 from orchestrator.web import create_app
 from orchestrator.web.headers import HEADERS, host_name
 from orchestrator.web.settings_table import HIDDEN
@@ -187,6 +188,13 @@ def test_a_page_under_a_strange_name_is_refused(client: TestClient, host: str) -
 )
 def test_the_machines_own_names_are_taken(client: TestClient, host: str) -> None:
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["a.example, B.example", "a.example B.example", "[a.example, B.example]"])
+def test_the_names_are_a_setting(text: str, tmp_path: Path) -> None:
+    settings = Settings.load(tmp_path, {"ORCHESTRATOR_WEB_HOSTS": text})
+    assert settings.web_hosts == ["a.example", "B.example"]
+    assert Settings.load(tmp_path, {}, {"web_hosts": ["a"]}).web_hosts == ["a"]
 
 
 def test_further_names_can_be_allowed(database: page_double.Double) -> None:
