@@ -35,7 +35,7 @@ from orchestrator.engine.submission import Places
 from orchestrator.errors import ChainError, Conflict, DatabaseError, SettingsError, Unauthorised, Unavailable
 from orchestrator.schedulers import Query, SchedulerError, get
 from orchestrator.settings import Settings
-from orchestrator.transports import TransportError, read_access, transport_to
+from orchestrator.transports import TransportError, TransportRefused, read_access, transport_to
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +146,8 @@ class Farmer:
                     log.warning("the database is away; jobs go on, their results wait at the farm: %s", error)
                     self.engine.stale = True
                     pause, self._wait = self._wait, min(2 * self._wait, LONGEST_WAIT)
+                except TransportRefused:
+                    raise  # repeated logins lock accounts
                 except (TransportError, SchedulerError) as error:
                     if not error.transient:
                         log.error("%s", error)

@@ -161,3 +161,49 @@ def test_a_node_that_fails_and_a_job_that_is_held(make_farm: Callable[..., FarmS
         farm.fsched("release", f"{row['number']}.{row['task']}")
     farm.site.wait(farm.site.finished, 60)
     farm.check(5)
+
+
+def test_the_database_killed_and_a_second_daemon_refused(make_farm: Callable[..., FarmSite]) -> None:
+    farm = make_farm(local=False, step=", documents_per_job: 3")
+    farm.site.add(30)
+    farm.site.start("farm")
+    farm.site.wait(lambda: bool(farm.jobs()), 20, "a submission")
+    second = farm.site.start("farm")
+    assert second.wait(20) == 7, "another daemon has the farm"
+    for _ in range(2):
+        farm.site.server.kill()
+        time.sleep(1.5)
+        farm.site.server.restart()
+        time.sleep(0.7)
+    farm.site.wait(farm.site.finished, 60)
+    farm.check(30)
+    assert set(Counter((name, step) for name, step, _ in farm.site.effects()).values()) == {1}
+
+
+def test_jobs_are_listed_and_names_harm_nothing(make_farm: Callable[..., FarmSite]) -> None:
+    farm = make_farm(local=False, step=", documents_per_job: 2")
+    farm.site.add(2)
+    odd = "a '\"\n$(touch pwned) `touch pwned` ü"
+    farm.site.database.bulk(
+        [{"_id": odd, "type": "daqdocument", "status": "closed", "file": f"/raw/{odd}", "run_name": odd}]
+    )
+    text = (farm.folder / "chain.yaml").read_text().replace("settings: {step: 0", "settings: {step: $(touch pwned)")
+    (farm.folder / "chain.yaml").write_text(text.replace("seconds: 0}", "seconds: 1}"))
+    (farm.folder / "data" / "out").mkdir()
+    farm.site.start("farm")
+    farm.site.wait(lambda: any(row["state"] == "running" for row in farm.jobs()), 20, "a job to run")
+    environment = {**os.environ, "PYTHONPATH": str(CODE)}
+    said = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", "jobs", "--json"], cwd=farm.folder, env=environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    listed = json.loads(said.stdout)["jobs"]
+    assert listed and listed[0]["farm"] == "centre" and listed[0]["number"] and listed[0]["step"] == "s0"
+    assert sum(job["documents"] for job in listed) <= 3
+    farm.site.wait(lambda: farm.site.everything()[odd]["status"] in ("good", "failed"), 40, "the odd one")
+    assert not list(farm.folder.rglob("pwned"))
+    farm.site.wait(farm.site.finished, 60)
+    secret = farm.site.server.credentials.password
+    texts = [p for p in (farm.folder / "far").rglob("*") if p.is_file()]
+    assert texts and not [p for p in texts if secret in p.read_text(errors="replace")]
+    assert secret not in json.dumps(farm.site.everything())
