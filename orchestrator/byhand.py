@@ -71,7 +71,7 @@ def on_document(chain: Chain, step: Step, database: Database, identity: str, set
         ChainError: the step belongs to another site.
     """
     found = database.get(identity)
-    reason = reasons.why_not_ready(chain, found, step)
+    reason = reasons.why_not_ready(chain, found, step, time.time())
     if reason:
         raise IllegalTransition(f"{identity}: {reason}")
     terms = Terms(1, settings.lease, settings.sweep, settings.drain)

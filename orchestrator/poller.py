@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: A heartbeat, and a look for lost claims, this many times in a lease: two may fail without harm.
 BEATS = 4
+#: While something runs the heartbeat comes so often (s): people watch its progress there.
+WATCHED = 2.0
 #: While the database is away it is asked again after this long (s), doubled each time up to the longest.
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
 #: The feed's queue (batches of up to 1,000 documents): the feed waits when the loop is behind.
@@ -100,7 +102,8 @@ class Poller:
         self._stop, self._ended = threading.Event(), threading.Event()
         self._stopping_since: float | None = None
         self._away_since: float | None = None
-        self._next = {"beat": 0.0, "sweep": 0.0, "try": 0.0}
+        self._next = {"beat": 0.0, "look": 0.0, "sweep": 0.0, "try": 0.0}
+        self._beaten = 0.0
         self._wait = FIRST_WAIT
         self._returned: list[Task] = []
         self._batches: list[BatchDone] = []
@@ -179,8 +182,12 @@ class Poller:
         stopping = self._stop.is_set()
         if monotonic >= self._next["beat"]:
             self._beat(now)
+            self._beaten, self._next["beat"] = monotonic, monotonic + self.terms.lease / BEATS
+        elif self.engine.held:
+            self._next["beat"] = min(self._next["beat"], self._beaten + WATCHED)
+        if monotonic >= self._next["look"]:
             self.recovery.look(now, monotonic)
-            self._next["beat"] = monotonic + self.terms.lease / BEATS
+            self._next["look"] = monotonic + self.terms.lease / BEATS
         for _ in range(QUEUE):
             if self._rings.empty():
                 break
@@ -229,7 +236,7 @@ class Poller:
             return 0.0
         if stopping:
             return STOPPING
-        due = min(self._next["beat"], self._next["sweep"]) - monotonic
+        due = min(self._next["beat"], self._next["look"], self._next["sweep"]) - monotonic
         retry = self.engine.backlog.next_due()
         if retry is not None:
             due = min(due, retry - now)
@@ -271,8 +278,8 @@ class Poller:
         ]  # fmt: skip
         try:
             self.heartbeat.write(
-                now, running=running, held=len(self.engine.held), backlog=len(self.engine.backlog),
-                counts=vars(self.engine.counts), draining=self._stop.is_set(),
+                now, lease=self.terms.lease, running=running, held=len(self.engine.held),
+                backlog=len(self.engine.backlog), counts=vars(self.engine.counts), draining=self._stop.is_set(),
                 since=self._follower.since if self._follower else None,
             )  # fmt: skip
         except Refused as error:

@@ -51,7 +51,7 @@ def ready_because(document: Mapping[str, Any], step: Step, now: float) -> str:
     return f"It is ready for {step.key} ({step.name}) and waits for a {who} of site {step.site!r} with room."
 
 
-def why_not_ready(chain: Chain, document: Mapping[str, Any], step: Step) -> str | None:
+def why_not_ready(chain: Chain, document: Mapping[str, Any], step: Step, now: float) -> str | None:
     """The condition that keeps one step from being claimed, or None if it is ready."""
     if documents.ready(chain, document, step):
         return None
@@ -61,7 +61,7 @@ def why_not_ready(chain: Chain, document: Mapping[str, Any], step: Step) -> str 
     if missing and documents.holder(document) is None and documents.status_of(document) is not None:
         names = ", ".join(f"{need.key} ({need.name})" for need in missing)
         return f"{step.key} ({step.name}) needs {names}, not done yet."
-    return why(chain, document, 0.0)
+    return why(chain, document, now)
 
 
 def _failed(chain: Chain, document: Mapping[str, Any]) -> str:

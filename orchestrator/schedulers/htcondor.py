@@ -34,11 +34,12 @@ HOLDS: dict[int, JobState] = {34: JobState.OUT_OF_MEMORY, 46: JobState.TIMEOUT, 
 """HoldReasonCode of holds that are the end of a job: memory, allowed_job_duration, allowed_execute_duration."""
 
 _MEMORY_SUBCODE = 34  # ours, with the code 3 of a periodic_hold
-_EVICTED = "started before and was put back by its node"
+_EVICTED = "NumJobStarts > 0"  # in HTCondor's reason for a removal, which quotes the expression
+_RECONNECT = 120  # seconds; a schedd that was started anew finds its running jobs within some tens of them
 _ATTRIBUTES = (
     "ClusterId,ProcId,JobStatus,JobBatchName,Owner,QDate,JobStartDate,JobCurrentStartDate,EnteredCurrentStatus,"
     "CompletionDate,ExitCode,ExitBySignal,ExitSignal,HoldReason,HoldReasonCode,HoldReasonSubCode,LastHoldReason,"
-    "LastHoldReasonCode,LastHoldReasonSubCode,RemoveReason,RemoteHost,LastRemoteHost,ResidentSetSize_RAW,TotalSubmitProcs"
+    "LastHoldReasonCode,LastHoldReasonSubCode,RemoveReason,RemoteHost,LastRemoteHost,ResidentSetSize_RAW,TotalSubmitProcs,NumJobStarts"
 )
 
 
@@ -91,9 +92,9 @@ class HTCondor(Scheduler):
         remove = [
             f"(JobStatus == 5 && {_any_of('HoldReasonCode', HOLDS)})",
             f"(JobStatus == 5 && HoldReasonCode == 3 && HoldReasonSubCode == {_MEMORY_SUBCODE})",
-            "(JobStatus == 1 && NumJobStarts > 0)",
+            # idle again after a start: evicted, unless a new schedd is about to find the running job again
+            f"(JobStatus == 1 && NumJobStarts > 0 && time() - EnteredCurrentStatus > {_RECONNECT})",
         ]
-        reason = f'ifThenElse(JobStatus == 1, "{_EVICTED}", strcat("limit: ", HoldReason))'
         if wanted.time is not None:
             # allowed_execute_duration counts only jobs whose files HTCondor transfers
             lines.append(f"allowed_job_duration = {math.ceil(wanted.time)}")
@@ -106,15 +107,20 @@ class HTCondor(Scheduler):
                 f"periodic_hold_subcode = {_MEMORY_SUBCODE}",
                 'periodic_hold_reason = "uses more memory than it asked for"',
             ]
-        lines += [f"periodic_remove = {' || '.join(remove)}", f"periodic_remove_reason = {reason}"]
+        lines.append(f"periodic_remove = {' || '.join(remove)}")
         if wanted.queue:
             if not re.fullmatch(r"[A-Za-z0-9_.-]+", wanted.queue):
                 raise UnfitJob(f"job {spec.name}: {wanted.queue!r} cannot be a queue's name here")
             lines.append(f'+Queue = "{wanted.queue}"')
+        requirements = "NumJobStarts =?= 0"  # never matched a second time
         for option in wanted.options:
             if "\n" in option or "\r" in option:
                 raise UnfitJob(f"job {spec.name}: an option of HTCondor is one line: {option!r}")
-            lines.append(option)
+            if match := re.match(r"\s*requirements\s*=(.*)", option, re.IGNORECASE):
+                requirements += f" && ({match[1].strip()})"
+            else:
+                lines.append(option)
+        lines.append(f"requirements = {requirements}")
         return "\n".join([*lines, f"queue {spec.tasks}"]) + "\n"
 
     def submit(self, spec: JobSpec) -> Command:
@@ -209,15 +215,15 @@ def _job(ad: dict[str, Any]) -> Job:
         code, subcode = _integer(ad.get("HoldReasonCode")), _integer(ad.get("HoldReasonSubCode"))
         raw, reason = f"held ({code}, {subcode})", str(ad.get("HoldReason", ""))
         state = _limit(code, subcode) or state
+    elif state is JobState.QUEUED and (_integer(ad.get("NumJobStarts")) or 0) > 0:
+        reason = "its node gave it back after it had begun: it is not started again and will be removed"
     elif state is JobState.CANCELLED:
         reason = str(ad.get("RemoveReason", ""))
-        code, subcode = _integer(ad.get("LastHoldReasonCode")), _integer(ad.get("LastHoldReasonSubCode"))
-        if _EVICTED in reason:
-            state = JobState.NODE_FAILED
-        elif limit := _limit(code, subcode) or _limit(
-            _integer(ad.get("HoldReasonCode")), _integer(ad.get("HoldReasonSubCode"))
-        ):
+        last = _limit(_integer(ad.get("LastHoldReasonCode")), _integer(ad.get("LastHoldReasonSubCode")))
+        if limit := last or _limit(_integer(ad.get("HoldReasonCode")), _integer(ad.get("HoldReasonSubCode"))):
             state, reason = limit, str(ad.get("LastHoldReason") or ad.get("HoldReason") or reason)
+        elif _EVICTED in reason:
+            state, reason = JobState.NODE_FAILED, "its node gave it back after it had begun, so HTCondor removed it"
     elif state is JobState.DONE:
         if ad.get("ExitBySignal") is True:
             signal = _integer(ad.get("ExitSignal"))

@@ -87,15 +87,16 @@ class Slurm(Scheduler):
         "zero bytes were transmitted",
         "slurm backup controller in standby",
         "slurmctld in recovery",
-        "munge",
-        "authentication",
+        "munge encode failed",
+        "munge decode failed",
+        "authentication error",
         "could not resolve host",
         "unable to establish configuration source",
         "unable to process configuration",
         "failed to open persistent connection",
         "sending persistdinit",
     )
-    not_sent = ("connection refused", "connect failure", "munge", "configuration", "resolve host")
+    not_sent = ("connection refused", "connect failure", "munge encode", "configuration source", "resolve host")
     later = (
         "job violates accounting/qos policy",
         "temporarily unable to accept job",

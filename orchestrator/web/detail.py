@@ -101,7 +101,7 @@ def why_step(chain: Chain | None, document: Mapping[str, Any], standing: Standin
         return reasons.ready_because(document, step, now)
     if standing.state != "waiting":
         return reasons.why(chain, document, now)
-    return reasons.why_not_ready(chain, document, step) or ""
+    return reasons.why_not_ready(chain, document, step, now) or ""
 
 
 def document(

@@ -47,10 +47,10 @@ def test_each_state_has_its_sentence(document: dict[str, Any], words: str) -> No
 
 
 def test_a_step_that_is_not_ready_names_the_condition() -> None:
-    assert reasons.why_not_ready(CHAIN, raw(), A) is None
-    assert reasons.why_not_ready(CHAIN, raw(), B) == "proc1 (b) needs proc0 (a), not done yet."
+    assert reasons.why_not_ready(CHAIN, raw(), A, 0.0) is None
+    assert reasons.why_not_ready(CHAIN, raw(), B, 0.0) == "proc1 (b) needs proc0 (a), not done yet."
     done = raw(status="good", proc0={"state": "done"})
-    assert reasons.why_not_ready(CHAIN, done, A) == "proc0 (a) is done already."
+    assert reasons.why_not_ready(CHAIN, done, A, 0.0) == "proc0 (a) is done already."
 
 
 anything = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), st.lists, max_leaves=4)
@@ -59,4 +59,4 @@ anything = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_
 @given(st.dictionaries(st.sampled_from(["type", "status", "proc0", "proc1", "retry", "reason", "_id"]), anything))
 def test_no_document_is_too_odd_for_a_sentence(document: dict[str, Any]) -> None:
     assert reasons.why(CHAIN, {"type": "daqdocument", **document}, 0.0)
-    reasons.why_not_ready(CHAIN, {"type": "daqdocument", **document}, B)
+    reasons.why_not_ready(CHAIN, {"type": "daqdocument", **document}, B, 0.0)

@@ -142,14 +142,14 @@ def test_a_server_that_stands_still_is_given_up(
     sshd: Sshd, far: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sftp, "PROGRESS_EVERY", 4_000_000)
-    step = Transfer(settings(sshd, far, access={"timeouts": {"stall": 1}}), LOG)
+    step = Transfer(settings(sshd, far, access={"timeouts": {"stall": 2}}), LOG)
     began = time.monotonic()
     try:
-        with pytest.raises(TransientError, match=r"no (answer|room for more data) within 1 s"):
+        with pytest.raises(TransientError, match=r"no (answer|room for more data) within 2 s"):
             attempt(step, source, progress=lambda fraction, text="": sshd.signal_sessions(signal.SIGSTOP))
     finally:
         sshd.signal_sessions(signal.SIGCONT)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 15
     assert attempt(step, source)["resumed_from"] >= 4_000_000
     step.close()
 

@@ -155,8 +155,35 @@ def test_htcondor_with_its_schedd_down(htcondor: Any) -> None:
     os.kill(stopped[0], signal.SIGKILL)
     everything_is_unavailable(htcondor)
     wait_until(lambda: htcondor.run(htcondor.scheduler.listing(Query(QUERY))).exit_code == 0, 40)
-    jobs = htcondor.until(Query(QUERY), lambda jobs: state(jobs, "over").active)
+    time.sleep(3)  # the new schedd lists the job as idle first, and then finds it running
+    jobs = htcondor.until(Query(QUERY), lambda jobs: state(jobs, "over") is JobState.RUNNING)
     assert jobs[f"{QUERY}over"].number == number
+
+
+def test_htcondor_starts_no_job_a_second_time(htcondor: Any) -> None:
+    number = running(htcondor, "node")
+    starters = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.read_bytes().startswith(b"condor_starter") and str(htcondor.folder).encode() in environment(path.parent)
+    ]
+    for starter in starters:
+        os.kill(starter, signal.SIGKILL)
+    htcondor.until(Query(QUERY), lambda jobs: state(jobs, "node") is JobState.QUEUED)
+    time.sleep(4)  # the negotiator looks every second
+    left = htcondor.queue(Query(QUERY), "queue-starter-killed").of(number)
+    assert left.state is JobState.QUEUED and "not started again" in left.reason
+    ask.cancel(htcondor.scheduler, [number], htcondor.run)
+
+
+def test_bringing_up_what_is_up_changes_nothing(slurm: Any) -> None:
+    before = (slurm.folder / "slurmctld.pid").read_text()
+    script = Path(__file__).parents[3] / "deploy" / "batch" / "slurm.sh"
+    again = subprocess.run(
+        [script, "up", slurm.folder], env=os.environ | {"PORT": "18817"}, capture_output=True, text=True, timeout=30
+    )
+    assert again.returncode == 0 and "is up already" in again.stdout
+    assert (slurm.folder / "slurmctld.pid").read_text() == before
 
 
 def environment(process: Path) -> bytes:

@@ -182,7 +182,7 @@ def test_a_port_that_never_answers(ssh: Make) -> None:
         began = time.monotonic()
         with pytest.raises(TransportUnavailable, match="agree on keys"):
             ssh(port=silent.getsockname()[1], timeouts={"banner": 0.5}).run(["true"])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
 
 
 # ---- cuts and stalls
@@ -208,15 +208,15 @@ def test_a_cut_during_a_command_is_no_exit_code(ssh: Make, sshd: Sshd) -> None:
 
 
 def test_a_server_that_stands_still_is_given_up(ssh: Make, sshd: Sshd) -> None:
-    transport = ssh(timeouts={"stall": "1 s", "login": "1 s"})
+    transport = ssh(timeouts={"stall": "2 s", "login": "2 s"})
     transport.write("stalled", b"x")
     sshd.signal_sessions(signal.SIGSTOP)
     try:
         for use in (lambda: transport.send("stalled", [b"x" * 1_000_000] * 20), lambda: transport.stat("stalled")):
             began = time.monotonic()
-            with pytest.raises(TransportUnavailable, match=r"within 1 s"):
+            with pytest.raises(TransportUnavailable, match=r"within 2 s"):
                 use()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 10
             sshd.signal_sessions(signal.SIGCONT)
             transport.stat(".")
             sshd.signal_sessions(signal.SIGSTOP)
