@@ -86,7 +86,11 @@ class Farm:
                    "stderr": answer.stderr}  # fmt: skip
         text = json.dumps(content, indent=1, ensure_ascii=False)
         # where the tests happen to stand is nobody's business
-        for here, there in ((sys.executable, "python3"), (str(DEPLOY.parents[1]), "/opt/orchestrator")):
+        for here, there in (
+            (sys.executable, "python3"),
+            (str(FOLDER), "/var/tmp/batch-systems"),
+            (str(DEPLOY.parents[1]), "/opt/orchestrator"),
+        ):
             text = text.replace(here, there)
         (place / f"{name}.json").write_text(text + "\n")
 
