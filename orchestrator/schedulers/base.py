@@ -38,8 +38,7 @@ class Scheduler(ABC):
     **What the job must expect.** SIGUSR1 `JobSpec.warning` seconds before its time limit, give or take the system's
     own clock (a minute in Slurm); SIGUSR2 or SIGTERM a few seconds before SIGKILL when it is cancelled, though some
     kill at once; SIGXCPU where a site limits CPU time. It is never started a second time by the system: each
-    submission forbids requeueing, since the engine decides about retries. (HTCondor may start a job again before it
-    notices; the runner must look for its own result first.)
+    submission forbids requeueing, since the engine decides about retries.
 
     **Which files there are.** Before the submission: those of `files`, written by the caller. Afterwards the system
     writes `JobSpec.stdout` and `JobSpec.stderr` (`INDEX` in them is the task's number), which may be missing, late or

@@ -28,7 +28,9 @@ from orchestrator.schedulers import Answer, Command, Job, JobFile, Listing, Quer
 
 RECORDED = Path(__file__).parent / "recorded"
 DEPLOY = Path(__file__).parents[3] / "deploy" / "batch"
-FOLDER = Path("/var/tmp/batch-systems-of-tests")
+# for two runs side by side on one machine; without it the second waits for the first
+OFFSET = int(os.environ.get("BATCH_TEST_PORT_OFFSET", "0"))
+FOLDER = Path(f"/var/tmp/batch-systems-of-tests{OFFSET or ''}")
 USER = "batchtest"
 RECORDING = bool(os.environ.get("RECORD_BATCH"))
 
@@ -43,6 +45,7 @@ class Farm:
     home: Path
     folder: Path  # of the system's own state
     environment: dict[str, str] = field(default_factory=dict)  # for `admin`
+    port: int = 0
     recorded: set[str] = field(default_factory=set)
     log: list[tuple[str, ...]] = field(default_factory=list)  # what was run, for "in one call"
 
@@ -83,7 +86,11 @@ class Farm:
                    "stderr": answer.stderr}  # fmt: skip
         text = json.dumps(content, indent=1, ensure_ascii=False)
         # where the tests happen to stand is nobody's business
-        for here, there in ((sys.executable, "python3"), (str(DEPLOY.parents[1]), "/opt/orchestrator")):
+        for here, there in (
+            (sys.executable, "python3"),
+            (str(FOLDER), "/var/tmp/batch-systems"),
+            (str(DEPLOY.parents[1]), "/opt/orchestrator"),
+        ):
             text = text.replace(here, there)
         (place / f"{name}.json").write_text(text + "\n")
 
@@ -154,18 +161,6 @@ def take_down(system: str, folder: Path, port: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def one_at_a_time() -> Iterator[None]:
-    """The ports and folders are fixed: a second run of the tests on this machine waits."""
-    if os.getuid() != 0:
-        yield
-        return
-    FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (FOLDER / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def farm_home(name: str) -> Path:
     """A folder of the account, with everything in its name that a shell could trip over."""
     home = Path(pwd.getpwnam(USER).pw_dir) / f'{name} it\'s "$(touch pwned)" %t %j'
@@ -183,9 +178,40 @@ SYSTEMS: Sequence[tuple[str, str, int, tuple[str, ...]]] = (
 )
 
 
+class Farms:
+    """The real systems that have been brought up so far; all go down together, after the last module that uses them."""
+
+    def __init__(self) -> None:
+        self.stack = contextlib.ExitStack()
+        self.up: dict[str, Farm] = {}
+
+    def get(self, name: str) -> Farm:
+        """Brings ``name`` up at the first asking. Skips the test where it cannot be."""
+        if name not in self.up:
+            if not self.up and os.getuid() == 0:
+                # the ports and folders are fixed: a second run of the tests on this machine waits for the first
+                FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+                lock = self.stack.enter_context((FOLDER / "lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                self.up[name] = self.stack.enter_context(real_farm(name))
+            except BaseException:
+                if not self.up:
+                    self.close()
+                raise
+        return self.up[name]
+
+    def close(self) -> None:
+        """Takes down what is up; closing twice does nothing."""
+        self.up.clear()
+        self.stack.close()
+
+
+@contextlib.contextmanager
 def real_farm(name: str) -> Iterator[Farm]:
     """Brings ``name`` up, gives a farm, and takes it down."""
     _, system, port, words = next(entry for entry in SYSTEMS if entry[0] == name)
+    port += OFFSET
     folder = FOLDER / name
     bring_up(system, folder, port, *words)
     try:
@@ -199,29 +225,36 @@ def real_farm(name: str) -> Iterator[Farm]:
         else:
             programs = str(folder / "bin")
         scheduler = schedulers.get(system, programs=programs, environment=environment)
-        yield Farm(name, scheduler, USER, farm_home(name), folder, environment)
+        yield Farm(name, scheduler, USER, farm_home(name), folder, environment, port)
     finally:
         take_down(system, folder, port)
 
 
 @pytest.fixture(scope="session")
-def slurm(one_at_a_time: None) -> Iterator[Farm]:
-    yield from real_farm("slurm")
+def farms() -> Iterator[Farms]:
+    farms = Farms()
+    yield farms
+    farms.close()
 
 
-@pytest.fixture(scope="session")
-def slurm_accounting(one_at_a_time: None) -> Iterator[Farm]:
-    yield from real_farm("slurm-accounting")
+@pytest.fixture(scope="module")
+def slurm(farms: Farms) -> Farm:
+    return farms.get("slurm")
 
 
-@pytest.fixture(scope="session")
-def gridengine(one_at_a_time: None) -> Iterator[Farm]:
-    yield from real_farm("gridengine")
+@pytest.fixture(scope="module")
+def slurm_accounting(farms: Farms) -> Farm:
+    return farms.get("slurm-accounting")
 
 
-@pytest.fixture(scope="session")
-def htcondor(one_at_a_time: None) -> Iterator[Farm]:
-    yield from real_farm("htcondor")
+@pytest.fixture(scope="module")
+def gridengine(farms: Farms) -> Farm:
+    return farms.get("gridengine")
+
+
+@pytest.fixture(scope="module")
+def htcondor(farms: Farms) -> Farm:
+    return farms.get("htcondor")
 
 
 @pytest.fixture(scope="session")

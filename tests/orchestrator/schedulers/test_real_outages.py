@@ -147,7 +147,7 @@ def test_htcondor_with_its_schedd_down(htcondor: Any) -> None:
     stopped = [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.read_bytes().startswith(b"condor_schedd") and str(htcondor.folder).encode() in environment(path.parent)
+        if path.read_bytes().startswith(b"condor_schedd") and f"{htcondor.folder}/".encode() in environment(path.parent)
     ]
     assert len(stopped) == 1
     number = running(htcondor, "over")
@@ -165,7 +165,8 @@ def test_htcondor_starts_no_job_a_second_time(htcondor: Any) -> None:
     starters = [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.read_bytes().startswith(b"condor_starter") and str(htcondor.folder).encode() in environment(path.parent)
+        if path.read_bytes().startswith(b"condor_starter")
+        and f"{htcondor.folder}/".encode() in environment(path.parent)
     ]
     for starter in starters:
         os.kill(starter, signal.SIGKILL)
@@ -180,7 +181,11 @@ def test_bringing_up_what_is_up_changes_nothing(slurm: Any) -> None:
     before = (slurm.folder / "slurmctld.pid").read_text()
     script = Path(__file__).parents[3] / "deploy" / "batch" / "slurm.sh"
     again = subprocess.run(
-        [script, "up", slurm.folder], env=os.environ | {"PORT": "18817"}, capture_output=True, text=True, timeout=30
+        [script, "up", slurm.folder],
+        env=os.environ | {"PORT": str(slurm.port)},
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert again.returncode == 0 and "is up already" in again.stdout
     assert (slurm.folder / "slurmctld.pid").read_text() == before
@@ -204,9 +209,10 @@ def test_fsched_down_and_with_a_node_gone(fsched: Any) -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Programs that outlive their batch system must not outlive the tests."""
+def clean(farms: Any) -> Iterator[None]:
+    """Of the modules that use the real systems this is the last; their programs must not outlive the tests either."""
     yield
+    farms.close()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if path.read_bytes() == f"sleep\0{LONG}\0".encode():
