@@ -217,9 +217,9 @@ class FarmEngine:
         except UnfitJob as error:
             self._fail_all(members, str(error), now)
         except SchedulerUnavailable as error:
-            log.warning("%s", error)
             if not error.perhaps_done:
                 self.world.unmark_submitting(job)
+                self._not_before[job] = (now + self.farm.every, 0.0)
             self._is_away(str(error), now)
         else:
             if submitted.note:
@@ -252,8 +252,6 @@ class FarmEngine:
         except SchedulerUnavailable as error:
             self._is_away(str(error), now)
             return Listed(None)
-        if self.away is not None:
-            log.warning("the batch system of %s answers again", self.name)
         self.away = None
         if listing.unread:
             log.warning("a part of the queue's answer cannot be read: %s", listing.unread[0])
