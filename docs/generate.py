@@ -19,7 +19,7 @@ import click
 from pydantic import BaseModel
 
 from orchestrator import chain as chains
-from orchestrator import errors, settings, transitions
+from orchestrator import errors, farms, settings, transitions
 from orchestrator.cli import SECTIONS, cli
 
 DOCS = Path(__file__).parent
@@ -100,6 +100,10 @@ def chain_reference() -> str:
         ("A step", chains.Step),
         ("`retries`", chains.Retries),
         ("A site", chains.Site),
+        ("A farm", farms.Farm),
+        ("`limits` of a farm", farms.Limits),
+        ("`grace` of a farm", farms.Grace),
+        ("`degrade` of a step", farms.Degrade),
     ):
         parts.append(f"### {title}\n\n{_fields(model, set())}")
     return "\n\n".join(parts)
@@ -203,6 +207,13 @@ def exit_codes() -> str:
     return table(("code", "name", "meaning"), [(number, name, text) for name, number, text in found])
 
 
+def fate_table() -> str:
+    """How a farm job's fate is decided, row by row."""
+    from orchestrator.engine.fate import table as rows
+
+    return table(("the job's files", "queue", "accounting", "verdict", "reason"), [*rows()])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "settings": settings_table,
@@ -212,6 +223,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "transitions": transitions_table,
     "diagram": diagram,
     "exit-codes": exit_codes,
+    "fate": fate_table,
 }
 
 

@@ -13,68 +13,18 @@ import re
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from orchestrator.errors import ChainError
+from orchestrator.farms import Degrade, Farm, Grace, Limits, farm_faults
+from orchestrator.units import Bytes, ErrorClass, Model, Name, Seconds, seconds, size
 
-_SECONDS = {
-    "s": 1,
-    "sec": 1,
-    "second": 1,
-    "min": 60,
-    "m": 60,
-    "minute": 60,
-    "h": 3600,
-    "hour": 3600,
-    "d": 86400,
-    "day": 86400,
-}
-_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-          "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
-_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z")
+__all__ = ["Chain", "Retries", "Site", "Step", "load", "loads", "seconds", "size"]
 
-
-def seconds(text: Any) -> float:
-    """A duration such as ``90``, ``"30 s"``, ``"10 min"``, ``"2 h"`` or ``"1 day"``, in seconds. Raises ValueError."""
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        value = float(text)
-    else:
-        match = _AMOUNT.match(str(text))
-        unit = match[2] if match else ""
-        factor = 1 if unit == "" else (_SECONDS.get(unit) or _SECONDS.get(unit.rstrip("s")))
-        if match is None or factor is None:
-            raise ValueError(f"{text!r} is no duration: write a number and s, min, h or day, such as '10 min'")
-        value = float(match[1]) * factor
-    if not 0 <= value < 10**9:
-        raise ValueError(f"{text!r} is out of range for a duration")
-    return value
-
-
-def size(text: Any) -> int:
-    """An amount of memory or disk such as ``"2 GB"`` or ``"512 MiB"``, in bytes. Raises ValueError."""
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    match = _AMOUNT.match(str(text))
-    factor = _BYTES.get(match[2] or "B") if match else None
-    if match is None or factor is None:
-        raise ValueError(f"{text!r} is no size: write a number and kB, MB, GB, KiB, MiB or GiB, such as '2 GB'")
-    return int(float(match[1]) * factor)
-
-
-Seconds = Annotated[float, BeforeValidator(seconds)]
-Bytes = Annotated[int, BeforeValidator(size), Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-ErrorClass = Literal["transient", "resources", "data", "code"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Retries(_Model):
+class Retries(Model):
     """What happens after an attempt that failed."""
 
     count: int = Field(2, ge=0, le=100, description="how many more attempts follow a failed first one")
@@ -85,13 +35,13 @@ class Retries(_Model):
     )
 
 
-class Site(_Model):
+class Site(Model):
     """A place with one database endpoint, file systems and perhaps a farm."""
 
     description: str = Field("", description="for people")
 
 
-class Step(_Model):
+class Step(Model):
     """One step of the chain: what runs, where, with what settings and limits."""
 
     name: Name = Field(description="unique in the chain; lower case")
@@ -103,7 +53,18 @@ class Step(_Model):
         "{document}, {result}, {directory}, {input} and {attempt} are replaced in them",
     )
     site: Name = Field("here", description="the one site that runs this step")
-    executor: Literal["local"] = Field("local", description="how it is run: in the poller's own pool of workers")
+    executor: Literal["local", "farm"] = Field(
+        "local", description="how it is run: in the poller's own pool of workers, or as batch jobs on a farm"
+    )
+    farm: Name | None = Field(None, description="with executor farm: which of the chain's farms")
+    documents_per_job: int = Field(
+        1, ge=1, le=10_000, description="documents that one batch job does, one after the other"
+    )
+    cores: int = Field(1, ge=1, le=1024, description="processor cores that a batch job asks for, on one node")
+    queue: str = Field("", max_length=100, description="queue or partition of the farm; empty: the farm's default")
+    degrade: Degrade = Field(
+        default_factory=Degrade, description="what a batch job asks for after one that ran out of time or memory"
+    )
     settings: dict[str, Any] = Field(default_factory=dict, description="handed to the step as they are")
     time_limit: Seconds | None = Field(None, description="an attempt that takes longer is ended (class resources)")
     memory_limit: Bytes | None = Field(None, description="an attempt that holds more is ended (class resources)")
@@ -122,13 +83,14 @@ class Step(_Model):
         return f"proc{self.number}"
 
 
-class Chain(_Model):
+class Chain(Model):
     """The steps of one type of document."""
 
     name: Name = Field(description="the chain's name")
     type: Name = Field("daqdocument", description="the type of document that this chain is for")
     description: str = Field("", description="for people")
     sites: dict[Name, Site] = Field(default_factory=lambda: {"here": Site()}, description="the sites, by name")
+    farms: dict[Name, Farm] = Field(default_factory=dict, description="the farms that steps can be sent to, by name")
     steps: tuple[Step, ...] = Field(min_length=1, description="the steps in their order: the first is proc0")
 
     @model_validator(mode="before")
@@ -156,8 +118,14 @@ class Chain(_Model):
         return tuple(s for s in self.steps[: step.number] if s.name in step.needs)
 
     def at(self, site: str) -> tuple[Step, ...]:
-        """The steps that ``site`` runs."""
-        return tuple(s for s in self.steps if s.site == site)
+        """The steps that ``site`` runs itself, with the pollers' own workers."""
+        return tuple(s for s in self.steps if s.site == site and s.executor == "local")
+
+    def farmed(self, site: str, farm: str | None = None) -> tuple[Step, ...]:
+        """The steps that ``site`` sends to ``farm`` (default: to any)."""
+        return tuple(
+            s for s in self.steps if s.site == site and s.executor == "farm" and farm in (None, s.farm)
+        )
 
     def fingerprint(self) -> str:
         """A short hash of what the chain says, to tell two versions of it apart."""
@@ -260,7 +228,10 @@ def _kind(value: Any) -> str:
 
 def _sentences(error: ValidationError, data: dict[str, Any], source: str) -> str:
     """One line for each fault that pydantic found: the file, the place, what is wrong, what to do."""
-    models: dict[str, type[BaseModel]] = {"steps": Step, "sites": Site, "retries": Retries}
+    models: dict[str, type[BaseModel]] = {
+        "steps": Step, "sites": Site, "retries": Retries, "degrade": Degrade,
+        "farms": Farm, "limits": Limits, "grace": Grace,
+    }  # fmt: skip
     lines = []
     for fault in error.errors():
         location = [part for part in fault["loc"] if part != "[key]"]
@@ -341,4 +312,12 @@ def _named_checks(chain: Chain) -> list[str]:
                 faults.append(f"{place} / needs: {need!r} does not come before this step: move it up, or drop the need")
         if step.name in ("bad", "good", "open", "closed", "failed") or re.fullmatch(r"proc\d+", step.name):
             faults.append(f"{place} / name: {step.name!r} is a word of the documents; choose another")
+        if step.executor == "farm" and step.farm not in chain.farms:
+            which = "name one" if step.farm is None else f"no farm {step.farm!r}{_near(step.farm, list(chain.farms))}"
+            faults.append(f"{place} / farm: a step with executor farm needs one of the chain's farms: {which}")
+        if step.executor == "local":
+            given = step.model_fields_set & {"farm", "documents_per_job", "cores", "queue", "degrade"}
+            faults.extend(f"{place} / {name}: this is for executor farm only" for name in sorted(given))
+    for name, farm in chain.farms.items():
+        faults.extend(f"farms / {name} / {fault}" for fault in farm_faults(farm))
     return faults

@@ -91,11 +91,14 @@ def specs(
         )
     if settings.watch and "registrar" not in without:
         found.append(Spec("registrar", command(settings, "register", "--watch")))
-    if "poller" not in without:
+    if "poller" not in without and (chain.at(settings.site) or not chain.farmed(settings.site)):
         share = max(1, settings.workers // max(1, settings.pollers))
         for number in range(1, settings.pollers + 1):
             name = "poller" if settings.pollers == 1 else f"poller-{number}"
             found.append(Spec(name, command(settings, "poll", "--set", f"workers={share}")))
+    if "poller" not in without:
+        for farm in sorted({step.farm for step in chain.farmed(settings.site) if step.farm}):
+            found.append(Spec(f"farm-{farm}", command(settings, "farm", farm)))
     if "page" not in without:
         found.append(Spec("page", command(settings, "web")))
     return found

@@ -33,6 +33,10 @@ COUNT_LIMIT = 10**6
 #: Characters of a reason that are kept in a data document; the attempt's document keeps all of it.
 REASON_LIMIT = 2000
 
+#: What a claim writes into ``procN`` that stays there when the attempt has ended; the second row, for batch jobs.
+CLAIM_KEYS = ("step", "attempt", "number", "first", "host", "site", "poller")
+FARM_KEYS = ("farm", "job", "task", "queued", "degrade")
+
 _STEP_KEY = re.compile(r"proc(\d+)\Z")
 
 
@@ -186,15 +190,15 @@ def claim(document: Document, step: Step, claimant: Claimant, attempt: str, now:
     changed = _moved(document, Status(Kind.IN_PROGRESS, step.number), now)
     retry = changed.pop("retry", None)
     series = retry if isinstance(retry, dict) and retry.get("step") == step.key else {}
-    number = _int(series.get("number"), 1)
+    number = count(series.get("number"), 1)
     was = document["status"]
     changed[step.key] = {
         "step": step.name,
         "state": "in progress",
         "attempt": attempt,
         "number": number,
-        "first": _int(series.get("first"), number),
-        "losses": _int(series.get("losses"), 0),
+        "first": count(series.get("first"), number),
+        "losses": count(series.get("losses"), 0),
         "host": claimant.host,
         "pid": claimant.pid,
         "poller": claimant.poller,
@@ -230,7 +234,7 @@ def fail(document: Document, step: Step, report: Report, now: float) -> tuple[Do
     The step's retry policy decides between another attempt after a wait and ``failed``.
     """
     entry = document[step.key]
-    number, first = _int(entry.get("number"), 1), _int(entry.get("first"), 1)
+    number, first = count(entry.get("number"), 1), count(entry.get("first"), 1)
     used = number - first
     policy = step.retries
     again = report.error_class in policy.on and used < policy.count
@@ -252,7 +256,7 @@ def lose(document: Document, step: Step, reason: str, now: float) -> tuple[Docum
     """
     found = document.get(step.key)
     entry = found if isinstance(found, dict) else {}  # a person's hand, perhaps: it is freed all the same
-    number, first, losses = _int(entry.get("number"), 1), _int(entry.get("first"), 1), _int(entry.get("losses"), 0)
+    number, first, losses = count(entry.get("number"), 1), count(entry.get("first"), 1), count(entry.get("losses"), 0)
     started = seconds_of(entry.get("started")) or now
     report = Report(
         document=str(document["_id"]), step=step.key, attempt=str(entry.get("attempt")), started=started, finished=now,
@@ -273,9 +277,9 @@ def release(document: Document, step: Step, reason: str, now: float) -> Document
     """The document given back before the attempt began: the attempt's number is used again, nothing is counted."""
     entry = document[step.key]
     series = {
-        "number": _int(entry.get("number"), 1),
-        "first": _int(entry.get("first"), 1),
-        "losses": _int(entry.get("losses"), 0),
+        "number": count(entry.get("number"), 1),
+        "first": count(entry.get("first"), 1),
+        "losses": count(entry.get("losses"), 0),
         "not_before": iso(now),
     }
     return _given_back(document, step, entry, series, reason, None, now)
@@ -307,7 +311,7 @@ def retry(document: Document, by: str, reason: str, now: float) -> Document:
         del changed[key]
     if failed:
         key = min(failed, key=lambda k: int(k[4:]))
-        number = _int(failed[key].get("number"), 1) + 1
+        number = count(failed[key].get("number"), 1) + 1
         changed["retry"] = {
             "step": key, "number": number, "first": number, "not_before": iso(now), "by": by, "at": iso(now),
             "reason": reason, "error_class": None, "last": failed[key].get("attempt"),
@@ -328,13 +332,15 @@ def _given_back(
     first_step = was is not None and was.kind is Kind.CLOSED
     changed = _moved(document, Status(Kind.CLOSED if first_step else Kind.GOOD), now)
     changed.pop(step.key, None)
+    if entry.get("degrade"):
+        series = {**series, "degrade": entry["degrade"]}
     changed["retry"] = {"step": step.key, **series, **_why(reason, error_class), "last": entry.get("attempt")}
     return changed
 
 
 def _entry(entry: Mapping[str, Any], report: Report, state: str) -> dict[str, Any]:
     """``procN`` after an attempt: what the claim wrote that is still of use, and what the report says."""
-    kept = {key: entry[key] for key in ("step", "attempt", "number", "first", "host", "site", "poller") if key in entry}
+    kept = {key: entry[key] for key in (*CLAIM_KEYS, *FARM_KEYS) if key in entry}
     return {
         **kept,
         "state": state,
@@ -356,7 +362,7 @@ def _why(reason: str, error_class: str | None) -> dict[str, Any]:
 
 
 def _attempt_document(document: Document, step: Step, entry: Mapping[str, Any], report: Report) -> Document:
-    number = _int(entry.get("number"), 1)
+    number = count(entry.get("number"), 1)
     return {
         "_id": attempt_id(str(document["_id"]), step.key, number),
         "type": "attempt",
@@ -374,7 +380,7 @@ def _attempt_document(document: Document, step: Step, entry: Mapping[str, Any], 
     }
 
 
-def _int(value: Any, default: int) -> int:
+def count(value: Any, default: int) -> int:
     """A count from a document, which may have become a float in other people's hands."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < COUNT_LIMIT:
         return default

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator import documents
+from orchestrator import batchjobs, documents
 from orchestrator.chain import Chain, Step
 from orchestrator.transitions import Kind
 
@@ -28,7 +28,7 @@ def why(chain: Chain, document: Mapping[str, Any], now: float) -> str:
         return _failed(chain, document)
     held = documents.holder(document)
     if held is not None:
-        return _held(held[0], held[1], status.kind)
+        return _held(held[0], held[1], document, status.kind)
     if documents.complete(chain, document):
         return "Every step is done."
     step = documents.ready_step(chain, document)
@@ -47,7 +47,8 @@ def ready_because(document: Mapping[str, Any], step: Step, now: float) -> str:
             f"Attempt {retry.get('number')} of {step.key} ({step.name}) begins {when}; "
             f"the one before ended with: {_sentence(retry['reason'])}"
         )
-    return f"It is ready for {step.key} ({step.name}) and waits for a poller of site {step.site!r} with room."
+    who = "poller" if step.executor == "local" else f"farm daemon ({step.farm})"
+    return f"It is ready for {step.key} ({step.name}) and waits for a {who} of site {step.site!r} with room."
 
 
 def why_not_ready(chain: Chain, document: Mapping[str, Any], step: Step, now: float) -> str | None:
@@ -74,7 +75,9 @@ def _failed(chain: Chain, document: Mapping[str, Any]) -> str:
     return f"It is marked as failed: {document.get('reason') or 'no reason was given'}."
 
 
-def _held(key: str, entry: Mapping[str, Any], kind: Kind) -> str:
+def _held(key: str, entry: Mapping[str, Any], document: Mapping[str, Any], kind: Kind) -> str:
+    if entry.get("farm"):
+        return batchjobs.sentence(key, entry, document, kind)
     if kind is Kind.QUEUED:
         return f"A batch job for {key} has been submitted and waits at the farm."
     return (

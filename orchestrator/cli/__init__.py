@@ -23,6 +23,7 @@ from orchestrator.cli.couchapp import couchapp
 from orchestrator.cli.daemons import db, poll, register, simulate, web
 from orchestrator.cli.demo import demo
 from orchestrator.cli.documents import retry, show
+from orchestrator.cli.farm import farm, job, jobs
 from orchestrator.cli.run import run
 from orchestrator.cli.site import init, settings, version
 from orchestrator.cli.status import status
@@ -51,10 +52,10 @@ def cli() -> None:
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Begin", (demo, init, check)),
     ("Run a site", (up, down)),
-    ("Look and act", (status, show, retry, run)),
+    ("Look and act", (status, show, jobs, retry, run)),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, db)),
-    ("Single daemons", (poll, web)),
+    ("Single daemons", (poll, farm, job, web)),
     ("About", (settings, version)),
 )
 for _, _commands in SECTIONS:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator import documents
+from orchestrator.batchjobs import IDENTITY
 from orchestrator.chain import Chain, Step
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.heartbeat import PREFIX, LocalDocuments, beats
@@ -64,6 +65,8 @@ class Recovery:
         for row in self._claims():
             value = row.value if isinstance(row.value, dict) else {}
             poller, attempt = str(value.get("poller")), str(value.get("attempt"))
+            if poller.startswith(IDENTITY):
+                continue  # it is at a farm, where jobs outlive daemons: the farm's own daemon finds it again
             if poller != self.engine.claimant.poller:
                 by_poller.setdefault(poller, []).append(row.id)
             elif not self.engine.knows(attempt):

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+import orchestrator
 from orchestrator import chain as chains
 from orchestrator import designs, documents
 from orchestrator.couch import Credentials, Database, Server, deploy
 from orchestrator.embedded.testing import EmbeddedServer
 
+CODE = Path(orchestrator.__file__).parent.parent
 STEPS = '''
 """Steps that leave a trace of every time they run: a line in ``effects`` and an output that carries the attempt."""
 import os, time
@@ -92,7 +94,8 @@ class Site:
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """``orchestrator <words>`` in this site's folder, in the background; output in ``log-<n>``."""
-        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
+        # This code, also where another copy of it is installed.
+        environment = {**os.environ, "PYTHONPATH": f"{self.folder}{os.pathsep}{CODE}"}
         with (self.folder / f"log-{len(self.daemons)}").open("wb") as log:
             daemon = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.cli", *words], cwd=self.folder, env=environment,

@@ -184,3 +184,15 @@ def test_a_dead_poller_of_an_odd_name_is_taken_over_once(
     recovery.look(1002.0, 1.0)
     assert me.counts.done == 1
     assert [path.name for path in (tmp_path / "pollers").iterdir() if path.suffix == ".lock"] == ["me.lock"]
+
+
+def test_what_is_at_a_farm_belongs_to_its_daemon_however_long_that_is_away(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    farm, me = make_engine("farm:here:centre"), make_engine("me")
+    claimed_by(farm, memory, "d")
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me"), lease=60.0)
+    for monotonic in (0.0, 100.0, 1000.0):
+        assert recovery.look(1001.0, monotonic) == 0
+    me.commit(1001.0)
+    assert memory.documents["d"]["status"] == "proc 0 in progress"

@@ -1,0 +1,399 @@
+"""What a farm's daemon decides: which jobs to intend, to submit and to find again, and what became of each attempt.
+
+The order is intent, act, record. A document is first written as ``proc X queued`` with its job's name; then come the
+job's files, a note that the submit command is about to be given, the command, and the job's number in the document.
+After a crash between any two of these the note tells whether there can be a job: without it there is none; with it the
+job is looked for by its name, and only when the queue, the history and the spool have known nothing of it for the grace
+period is it submitted again. Should the first one appear even later, its tasks and those of the second share their
+markers, so that each task is done by one of them.
+
+No thread and no clock; the database and the farm come in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator import batchjobs, documents
+from orchestrator.chain import Chain, Step
+from orchestrator.documents import Claimant, Document
+from orchestrator.engine import submission, verdicts
+from orchestrator.engine.backlog import Backlog
+from orchestrator.engine.edits import Change, Decide, edit
+from orchestrator.engine.farmworld import Files, World
+from orchestrator.engine.fate import Fate, Result, Verdict, Witness, fate, witness
+from orchestrator.engine.submission import Pace, Places
+from orchestrator.engine.verdicts import AtFarm, Listed
+from orchestrator.errors import OrchestratorError
+from orchestrator.farms import Farm
+from orchestrator.schedulers import SchedulerUnavailable, SubmissionRejected, UnfitJob
+from orchestrator.transports import TransportError
+
+log = logging.getLogger(__name__)
+
+#: A refused submission that may be accepted later is tried again after this (s), doubled each time up to the longest.
+FIRST_WAIT, LONGEST_WAIT = 30.0, 600.0
+#: Rows of a view that are read in one request.
+PAGE = 2000
+
+
+@dataclass
+class FarmEngine:
+    """Decides and records for the steps that one site sends to one farm. Use from one thread."""
+
+    chain: Chain
+    farm: Farm
+    name: str
+    claimant: Claimant
+    database: Any
+    world: World
+    places: Places
+    new_attempt: Callable[[], str]
+    held: dict[str, AtFarm] = field(default_factory=dict)
+    #: Since when the batch system cannot be asked (s since 1970), and why.
+    away: tuple[float, str] | None = None
+    #: What the last round saw, by job name and state, for people.
+    states: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.steps = self.chain.farmed(self.claimant.site, self.name)
+        self.backlog = Backlog(self.chain, self.steps)
+        self.pace = Pace(self.farm.limits.submissions_per_minute)
+        self.stale = True
+        self._gone_since: dict[str, float] = {}
+        self._not_before: dict[str, tuple[float, float]] = {}
+        self._refused: dict[str, str] = {}
+        #: Attempts whose end cannot or need not be written: they are let go of all the same.
+        self._dropped: set[str] = set()
+
+    # --- what is at the farm ---
+
+    def load(self) -> None:
+        """Read from the database what the farm has, and clear the spool of what nobody waits for."""
+        found: dict[str, AtFarm] = {}
+        for view in ("work/inqueue", "work/inprogress"):
+            place: dict[str, Any] = {}
+            while True:
+                rows = list(self.database.view(view, reduce=False, limit=PAGE, **place))
+                ids = [row.id for row in rows if (row.value or {}).get("poller") == self.claimant.poller]
+                for document in self.database.get_many(ids).values() if ids else ():
+                    at = self._at(document) if document is not None else None
+                    if at is not None:
+                        found[at.attempt] = at
+                if len(rows) < PAGE:
+                    break
+                place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
+        self.held = found
+        wanted = {at.job for at in found.values()}
+        for job in self.world.jobs():
+            if job not in wanted:
+                self.world.remove(job)
+        self.stale = False
+
+    def _at(self, document: Document) -> AtFarm | None:
+        return verdicts.at_farm(self.chain, document, self.claimant.poller)
+
+    # --- intent ---
+
+    def room(self) -> int:
+        """How many more jobs may be at the farm now."""
+        jobs: dict[tuple[str, int], bool] = {}
+        for at in self.held.values():
+            jobs[at.job, at.task] = jobs.get((at.job, at.task), False) or at.begun
+        limits = self.farm.limits
+        return max(0, min(limits.jobs - len(jobs), limits.queued - sum(not begun for begun in jobs.values())))
+
+    def intend(self, now: float, new_name: Callable[[Step], str]) -> None:
+        """Write the intent of as many jobs as limits allow. Raises what the database raises."""
+        most = self.pace.left(now) - len(self._pending())
+        room = self.room()
+        if most <= 0 or room <= 0 or not self.steps:
+            return
+        taken = self.backlog.take(now, float(room), lambda step: 1.0 / step.documents_per_job)
+        intents = submission.plan(taken, self.farm, new_name, most)
+        planned = {str(document["_id"]) for one in intents for chunk in one.chunks for document in chunk}
+        for document, _ in taken:
+            if str(document["_id"]) not in planned:
+                self.backlog.offer(document, now)
+        decisions: dict[str, Decide] = {}
+        for intent in intents:
+            for task, chunk in enumerate(intent.chunks, 1):
+                place = batchjobs.Place(self.farm.scheduler, self.name, intent.name, task)
+                for document in chunk:
+                    decisions[str(document["_id"])] = self._queue(intent.step, place, now)
+        self.stale = True  # until all is written: what is not known to be written is read again
+        for document in edit(self.database, decisions).values():
+            at = self._at(document)
+            if at is not None:
+                self.held[at.attempt] = at
+        self.stale = False
+
+    def _queue(self, step: Step, place: batchjobs.Place, now: float) -> Decide:
+        def decide(document: Document) -> Change | None:
+            if not documents.ready(self.chain, document, step) or documents.not_before(document, step) > now:
+                return None
+            return Change(batchjobs.queue(document, step, self.claimant, self.new_attempt(), place, now))
+
+        return decide
+
+    # --- submission ---
+
+    def _pending(self) -> dict[str, list[AtFarm]]:
+        """Intended jobs whose number is not known, with what they are to do."""
+        found: dict[str, list[AtFarm]] = {}
+        for at in self.held.values():
+            if not at.number:
+                found.setdefault(at.job, []).append(at)
+        return found
+
+    def submit(self, now: float, listed: Listed | None = None) -> None:
+        """Submit what is intended, once it is certain that it has not been. Raises Unavailable, TransportError."""
+        for job, members in self._pending().items():
+            if now < self._not_before.get(job, (0.0, 0.0))[0]:
+                continue
+            given = self.world.submitting(job)
+            if given is not None:
+                if listed is None:
+                    listed = self.ask(now)
+                number = self._found(job, listed)
+                if number:
+                    log.warning("job %s was submitted before, as number %s: found by its name", job, number)
+                    self._record_number(job, members, number, now)
+                    continue
+                certain = listed.queue is not None and listed.queue.complete and self._history(listed)
+                if given > now:  # by a clock that has been put back since: the period begins now
+                    self.world.mark_submitting(job, now)
+                if not certain or now - given < self.farm.grace.submission:
+                    continue
+                log.warning("job %s was to be submitted, and nothing knows of it: submitting it again", job)
+            if self.pace.left(now) <= 0:
+                return
+            self._give(job, members, now)
+
+    def _found(self, job: str, listed: Listed) -> str:
+        """The number of a job by its name, from any of the three witnesses."""
+        for listing in (listed.queue, listed.history if self._history(listed) else None):
+            for known in listing.named(job) if listing else ():
+                return known.number
+        markers = self.world.look(job).markers.values()
+        return next((marker.number for marker in markers if marker.number), "")
+
+    def _give(self, job: str, members: list[AtFarm], now: float) -> None:
+        """Write the job's files and give the submit command."""
+        step, degrade = members[0].step, members[0].degrade
+        fresh = self.database.get_many([at.document for at in members])
+        tasks: dict[int, list[tuple[Document, str]]] = {}
+        for at in members:
+            document = fresh.get(at.document)
+            if document is not None and documents.held_by(document, at.step.key, at.attempt):
+                tasks.setdefault(at.task, []).append((document, at.attempt))
+            else:
+                self.held.pop(at.attempt, None)  # a person has taken it out of our hands
+        if not tasks:
+            return
+        try:
+            spec = submission.spec(job, step, degrade, max(tasks), self.farm, self.places)
+            self.world.scheduler.submit(spec)  # whether it can be told at all
+            chunks = [
+                submission.chunk(self.chain, step, degrade, job, task, tasks.get(task, []), self.places)
+                for task in range(1, spec.tasks + 1)
+            ]
+            self.world.prepare(spec, chunks)
+            self.world.mark_submitting(job, now)
+            self.pace.made(now)
+            submitted = self.world.submit(spec)
+        except SubmissionRejected as error:
+            self.world.unmark_submitting(job)
+            if not error.transient:
+                self._fail_all(members, str(error), now)
+                return
+            wait = min(max(FIRST_WAIT, 2 * self._not_before.get(job, (0.0, 0.0))[1]), LONGEST_WAIT)
+            self._not_before[job] = (now + wait, wait)
+            log.warning("%s", error)
+            self._edit({at.document: verdicts.says(at, str(error), now) for at in members})
+        except UnfitJob as error:
+            self._fail_all(members, str(error), now)
+        except SchedulerUnavailable as error:
+            if not error.perhaps_done:
+                self.world.unmark_submitting(job)
+                self._not_before[job] = (now + self.farm.every, 0.0)
+            self._is_away(str(error), now)
+        else:
+            if submitted.note:
+                log.warning("job %s: the batch system said: %s", job, submitted.note)
+            self._not_before.pop(job, None)
+            self._record_number(job, members, submitted.number, now)
+
+    def _record_number(self, job: str, members: list[AtFarm], number: str, now: float) -> None:
+        tasks = max(at.task for at in members)
+        spec_paths = submission.spec(job, members[0].step, 0, tasks, self.farm, self.places).paths()
+        for at in members:
+            at.number = number
+        decisions: dict[str, Decide] = {}
+        for at in members:
+            paths = {key: spec_paths[key].replace("{index}", str(at.task)) for key in ("script", "stdout", "stderr")}
+            decisions[at.document] = verdicts.numbered(at, number, paths, now)
+        self._edit(decisions)
+        log.info("job %s is number %s, with %d documents", job, number, len(members))
+
+    def _fail_all(self, members: list[AtFarm], reason: str, now: float) -> None:
+        fates = {at.attempt: Fate(Verdict.FAILED, reason, "code") for at in members}
+        self._record(fates, now)
+
+    # --- watching ---
+
+    def ask(self, now: float) -> Listed:
+        """One round's look at the queue: one call."""
+        try:
+            listing = self.world.queue()
+        except SchedulerUnavailable as error:
+            self._is_away(str(error), now)
+            return Listed(None)
+        self.away = None
+        if listing.unread:
+            log.warning("a part of the queue's answer cannot be read: %s", listing.unread[0])
+        return Listed(listing)
+
+    def _is_away(self, why: str, now: float) -> None:
+        if self.away is None:
+            log.warning("%s", why)
+            self.away = (now, why)
+
+    def _history(self, listed: Listed) -> bool:
+        """Ask for the history, once a round; whether what it says of an absence counts."""
+        if not listed.history_asked:
+            listed.history_asked = True
+            try:
+                listed.history = self.world.history()
+                listed.keeps_history = listed.history is not None
+            except SchedulerUnavailable as error:
+                log.warning("%s", error)
+        return not listed.keeps_history or (listed.history is not None and listed.history.complete)
+
+    def watch(self, now: float) -> Listed | None:
+        """Look at all witnesses and record what follows. Raises Unavailable; nothing is lost by that."""
+        if not self.held:
+            self.states = {}
+            return None
+        listed = self.ask(now)
+        files: dict[str, Files | None] = {}
+        for job in {at.job for at in self.held.values()}:
+            try:
+                files[job] = self.world.look(job)
+            except TransportError as error:
+                log.warning("%s", error)
+                files[job] = None
+        fates: dict[str, Fate] = {}
+        self.states = {}
+        for attempt, at in self.held.items():
+            if at.number:
+                fates[attempt] = self._fate(at, files[at.job], listed, now)
+        self._record(fates, now, files)
+        return listed
+
+    def _fate(self, at: AtFarm, files: Files | None, listed: Listed, now: float) -> Fate:
+        result = verdicts.result_of(at, files)
+        job = listed.job(listed.queue, at.job, at.task)
+        queue = witness(job, asked=listed.queue is not None and listed.queue.complete)
+        past, accounting = None, Witness.UNAVAILABLE
+        if queue is Witness.ABSENT and result not in (Result.THERE, Result.RETURNED):
+            whole = self._history(listed)
+            past = listed.job(listed.history, at.job, at.task)
+            accounting = witness(past, asked=whole, history=listed.keeps_history)
+        counts = self.states.setdefault(at.job, {})
+        counts[queue.value] = counts.get(queue.value, 0) + 1
+        told = past or job
+        if queue in (Witness.QUEUED, Witness.HELD, Witness.RUNNING):
+            self._gone_since.pop(at.attempt, None)
+            since = None
+        else:
+            since = self._gone_since.setdefault(at.attempt, now)
+        grace = {"unknown": self.farm.grace.unknown, "result": self.farm.grace.result}
+        said = verdicts.said(told)
+        return fate(queue=queue, accounting=accounting, result=result, since=since, now=now, said=said, grace=grace)
+
+    # --- recording ---
+
+    def _record(self, fates: dict[str, Fate], now: float, files: dict[str, Files | None] | None = None) -> None:
+        """Write what the verdicts say; then the spool's files of what is written go."""
+        decisions: dict[str, Decide] = {}
+        over: set[str] = set()
+        for attempt, found in fates.items():
+            at = self.held[attempt]
+            decide: Decide | None = None
+            if found.verdict is Verdict.DONE:
+                decide = self._done(at, now)
+            elif found.verdict is Verdict.RETURNED:
+                why = ((files or {}).get(at.job) or Files()).returned.get(attempt, found.reason)
+                decide = verdicts.released(at, why, now, self._dropped)
+            elif found.verdict is Verdict.LOST:
+                decide = verdicts.lost(at, found, now, self._dropped)
+            elif found.verdict is Verdict.FAILED:
+                decide = verdicts.failed(at, found, now, self._dropped)
+            elif found.verdict is Verdict.RUNNING and not at.begun:
+                marker = ((files or {}).get(at.job) or Files()).markers.get(at.task)
+                if marker is not None:
+                    decide = verdicts.begun(at, marker.host, marker.attempt_started or marker.started, now)
+            elif found.verdict is Verdict.HELD and not at.says:
+                decide = verdicts.says(at, found.reason, now)
+            elif found.verdict is Verdict.QUEUED and at.says:
+                decide = verdicts.says(at, "", now)
+            if decide is not None:
+                decisions[at.document] = decide
+            if found.verdict in (Verdict.DONE, Verdict.RETURNED, Verdict.LOST, Verdict.FAILED):
+                over.add(attempt)
+        saved = self._edit(decisions)
+        self._let_go(over, saved, now)
+
+    def _edit(self, decisions: dict[str, Decide]) -> dict[str, Document]:
+        saved = edit(self.database, decisions, self._is_refused) if decisions else {}
+        for document in saved.values():
+            at = self._at(document)
+            if at is not None and at.attempt in self.held:
+                self.held[at.attempt] = at
+        return saved
+
+    def _is_refused(self, name: str, why: str) -> None:
+        for at in self.held.values():
+            if at.document == name:
+                if at.attempt in self._refused:
+                    log.error("document %s is not written any more: %s", name, why)
+                    self._dropped.add(at.attempt)
+                self._refused[at.attempt] = why
+
+    def _let_go(self, over: set[str], saved: dict[str, Document], now: float) -> None:
+        jobs: set[str] = set()
+        for attempt in over:
+            at = self.held[attempt]
+            if at.document not in saved and attempt not in self._dropped:
+                continue  # not written this time: the next round decides again
+            del self.held[attempt]
+            self._dropped.discard(attempt)
+            self._gone_since.pop(attempt, None)
+            self._refused.pop(attempt, None)
+            jobs.add(at.job)
+            if at.document in saved:
+                self.backlog.offer(saved[at.document], now)
+            self.world.forget(at.job, [attempt])
+        left = {at.job for at in self.held.values()}
+        for job in jobs - left:
+            self.world.remove(job)
+
+    def _done(self, at: AtFarm, now: float) -> Decide | None:
+        refused = self._refused.get(at.attempt)
+        try:
+            report, host = self.world.result(at.job, at.attempt)
+            if (report.attempt, report.document) != (at.attempt, at.document):
+                raise ValueError("it speaks of another attempt")
+        except ValueError as error:
+            refused, host = f"the result file cannot be used: {error}", ""
+        except OrchestratorError as error:
+            log.warning("%s", error)
+            return None
+        if refused:
+            bad = Fate(Verdict.FAILED, f"the result was refused: {refused}", "code")
+            return verdicts.failed(at, bad, now, self._dropped)
+        return verdicts.reported(at, report, host, now, self._dropped)

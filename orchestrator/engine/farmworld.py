@@ -1,0 +1,149 @@
+"""A farm as the engine sees it: its batch system's answers and our jobs' files in its spool, over a transport."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+from orchestrator import jobfiles
+from orchestrator.documents import Report
+from orchestrator.jobfiles import Chunk, Marker, Returned
+from orchestrator.lines import line_of, value_of
+from orchestrator.schedulers import Answer, Command, HistoryUnavailable, JobSpec, Listing, Query, Scheduler, Submitted
+from orchestrator.schedulers import ask as batch
+from orchestrator.transports import FileRefused, Transport, TransportUnavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Files:
+    """What a job has left so far: attempts with results, markers by task, attempts handed back with the reason."""
+
+    results: set[str] = field(default_factory=set)
+    markers: dict[int, Marker] = field(default_factory=dict)
+    returned: dict[str, str] = field(default_factory=dict)
+
+
+class World:
+    """One farm. Raises `SchedulerError` and `TransportError` as those rooms do; nothing is kept but what was read."""
+
+    def __init__(self, scheduler: Scheduler, transport: Transport, spool: str, query: Query) -> None:
+        self.scheduler, self.transport, self.spool, self.query = scheduler, transport, spool, query
+        self._read: dict[tuple[str, str], tuple[float, int, object]] = {}
+        self.submissions = 0
+
+    # --- the batch system ---
+
+    def _run(self, command: Command) -> Answer:
+        try:
+            answer = self.transport.run(command.argv, timeout=command.timeout)
+        except TransportUnavailable as error:
+            return Answer(None, "", str(error))
+        return Answer(answer.exit_code, answer.stdout, answer.stderr)
+
+    def queue(self) -> Listing:
+        """All our jobs in the queue: one call."""
+        return batch.queue(self.scheduler, self.query, self._run)
+
+    def history(self) -> Listing | None:
+        """Our ended jobs; None where this farm keeps no history."""
+        try:
+            return batch.history(self.scheduler, self.query, self._run)
+        except HistoryUnavailable:
+            return None
+
+    def submit(self, spec: JobSpec) -> Submitted:
+        """Give the submit command, and nothing else: the files are there."""
+        self.submissions += 1
+        return self.scheduler.read_submit(self._run(self.scheduler.submit(spec)), spec)
+
+    # --- files of a job ---
+
+    def prepare(self, spec: JobSpec, chunks: Iterable[Chunk]) -> None:
+        """Write the job's files. Overwriting those of an earlier try that was not submitted harms nothing."""
+        self.transport.mkdir(jobfiles.folder(self.spool, spec.name))
+        self.transport.mkdir(jobfiles.logs(self.spool, spec.name))
+        for chunk in chunks:
+            path = f"{jobfiles.folder(self.spool, spec.name)}/{jobfiles.chunk_name(chunk.task)}"
+            self.transport.write(path, line_of(asdict(chunk)))
+        for file in self.scheduler.files(spec):
+            self.transport.write(file.path, file.text.encode("utf-8", "surrogateescape"), file.mode)
+
+    def mark_submitting(self, job: str, now: float) -> None:
+        """Note that the submit command is about to be given."""
+        self.transport.write(self._submitting(job), line_of({"at": now}))
+
+    def unmark_submitting(self, job: str) -> None:
+        """The submit command surely had no effect."""
+        self.transport.remove(self._submitting(job))
+
+    def submitting(self, job: str) -> float | None:
+        """When the submit command was given, or was about to be; None if it surely never was."""
+        try:
+            return float(value_of(self.transport.read(self._submitting(job)))["at"])
+        except FileRefused as error:
+            if not self.transport.exists(self._submitting(job)):
+                return None
+            raise error
+        except (ValueError, KeyError, TypeError):
+            return 0.0
+
+    def _submitting(self, job: str) -> str:
+        return f"{jobfiles.folder(self.spool, job)}/{jobfiles.SUBMITTING}"
+
+    def look(self, job: str) -> Files:
+        """What a job has left so far; small files that have not changed are not read again."""
+        found = Files()
+        folder = jobfiles.folder(self.spool, job)
+        if not self.transport.exists(folder):
+            return found
+        for entry in self.transport.list(folder):
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if name.endswith(jobfiles.RESULT):
+                found.results.add(name.removesuffix(jobfiles.RESULT))
+                continue
+            kind, _, rest = name.removesuffix(".json").partition("-")
+            if kind not in ("started", "returned") or not rest.isdecimal():
+                continue
+            known = self._read.get((job, name))
+            if known is None or known[:2] != (entry.mtime, entry.size):
+                try:
+                    data = value_of(self.transport.read(f"{folder}/{name}"))
+                    value = Marker.from_json(data) if kind == "started" else Returned.from_json(data)
+                except ValueError as error:
+                    log.error("%s of job %s cannot be read: %s", name, job, error)
+                    continue
+                known = self._read[job, name] = (entry.mtime, entry.size, value)
+            if isinstance(known[2], Marker):
+                found.markers[int(rest)] = known[2]
+            elif isinstance(known[2], Returned):
+                found.returned |= dict.fromkeys(known[2].attempts, known[2].reason)
+        return found
+
+    def result(self, job: str, attempt: str) -> tuple[Report, str]:
+        """What became of an attempt, and on which node. Raises ValueError for a file that is no result."""
+        path = f"{jobfiles.folder(self.spool, job)}/{jobfiles.result_name(attempt)}"
+        return jobfiles.result_from_json(value_of(self.transport.read(path)))
+
+    def forget(self, job: str, attempts: Iterable[str]) -> None:
+        """Results that are recorded, or that nobody wants."""
+        for attempt in attempts:
+            self.transport.remove(f"{jobfiles.folder(self.spool, job)}/{jobfiles.result_name(attempt)}")
+
+    def remove(self, job: str) -> None:
+        """Everything of a job but what people read. A task of it that begins only now finds nothing to do."""
+        self._read = {key: value for key, value in self._read.items() if key[0] != job}
+        answer = self.transport.run(["rm", "-rf", "--", jobfiles.folder(self.spool, job)])
+        if not answer.ok:
+            log.warning("the files of job %s cannot be removed: %s", job, answer.said)
+
+    def jobs(self) -> list[str]:
+        """The names of our jobs that have files in the spool."""
+        folder = f"{self.spool}/jobs"
+        self.transport.mkdir(folder)
+        names = [entry.name for entry in self.transport.list(folder) if entry.is_folder]
+        return sorted(name for name in names if name.startswith(self.query.prefix))

@@ -1,0 +1,184 @@
+"""One attempt at a farm: what its job's files and the batch system say of it, and how each verdict is written.
+
+The functions that end in a `Decide` make decisions on the document as it is when they are written; an attempt that no
+longer holds its document has nothing to say any more, and is put into ``dropped``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator import batchjobs, documents
+from orchestrator.chain import Chain, Step
+from orchestrator.documents import Document, Report
+from orchestrator.engine.edits import Change, Decide
+from orchestrator.engine.farmworld import Files
+from orchestrator.engine.fate import Fate, Result
+from orchestrator.schedulers import Job, JobState, Listing
+from orchestrator.transitions import Kind
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class AtFarm:
+    """One attempt that the farm has or is to get."""
+
+    document: str
+    step: Step
+    attempt: str
+    job: str
+    task: int
+    degrade: int = 0
+    number: str = ""
+    begun: bool = False
+    says: str = ""
+
+
+@dataclass
+class Listed:
+    """One round's answers of the batch system, by name and task, so that two jobs of one name count as one."""
+
+    queue: Listing | None
+    history: Listing | None = None
+    history_asked: bool = False
+    keeps_history: bool = True
+
+    def job(self, listing: Listing | None, name: str, task: int) -> Job | None:
+        """The job that speaks for a task: of two of the same name the one that still lives."""
+        found = [job for job in listing.named(name) if job.index in (task, None)] if listing else []
+        return max(found, key=lambda job: (not job.state.final, job.index is not None), default=None)
+
+def at_farm(chain: Chain, document: Document, identity: str) -> AtFarm | None:
+    """The attempt that holds a document, if it is one of the farm daemon ``identity``."""
+    held = documents.holder(document)
+    if held is None or held[1].get("poller") != identity:
+        return None
+    key, entry = held
+    step = next((step for step in chain.steps if step.key == key), None)
+    if step is None:  # the chain has lost this step since; its jobs may still end
+        step = Step.model_construct(name=str(entry.get("step")), number=int(key.removeprefix("proc")))
+    attempt = str(entry.get("attempt"))
+    job = batchjobs.job_of(document, attempt)
+    status = documents.status_of(document)
+    return AtFarm(
+        str(document["_id"]), step, attempt, str(entry.get("job")), documents.count(entry.get("task"), 1),
+        documents.count(entry.get("degrade"), 0), str(job.get("number") or ""),
+        status is not None and status.kind is Kind.IN_PROGRESS, str(entry.get("says") or ""),
+    )  # fmt: skip
+
+
+def result_of(at: AtFarm, files: Files | None) -> Result:
+    """What the job's own files say of an attempt."""
+    if files is None:
+        return Result.UNAVAILABLE
+    if at.attempt in files.results:
+        return Result.THERE
+    if at.attempt in files.returned:
+        return Result.RETURNED
+    marker = files.markers.get(at.task)
+    if marker is None:
+        return Result.NONE
+    return Result.BEGUN if marker.attempt == at.attempt else Result.STARTED
+
+
+def said(job: Job | None) -> str:
+    """What the batch system said of a job, in one line."""
+    if job is None:
+        return ""
+    words = [f"number {job.number}", job.raw_state]
+    if job.reason and job.reason != job.raw_state:
+        words.append(job.reason)
+    if job.exit_code is not None and job.state is JobState.FAILED:
+        words.append(f"exit code {job.exit_code}")
+    if job.signal is not None:
+        words.append(f"signal {job.signal}")
+    if job.node:
+        words.append(f"on {job.node}")
+    return ", ".join(words)
+
+
+# --- decisions about documents ---
+
+
+def _held(at: AtFarm, make: Callable[[Document], Change]) -> Decide:
+    """A decision that concerns the document while the attempt holds it."""
+
+    def decide(document: Document) -> Change | None:
+        return make(document) if documents.held_by(document, at.step.key, at.attempt) else None
+
+    return decide
+
+
+def numbered(at: AtFarm, number: str, paths: dict[str, str], now: float) -> Decide:
+    """The job's number is known."""
+
+    def make(document: Document) -> Change:
+        return Change(batchjobs.submitted(batchjobs.says(document, at.step, "", now), at.attempt, number, paths, now))
+
+    return _held(at, make)
+
+
+def begun(at: AtFarm, host: str, started: float, now: float) -> Decide:
+    """The job has come to the document."""
+    return _held(at, lambda document: Change(batchjobs.begun(document, at.step, host, started, now)))
+
+
+def says(at: AtFarm, words: str, now: float) -> Decide:
+    """The batch system says why the job does not go on, or no longer."""
+    return _held(at, lambda document: Change(batchjobs.says(document, at.step, words, now)))
+
+
+def _end(at: AtFarm, dropped: set[str], make: Callable[[Document], Change]) -> Decide:
+    """A decision that ends the attempt."""
+
+    def decide(document: Document) -> Change | None:
+        if not documents.held_by(document, at.step.key, at.attempt):
+            log.warning(
+                "the end of %s of %s (attempt %s) is not recorded: the document has gone on",
+                at.step.key, at.document, at.attempt,
+            )  # fmt: skip
+            dropped.add(at.attempt)
+            return None
+        return make(document)
+
+    return decide
+
+
+def released(at: AtFarm, why: str, now: float, dropped: set[str]) -> Decide:
+    """The attempt had not begun."""
+    return _end(at, dropped, lambda document: Change(documents.release(document, at.step, why, now)))
+
+
+def lost(at: AtFarm, found: Fate, now: float, dropped: set[str]) -> Decide:
+    """The attempt is lost, by no fault of its step."""
+    return _end(at, dropped, lambda document: Change(*documents.lose(document, at.step, found.reason, now)))
+
+
+def failed(at: AtFarm, found: Fate, now: float, dropped: set[str]) -> Decide:
+    """The attempt has failed, by the batch system's word."""
+
+    def make(document: Document) -> Change:
+        entry = document[at.step.key]
+        started = documents.seconds_of(entry.get("started") or entry.get("queued")) or now
+        report = Report(
+            at.document, at.step.key, at.attempt, started, now, seconds=round(max(0.0, now - started), 3),
+            exit_code=None, error_class=found.error_class, reason=found.reason,
+        )  # fmt: skip
+        return Change(*documents.fail(document, at.step, report, now))
+
+    return _end(at, dropped, make)
+
+
+def reported(at: AtFarm, report: Report, host: str, now: float, dropped: set[str]) -> Decide:
+    """The attempt has ended, by its own word."""
+
+    def make(document: Document) -> Change:
+        placed = batchjobs.ran_on(document, at.step, host)
+        if report.ok:
+            return Change(documents.finish(placed, at.step, report, now))
+        return Change(*documents.fail(placed, at.step, report, now))
+
+    return _end(at, dropped, make)

@@ -1,0 +1,282 @@
+"""The farm's daemon: has the steps that a site sends to one farm done there. One for each farm of a site.
+
+It works beside the pollers and as they do: the feed rings, sweeps of the work views find what it missed, state decides.
+Each round asks the batch system once, looks at the jobs' files, records what became of each attempt, and submits what
+is ready. ``kill -9`` at any line is survived by the next one, which finds its jobs by their names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from orchestrator import batchjobs, documents
+from orchestrator.capture import safe_file_name
+from orchestrator.chain import Chain, Step
+from orchestrator.couch import Database, Follower
+from orchestrator.documents import Claimant, iso
+from orchestrator.engine.farm import FarmEngine
+from orchestrator.engine.farmworld import World
+from orchestrator.engine.heartbeat import Heartbeat, beats
+from orchestrator.engine.submission import Places
+from orchestrator.errors import ChainError, Conflict, DatabaseError, SettingsError, Unauthorised, Unavailable
+from orchestrator.schedulers import Query, SchedulerError, get
+from orchestrator.settings import Settings
+from orchestrator.transports import TransportError, TransportRefused, read_access, transport_to
+
+log = logging.getLogger(__name__)
+
+#: After a ring from the feed the next round begins at the earliest so long after the last (s), so that files that come
+#: together share an array.
+SHORTEST = 1.0
+#: Documents that a sweep reads in one request.
+PAGE = 500
+#: Jobs that the heartbeat names, for people.
+SHOWN = 200
+#: Batches of the feed that wait at most; a sweep finds the rest.
+QUEUE = 4
+#: While the database is away it is asked again after this long (s), doubled each time up to the longest.
+FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
+
+
+class Farmer:
+    """Everything that one farm's daemon is made of."""
+
+    def __init__(self, chain: Chain, database: Database, settings: Settings, name: str, environ: Mapping[str, str]):
+        """Make the daemon of farm ``name`` for the steps of this site, and take its lock.
+
+        Raises ChainError for a farm that the site does not use, SettingsError for one that cannot be used, Conflict if
+        another daemon has it.
+        """
+        self.chain, self.database, self.settings = chain, database, settings
+        if name not in chain.farms or not chain.farmed(settings.site, name):
+            used = ", ".join(sorted({step.farm for step in chain.farmed(settings.site) if step.farm}))
+            raise ChainError(
+                f"site {settings.site!r} sends no step to a farm {name!r}; farms that it uses: {used or 'none'}"
+            )
+        self.name, self.farm = name, chain.farms[name]
+        identity = batchjobs.identity(settings.site, name)
+        self._lock = _lock(settings.spool, identity)
+        self.claimant = Claimant(identity, socket.gethostname(), os.getpid(), settings.site)
+        access = read_access(self.farm.access, f"farms / {name} / access") if self.farm.transport == "ssh" else None
+        scheduler = get(
+            self.farm.scheduler, programs=self.farm.programs, environment=self.farm.environment,
+            settings=self.farm.settings,
+        )  # fmt: skip
+        # Jobs of other databases, sites and farms under the same account are none of ours.
+        mark = hashlib.sha256(f"{settings.url} {settings.database} {identity}".encode()).hexdigest()[:8]
+        self.prefix = f"orc-{mark}-"
+        world = World(scheduler, transport_to(access), self.farm.spool.rstrip("/"), Query(self.prefix, self.farm.user))
+        self.engine = FarmEngine(
+            chain, self.farm, name, self.claimant, database, world, self._places(), lambda: uuid.uuid4().hex
+        )
+        self.heartbeat = Heartbeat(database, self.claimant, [s.key for s in self.engine.steps], time.time(), 0)
+        self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._follower: Follower | None = None
+        self._since = ""
+        self._next = {"beat": 0.0, "sweep": 0.0}
+        self._wait = FIRST_WAIT
+
+    def _places(self) -> Places:
+        local = self.farm.transport == "local"
+        spool = self.farm.spool.rstrip("/")
+        return Places(
+            spool,
+            self.farm.output or str(self.settings.data),
+            str(self.settings.logs / "steps") if local else f"{spool}/logs/steps",
+            self.farm.python or (sys.executable,),
+            self.farm.path,
+            (str(self.settings.folder),) if local else (),
+        )
+
+    # --- from outside ---
+
+    def stop(self, *_: Any) -> None:
+        """Submit no more and go; jobs go on and are found again. From anywhere."""
+        self._stop.set()
+        self._wake.set()
+
+    def install_signals(self) -> None:
+        """SIGTERM and SIGINT stop; a second one ends at once, as kill -9 would, which is safe too."""
+
+        def answer(number: int, _: FrameType | None) -> None:
+            if self._stop.is_set():
+                os._exit(128 + number)
+            # Not set here: a handler that interrupts a wait on the same event can deadlock with it.
+            threading.Thread(target=self.stop, daemon=True).start()
+
+        signal.signal(signal.SIGTERM, answer)
+        signal.signal(signal.SIGINT, answer)
+
+    def run(self, *, until_idle: bool = False) -> None:
+        """Work until stopped, or, with ``until_idle``, until nothing is at the farm or could be sent there.
+
+        Raises Unauthorised, NotFound and TransportRefused: a daemon cannot mend those. While the database or the farm
+        is merely away it waits, for ever.
+        """
+        log.info("farm %s: steps %s", self.name, ", ".join(step.name for step in self.engine.steps))
+        self._look_for_another()
+        feed = threading.Thread(target=self._follow, name="feed", daemon=True)
+        try:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                pause = self.farm.every
+                try:
+                    self.round(time.time())
+                    self._wait = FIRST_WAIT
+                    if not feed.is_alive() and self._follower is None:
+                        feed.start()
+                    if until_idle and self._idle():
+                        break
+                except Unavailable as error:
+                    log.warning("the database is away; jobs go on, their results wait at the farm: %s", error)
+                    self.engine.stale = True
+                    pause, self._wait = self._wait, min(2 * self._wait, LONGEST_WAIT)
+                except TransportRefused:
+                    raise  # repeated logins lock accounts
+                except (TransportError, SchedulerError) as error:
+                    if not error.transient:
+                        log.error("%s", error)
+                    else:
+                        log.warning("%s", error)
+                    self.engine.stale = True
+                self._pause(pause, began)
+        finally:
+            self._end()
+
+    def round(self, now: float) -> None:
+        """Whatever is due: heartbeat, what is at the farm, verdicts, submissions, intents."""
+        if not self._since:
+            self._since = str(self.database.info()["update_seq"])
+        monotonic = time.monotonic()
+        if monotonic >= self._next["beat"]:
+            self._beat(now)
+            self._next["beat"] = monotonic + self.settings.lease / 4
+        if self.engine.stale:
+            self.engine.load()
+        while not self._rings.empty():
+            for document in self._rings.get_nowait():
+                self.engine.backlog.offer(document, now)
+        if monotonic >= self._next["sweep"] or self.engine.backlog.short():
+            self._sweep(now)
+            self._next["sweep"] = monotonic + self.settings.sweep
+        listed = self.engine.watch(now)
+        self.engine.submit(now, listed)
+        if not self._stop.is_set():
+            self.engine.intend(now, self._new_name)
+            self.engine.submit(now, listed)
+
+    # --- parts ---
+
+    def _new_name(self, step: Step) -> str:
+        return f"{self.prefix}{step.name[:30]}-{uuid.uuid4().hex[:10]}"
+
+    def _sweep(self, now: float) -> None:
+        """Look at all that is ready, later steps first. Raises NotFound if the couchapp has not been pushed."""
+        backlog = self.engine.backlog
+        backlog.more = False
+        for step in reversed(self.engine.steps):
+            place: dict[str, Any] = {}
+            while True:
+                if backlog.room() <= 0:
+                    backlog.more = True
+                    return
+                rows = list(
+                    self.database.view(f"work/{step.key}", reduce=False, include_docs=True, limit=PAGE, **place)
+                )
+                for row in rows:
+                    if row.doc is not None:
+                        backlog.offer(row.doc, now)
+                if len(rows) < PAGE:
+                    break
+                place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
+
+    def _beat(self, now: float) -> None:
+        states = dict(list(self.engine.states.items())[:SHOWN])
+        away = self.engine.away
+        self.heartbeat.write(
+            now, held=len(self.engine.held), backlog=len(self.engine.backlog), farm=self.name, states=states,
+            scheduler=self.farm.scheduler, away={"since": iso(away[0]), "why": away[1]} if away else None,
+        )  # fmt: skip
+
+    def _look_for_another(self) -> None:
+        """One daemon a farm: on this machine the lock sees to it, from elsewhere a heartbeat that moves."""
+        try:
+            first = beats(self.database).get(self.claimant.poller)
+            if first is None or first.get("host") == self.claimant.host:
+                return
+            self._stop.wait(self.settings.lease / 2)  # it beats four times in a lease
+            second = beats(self.database).get(self.claimant.poller)
+        except Unavailable as error:
+            log.warning("whether another daemon has farm %s cannot be asked now: %s", self.name, error)
+            return
+        if second is not None and second.get("beat") != first.get("beat"):
+            raise Conflict(
+                f"farm {self.name} is in the hands of a daemon on {second.get('host')} (process {second.get('pid')}): "
+                "stop that one first"
+            )
+
+    def _idle(self) -> bool:
+        backlog = self.engine.backlog
+        return not (self.engine.held or backlog.claimable() or backlog.more or not self._rings.empty())
+
+    def _pause(self, pause: float, began: float) -> None:
+        """Wait for the next round; the feed may ring, but not more often than every SHORTEST."""
+        self._stop.wait(max(0.0, min(SHORTEST, pause) - (time.monotonic() - began)))
+        if not self._stop.is_set():
+            self._wake.wait(max(0.0, pause - (time.monotonic() - began)))
+        self._wake.clear()
+
+    def _follow(self) -> None:
+        """The feed's thread: ring with every document that may be ready."""
+        selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
+        self._follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
+        try:
+            for batch in self._follower.batches():
+                found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
+                if found:
+                    self._rings.put(found)
+                    if any(documents.ready_step(self.chain, document, self.engine.steps) for document in found):
+                        self._wake.set()
+        except DatabaseError as error:
+            log.error("the feed has ended, sweeps go on: %s", error)
+
+    def _end(self) -> None:
+        if self._follower is not None:
+            self._follower.close()
+        try:
+            self.heartbeat.stop()
+        except (Unavailable, Unauthorised) as error:
+            log.warning("the database was not told that this daemon has ended: %s", error)
+        self.engine.world.transport.close()
+        os.close(self._lock)
+
+
+def _lock(spool: Path, identity: str) -> int:
+    """The lock of a farm's daemon, which the kernel lets go of however the process ends. Raises Conflict."""
+    path = spool / f"{safe_file_name(identity)}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SettingsError(f"the spool {spool} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise Conflict(f"another daemon has {identity} on this machine: stop that one first") from None
+    return descriptor

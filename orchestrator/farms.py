@@ -1,0 +1,101 @@
+"""What a chain says of the farms that its steps can be sent to. Pure: no farm is asked here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from orchestrator.units import Bytes, Model, Seconds
+
+#: Batch systems, as ``orchestrator.schedulers`` knows them; a test compares.
+SCHEDULERS = ("slurm", "gridengine", "htcondor", "pbs", "fsched")
+
+
+class Degrade(Model):
+    """What the next job of a document asks for, after one that ran out of time or memory."""
+
+    time: float = Field(1.0, ge=1, le=100, description="its time limit times this, once more each time")
+    memory: float = Field(1.0, ge=1, le=100, description="its memory limit times this, once more each time")
+    queue: str = Field("", max_length=100, description="another queue or partition; empty: the same")
+
+
+class Limits(Model):
+    """How much may be at a farm at once. Each job of an array counts."""
+
+    queued: int = Field(1000, ge=1, description="no further submission while so many of our jobs wait there")
+    jobs: int = Field(2000, ge=1, description="our jobs there at once, waiting or running")
+    array: int = Field(1000, ge=1, le=100_000, description="jobs in one array, which is one call of the scheduler")
+    submissions_per_minute: float = Field(30.0, gt=0, description="calls of the scheduler that submit, in a minute")
+
+
+class Grace(Model):
+    """How long a witness of a job's fate may be late."""
+
+    submission: Seconds = Field(
+        90.0, description="so late may a submission without an answer appear in the queue; its command ends sooner"
+    )
+    unknown: Seconds = Field(
+        120.0, description="a job that neither the queue nor the history knows counts as lost after this"
+    )
+    result: Seconds = Field(
+        60.0, description="a result file of a job that has ended may come late, over a shared file system"
+    )
+
+
+class Farm(Model):
+    """A batch system, and the way to it."""
+
+    scheduler: str = Field(description="the batch system: " + ", ".join(SCHEDULERS[:-1]) + "; fsched for trying out")
+    transport: Literal["local", "ssh"] = Field(
+        "local", description="local: its commands run on this machine; ssh: on another one, see access"
+    )
+    access: dict[str, Any] = Field(
+        default_factory=dict, description="with transport ssh: host, user, known_hosts, key, jump, ... of the machine"
+    )
+    spool: str = Field(description="folder at the farm, seen by its nodes: chunk files, results, the jobs' output")
+    output: str = Field("", description="folder at the farm where steps put their files; empty: the site's data folder")
+    python: tuple[str, ...] = Field(
+        (), description="the Python there that has the orchestrator and the steps, as a list of words; empty: this one"
+    )
+    path: tuple[str, ...] = Field((), description="further folders there in which steps are looked for")
+    programs: str = Field("", description="folder of the scheduler's programs, where they are not on the PATH")
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="variables that the scheduler's programs need, such as SLURM_CONF; no secrets"
+    )
+    settings: dict[str, str] = Field(default_factory=dict, description="settings of the scheduler's own kind")
+    options: tuple[str, ...] = Field((), description="further words for the submit command, as they are")
+    user: str = Field("", description="the account there, where the scheduler shows it by another name")
+    every: Seconds = Field(10.0, gt=0, description="how often the farm is asked and sent new jobs")
+    setup_time: Seconds = Field(
+        120.0, description="added to a job's time limit, for its start and for telling what it has done"
+    )
+    setup_memory: Bytes = Field(
+        300_000_000, description="added to a job's memory limit, for the runner beside the step"
+    )
+    limits: Limits = Field(default_factory=Limits, description="how much may be there at once")
+    grace: Grace = Field(default_factory=Grace, description="how long a witness of a job's fate may be late")
+
+
+def farm_faults(farm: Farm) -> list[str]:
+    """Checks across a farm's fields, each of which ends in a sentence."""
+    faults = []
+    if farm.scheduler not in SCHEDULERS:
+        faults.append(f"scheduler: no batch system {farm.scheduler!r} (known: {', '.join(SCHEDULERS)})")
+    for name in ("spool", "output"):
+        value = getattr(farm, name)
+        if value and (not value.startswith("/") or not value.isprintable()):
+            faults.append(f"{name}: {value!r} must be an absolute path at the farm, without line breaks")
+    if farm.transport == "ssh":
+        if not farm.access.get("host"):
+            faults.append("access: with transport ssh, say which machine: access: {host: ..., user: ...}")
+        if not farm.output:
+            faults.append("output: with transport ssh, say where steps put their files there")
+        if not farm.python:
+            faults.append("python: with transport ssh, say which Python there has the orchestrator: [/path/to/python]")
+    elif farm.access:
+        faults.append("access: this is for transport ssh only")
+    return faults
+
+
+__all__ = ["SCHEDULERS", "Degrade", "Farm", "Grace", "Limits", "farm_faults"]

@@ -1,0 +1,235 @@
+"""The farm-side runner: what a batch job is. ``orchestrator job CHUNK.json``, or ``python -m orchestrator.job``.
+
+It needs no network and no database: its documents, their attempts and the step come in the chunk file, and what became
+of each goes into a result file of its own (`jobfiles`), which the farm's daemon collects. A worker does the documents,
+one at a time, as in the local pool: so limits hold for each document, and a crash takes one attempt.
+
+Signals: SIGUSR1 (the time limit is near) lets the document in work go on and hands the rest back; SIGTERM, SIGXCPU and
+SIGUSR2 (about to be killed) end that one too, with a result that says so. Whatever else ends the job, what is there is
+whole, the marker says which attempt was in work, and a job that is started again skips what has a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from orchestrator import jobfiles
+from orchestrator.chain import Chain
+from orchestrator.documents import Report
+from orchestrator.engine.spool import Spool
+from orchestrator.executors.pool import Event, Pool, Returned
+from orchestrator.jobfiles import Chunk, Marker
+from orchestrator.lines import line_of, value_of
+from orchestrator.runner import Places, Task
+
+log = logging.getLogger(__name__)
+
+#: No more documents are begun.
+WARNINGS = frozenset({signal.SIGUSR1})
+#: The document in work is ended too: the batch system kills soon.
+ENDINGS = frozenset({signal.SIGTERM, signal.SIGXCPU, signal.SIGUSR2})
+#: How often the job looks whether its chunk has been withdrawn while a document is in work (s).
+LOOK = 5.0
+#: Exit code for a chunk that cannot be read: EX_DATAERR of sysexits.h.
+BAD_CHUNK = 65
+
+
+class Job:
+    """One task of a batch job."""
+
+    def __init__(self, path: Path, chunk: Chunk, number: str, scratch: Path) -> None:
+        self.path, self.chunk, self.number = path, chunk, number
+        self.folder = path.parent
+        self.tasks = [Task(**task) for task in chunk.tasks]
+        self.marker = Marker(number, socket.gethostname(), os.getpid(), time.time())
+        self._signals: list[signal.Signals] = []
+        self._scratch = scratch
+        self._pool: Pool | None = None
+        self._unborn = ""
+
+    def hear(self, number: int, _: FrameType | None = None) -> None:
+        """A signal has come."""
+        self._signals.append(signal.Signals(number))
+        if self._pool is not None:
+            self._pool.wake()
+
+    def claim(self) -> bool:
+        """Whether the task is this job's to do: the marker is made once, and belongs to one job of the batch system.
+
+        If two jobs of the same name exist (a submission whose answer was lost, and its repetition), the second finds
+        the marker of the first and does nothing.
+        """
+        path = self.folder / jobfiles.started_name(self.chunk.task)
+        if not path.exists():
+            temporary = self.folder / f".{path.name}.{self.number or 0}.{os.getpid()}"
+            temporary.write_bytes(line_of(asdict(self.marker)))
+            try:
+                path.hardlink_to(temporary)
+                return True
+            except FileExistsError:
+                log.info("another job was quicker")
+            finally:
+                temporary.unlink(missing_ok=True)
+        held = Marker.from_json(value_of(path.read_bytes()))
+        return bool(self.number) and held.number == self.number
+
+    def run(self) -> int:
+        """Do what is left to do; the exit code."""
+        if not self.claim():
+            log.warning("task %d of %s is done by another job: nothing to do", self.chunk.task, self.chunk.job)
+            return 0
+        left = [task for task in self.tasks if not self._dealt_with(task.attempt)]
+        chain = Chain.model_validate(self.chunk.chain)
+        logs = Path(self.chunk.logs) if self.chunk.logs else self._scratch / "logs"
+        places = Places(Path(self.chunk.output), self._scratch / "work", logs)
+        spool = Spool(self._scratch, f"job-{os.getpid()}")
+        pool = self._pool = Pool(chain, places, spool, 1, name="job", cost=lambda _: 1.0, depth=1.0)
+        closed = False
+        try:
+            while left and not self._signals and self.path.exists():
+                self._mark(left[0])
+                report = self._one(pool, left[0])
+                if report is None:  # it was ended, or no worker can be made
+                    closed = True
+                    report = self._ended(left[0], pool.close())
+                self._leave(report)
+                left.pop(0)
+                if closed:
+                    break
+            self._mark(None)
+            self._hand_back(left)
+        finally:
+            self._pool = None
+            if not closed:
+                pool.close()
+            spool.close()
+        return 0
+
+    def _dealt_with(self, attempt: str) -> bool:
+        """Whether an earlier start of this job has left a result of the attempt, or has handed it back."""
+        if (self.folder / jobfiles.result_name(attempt)).exists():
+            return True
+        try:
+            returned = (self.folder / jobfiles.returned_name(self.chunk.task)).read_bytes()
+        except FileNotFoundError:
+            return False
+        return attempt in jobfiles.Returned.from_json(value_of(returned)).attempts
+
+    def _one(self, pool: Pool, task: Task) -> Report | None:
+        """Have one attempt made: its report, or None if it has to be ended here."""
+        self._unborn = ""
+        pool.submit([task])
+        while True:
+            for event in pool.events(LOOK):
+                if isinstance(event, Report):
+                    return event
+                if isinstance(event, Returned):
+                    if event.unborn:
+                        self._unborn = event.unborn
+                        return None
+                    pool.submit(event.tasks)
+            if ENDINGS & set(self._signals) or not self.path.exists():
+                return None
+
+    def _ended(self, task: Task, last: list[Event]) -> Report:
+        """The report of an attempt that was ended here: its own, if it came to one in the last moment."""
+        for event in last:
+            if isinstance(event, Report) and event.attempt == task.attempt:
+                return event
+        names = [one.name for one in self._signals]
+        if self._unborn:
+            kind, reason = "transient", f"no worker can be made on {self.marker.host}: {self._unborn}"
+        elif "SIGXCPU" in names or "SIGUSR1" in names:
+            kind, reason = "resources", f"its job reached a limit and was ended ({', '.join(names)})"
+        elif names:
+            kind, reason = "transient", f"its job was ended by the batch system or by hand ({', '.join(names)})"
+        else:
+            kind, reason = "transient", "its job was withdrawn"
+        now = time.time()
+        started = self.marker.attempt_started or now
+        return Report(
+            str(task.document.get("_id")), task.step, task.attempt, started, now, seconds=round(now - started, 3),
+            exit_code=None, error_class=kind, reason=reason,
+        )  # fmt: skip
+
+    def _mark(self, task: Task | None) -> None:
+        """Say which attempt is in work."""
+        self.marker.attempt = task.attempt if task else None
+        self.marker.attempt_started = time.time() if task else 0.0
+        self._write(jobfiles.started_name(self.chunk.task), asdict(self.marker))
+
+    def _leave(self, report: Report) -> None:
+        report.software["chain"] = self.chunk.fingerprint
+        content = jobfiles.result_to_json(report, self.marker.host, self.number)
+        self._write(jobfiles.result_name(report.attempt), content)
+
+    def _hand_back(self, left: list[Task]) -> None:
+        if not left:
+            return
+        names = ", ".join(one.name for one in self._signals)
+        reason = f"its job was ended before it came to it ({names or 'withdrawn, or no worker could be made'})"
+        attempts = [task.attempt for task in left]
+        self._write(jobfiles.returned_name(self.chunk.task), {"attempts": attempts, "reason": reason})
+
+    def _write(self, name: str, content: Any) -> None:
+        """A file, whole and on the disk or not at all. If the job's folder is gone, nobody waits for it any more."""
+        temporary = self.folder / f".{name}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            with temporary.open("wb") as file:
+                file.write(line_of(content))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.folder / name)
+
+
+def read_chunk(path: Path) -> Chunk:
+    """The chunk file. Raises FileNotFoundError if it has been withdrawn, ValueError if it is none."""
+    return Chunk.from_json(value_of(path.read_bytes()))
+
+
+def run(path: Path, environ: Mapping[str, str]) -> int:
+    """Do a chunk; the exit code. 0 does not mean that every document went well: the result files say."""
+    try:
+        chunk = read_chunk(path)
+    except FileNotFoundError:
+        log.warning("%s has been withdrawn: nothing to do", path)
+        return 0
+    except ValueError as error:
+        log.error("the chunk file %s cannot be used: %s", path, error)
+        return BAD_CHUNK
+    sys.path += [folder for folder in chunk.path if folder not in sys.path]  # last: nothing there hides a library
+    root = chunk.scratch or tempfile.gettempdir()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{chunk.job}-{chunk.task}-", dir=root))
+    try:
+        job = Job(path, chunk, environ.get("ORCHESTRATOR_JOB_NUMBER", ""), scratch)
+        for number in WARNINGS | ENDINGS:
+            signal.signal(number, job.hear)
+        return job.run()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s")
+    if len(arguments) != 1:
+        print("usage: python -m orchestrator.job CHUNK.json", file=sys.stderr)
+        return 2
+    return run(Path(arguments[0]), os.environ)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

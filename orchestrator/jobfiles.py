@@ -1,0 +1,131 @@
+"""The files of a batch job in a farm's spool: their names and forms, the same for who submits and for who runs.
+
+    jobs/<job>/chunk-<task>.json      what the task is to do: documents, attempts, the step; gone: do nothing
+    jobs/<job>/started-<task>.json    who has begun the task (made once, exclusively) and on which attempt it works
+    jobs/<job>/returned-<task>.json   attempts that it hands back undone, and why
+    jobs/<job>/<attempt>.result       what became of one attempt
+    jobs/<job>/submitting             the submit command was, or is about to be, given; when
+    logs/<job>/script, out-<task>, err-<task>     for people; they stay
+
+All but the last two rows are JSON and appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.documents import Report
+
+FORMAT = 1
+"""Of the chunk file; a runner of another version refuses it instead of guessing."""
+
+RESULT = ".result"
+SUBMITTING = "submitting"
+
+
+def folder(spool: str, job: str) -> str:
+    """The folder of a job's own files."""
+    return f"{spool}/jobs/{job}"
+
+
+def logs(spool: str, job: str) -> str:
+    """The folder of what people read afterwards."""
+    return f"{spool}/logs/{job}"
+
+
+def chunk_name(task: int) -> str:
+    return f"chunk-{task}.json"
+
+
+def started_name(task: int) -> str:
+    return f"started-{task}.json"
+
+
+def returned_name(task: int) -> str:
+    return f"returned-{task}.json"
+
+
+def result_name(attempt: str) -> str:
+    return f"{attempt}{RESULT}"
+
+
+@dataclass
+class Chunk:
+    """What one task of a job does. ``chain`` is the chain as data, with the limits that hold in this job.
+
+    ``tasks`` are `runner.Task` as JSON; ``fingerprint`` is that of the chain as its people wrote it.
+    """
+
+    job: str
+    task: int
+    folder: str
+    step: str
+    chain: dict[str, Any]
+    fingerprint: str
+    output: str
+    scratch: str
+    logs: str
+    path: list[str]
+    tasks: list[dict[str, Any]]
+    format: int = FORMAT
+
+    @classmethod
+    def from_json(cls, data: Any) -> Chunk:
+        """Raises ValueError for what is no chunk of this version."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise ValueError(f"it has format {found!r}, this runner reads format {FORMAT}")
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise ValueError(f"it is not whole: {error}") from error
+
+
+@dataclass
+class Marker:
+    """A task's marker: the batch system's number, the node, the process, since when (s), the attempt in work."""
+
+    number: str
+    host: str
+    pid: int
+    started: float
+    attempt: str | None = None
+    attempt_started: float = 0.0
+
+    @classmethod
+    def from_json(cls, data: Any) -> Marker:
+        """Raises ValueError for what is no marker."""
+        try:
+            known = cls.__dataclass_fields__
+            return cls(**{key: value for key, value in data.items() if key in known})
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"it is no marker: {error}") from error
+
+
+@dataclass
+class Returned:
+    """Attempts that a task hands back undone, and why."""
+
+    attempts: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    @classmethod
+    def from_json(cls, data: Any) -> Returned:
+        """Raises ValueError for what is none."""
+        if not isinstance(data, dict) or not isinstance(data.get("attempts"), list):
+            raise ValueError("it names no attempts")
+        return cls([str(attempt) for attempt in data["attempts"]], str(data.get("reason", "")))
+
+
+def result_to_json(report: Report, host: str, number: str) -> dict[str, Any]:
+    """A result file's content."""
+    return {"report": report.to_json(), "host": host, "number": number}
+
+
+def result_from_json(data: Any) -> tuple[Report, str]:
+    """The report and the node of a result file. Raises ValueError for what is none."""
+    try:
+        return Report.from_json(data["report"]), str(data.get("host") or "")
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"it is no result: {error}") from error

@@ -1,0 +1,149 @@
+"""The farm-side runner as the batch system starts it: a process, a chunk file, signals, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import chain as chains
+from orchestrator import jobfiles
+
+STEPS = """
+import os, time
+def mark(document, work):
+    if document["n"] in work.settings["slow"]:
+        time.sleep(60)
+    if document["n"] in work.settings["crash"]:
+        os.abort()
+    with open(work.output / "effects", "a") as file:
+        file.write(document["_id"] + "\\n")
+    return {"n": document["n"]}
+"""
+
+
+class Task:
+    """A job's folder with one chunk, and the job as a process."""
+
+    def __init__(self, folder: Path, count: int, **settings: Any) -> None:
+        self.folder = folder
+        (folder / "jobsteps.py").write_text(STEPS)
+        (folder / "out").mkdir()
+        numbers: dict[str, Any] = {"slow": [], "crash": [], **settings}
+        step = f"{{name: s0, run: 'jobsteps:mark', settings: {json.dumps(numbers)}, time_limit: 30}}"
+        chain = chains.loads(f"name: c\nsteps: [{step}]")
+        tasks = [
+            {"document": {"_id": f"d{n}", "n": n}, "step": "proc0", "attempt": f"a{n}", "source": None}
+            for n in range(count)
+        ]
+        chunk = jobfiles.Chunk(
+            "job", 1, str(folder), "proc0", chain.model_dump(mode="json"), "print", str(folder / "out"), str(folder),
+            str(folder / "logs"), [str(folder)], tasks,
+        )  # fmt: skip
+        self.path = folder / jobfiles.chunk_name(1)
+        self.path.write_text(json.dumps(asdict(chunk)))
+
+    def start(self, number: str = "7") -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "ORCHESTRATOR_JOB_NUMBER": number}
+        return subprocess.Popen([sys.executable, "-m", "orchestrator.job", str(self.path)], env=environment)
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        return {p.stem: json.loads(p.read_text())["report"] for p in self.folder.glob(f"*{jobfiles.RESULT}")}
+
+    def marker(self) -> dict[str, Any]:
+        path = self.folder / jobfiles.started_name(1)
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def returned(self) -> list[str]:
+        path = self.folder / jobfiles.returned_name(1)
+        return json.loads(path.read_text())["attempts"] if path.exists() else []
+
+    def effects(self) -> list[str]:
+        path = self.folder / "out" / "effects"
+        return path.read_text().split() if path.exists() else []
+
+    def wait_for(self, attempt: str) -> None:
+        end = time.monotonic() + 30
+        while self.marker().get("attempt") != attempt:
+            assert time.monotonic() < end, "the job did not come to it"
+            time.sleep(0.02)
+
+
+def test_each_document_has_a_result_and_a_crash_takes_one(tmp_path: Path) -> None:
+    task = Task(tmp_path, 4, crash=[1])
+    assert task.start().wait(60) == 0
+    reports = task.results()
+    assert {name: report["error_class"] for name, report in reports.items()} == {
+        "a0": None, "a1": "code", "a2": None, "a3": None,
+    }  # fmt: skip
+    assert reports["a2"]["result"] == {"n": 2} and reports["a2"]["software"]["chain"] == "print"
+    assert reports["a2"]["seconds"] > 0 and reports["a2"]["max_rss"] > 1e6
+    assert "signal" in reports["a1"]["reason"]
+    assert not task.returned() and task.marker()["number"] == "7" and task.marker()["attempt"] is None
+    assert not list(tmp_path.glob("job-1-*")), "its scratch is gone"
+
+
+def test_a_second_job_of_the_same_name_does_nothing(tmp_path: Path) -> None:
+    task = Task(tmp_path, 2)
+    jobs = [task.start("7"), task.start("8"), task.start("9")]
+    assert [job.wait(60) for job in jobs] == [0, 0, 0]
+    assert task.effects() == ["d0", "d1"]
+
+
+def test_a_job_that_is_started_again_skips_what_is_done(tmp_path: Path) -> None:
+    task = Task(tmp_path, 3, slow=[1])
+    first = task.start()
+    task.wait_for("a1")
+    first.kill()
+    first.wait()
+    (tmp_path / "jobsteps.py").write_text(STEPS.replace("sleep(60)", "sleep(0)"))
+    assert task.start().wait(60) == 0
+    assert task.effects() == ["d0", "d1", "d2"]
+
+
+def test_a_withdrawn_chunk_is_not_done(tmp_path: Path) -> None:
+    task = Task(tmp_path, 1)
+    task.path.unlink()
+    assert task.start().wait(60) == 0
+    assert not task.effects() and not task.results()
+
+
+@pytest.mark.parametrize(
+    ("signals", "kind"),
+    [([signal.SIGTERM], "transient"), ([signal.SIGXCPU], "resources"), ([signal.SIGUSR1, signal.SIGTERM], "resources")],
+)
+def test_the_end_is_recorded_and_the_rest_handed_back(tmp_path: Path, signals: list[signal.Signals], kind: str) -> None:
+    task = Task(tmp_path, 4, slow=[1])
+    job = task.start()
+    task.wait_for("a1")
+    for number in signals:
+        job.send_signal(number)
+        time.sleep(0.2)
+    assert job.wait(30) == 0
+    assert task.results()["a1"]["error_class"] == kind and task.results()["a0"]["error_class"] is None
+    assert task.returned() == ["a2", "a3"]
+
+
+def test_the_warning_alone_lets_the_document_in_work_go_on(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    task = Task(tmp_path, 3, slow=[1])
+    (tmp_path / "jobsteps.py").write_text(STEPS.replace("sleep(60)", "sleep(1)"))
+    job = task.start()
+    task.wait_for("a1")
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(30) == 0
+    assert task.results()["a1"]["error_class"] is None and task.returned() == ["a2"]
+
+
+def test_a_chunk_of_another_version_is_refused(tmp_path: Path) -> None:
+    task = Task(tmp_path, 1)
+    task.path.write_text(json.dumps({"format": 99}))
+    assert task.start().wait(60) == 65
