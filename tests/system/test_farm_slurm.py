@@ -1,7 +1,4 @@
-"""The farm's daemon with a real Slurm: arrays, a cancel by hand, a time limit that ends a job.
-
-deploy/batch/slurm.sh up        # as root; then SLURM_CONF=/var/tmp/batch-systems/slurm/slurm.conf pytest ...
-"""
+"""The farm's daemon with a real Slurm: arrays, and jobs that are cancelled by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +21,26 @@ from orchestrator.couch import deploy
 
 pytestmark = pytest.mark.system
 CODE = Path(orchestrator.__file__).parent.parent
+#: Apart from those of the schedulers' own tests.
+PORT = "19117"
 
 
 @pytest.fixture
-def slurm() -> str:
-    """The path of a running Slurm's configuration."""
-    conf = os.environ.get("SLURM_CONF", "/var/tmp/batch-systems/slurm/slurm.conf")
-    if shutil.which("squeue") is None or not Path(conf).is_file():
-        pytest.skip("no Slurm here: deploy/batch/install.sh slurm, then deploy/batch/slurm.sh up")
-    asked = subprocess.run(["squeue", "-h"], env={**os.environ, "SLURM_CONF": conf}, capture_output=True, timeout=60)
-    if asked.returncode != 0:
-        pytest.skip("Slurm does not answer: deploy/batch/slurm.sh up, and name its slurm.conf in SLURM_CONF")
-    return conf
+def slurm(tmp_path: Path) -> Iterator[str]:
+    """The configuration of a real Slurm that is brought up for the test and taken down again."""
+    if os.getuid() != 0:
+        pytest.skip("Slurm is started by root: run the tests as root, after deploy/batch/install.sh slurm")
+    script, environment = CODE / "deploy" / "batch" / "slurm.sh", {**os.environ, "PORT": PORT, "AT_ONCE": "1"}
+    folder = Path("/var/tmp/batch-systems-of-the-farm")
+    up = subprocess.run([script, "up", folder], env=environment, capture_output=True, text=True, timeout=120)
+    try:
+        if up.returncode != 0 and "install.sh" in up.stderr:
+            pytest.skip(up.stderr.strip())
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield str(folder / "slurm.conf")
+    finally:
+        subprocess.run([script, "down", folder], env=environment, capture_output=True, timeout=120)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_documents_through_slurm(make_site: Callable[..., Any], slurm: str) -> None:
