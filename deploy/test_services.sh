@@ -23,3 +23,5 @@ else
     echo "test services: chromium, sshd, sftp and rsync are there"
 fi
 bash "$here/batch/install.sh" slurm gridengine
+# HTCondor is not in this Debian: it comes from the next one into a folder of its own, some 300 MB.
+bash "$here/batch/install.sh" htcondor || echo "test services: no HTCondor: its tests will be skipped"
