@@ -139,6 +139,10 @@ class Proxy:
         ready.set()
         await stop.wait()
         server.close()
+        open_still = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in open_still:
+            task.cancel()
+        await asyncio.gather(*open_still, return_exceptions=True)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         what, lifetime = "nothing", None
