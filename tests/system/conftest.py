@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -127,10 +126,8 @@ class Site:
         counts = {row.key[0]: row.value for row in rows}
         if set(counts) - {"good", "failed", "bad"}:
             return False
-        last = self.chain.steps[-1].key
         rows = self.database.view("pages/steps", group_level=2)
-        ready = sum(row.value["count"] for row in rows if row.key[1] in ("ready", "waiting") and counts)
-        return ready == 0 and bool(counts) and last is not None
+        return bool(counts) and not any(row.value["count"] for row in rows if row.key[1] in ("ready", "waiting"))
 
     def effects(self) -> list[tuple[str, str, str]]:
         """Every run of a step: document, step, attempt."""
@@ -161,13 +158,3 @@ def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     for site in sites:
         site.stop()
         site.server.stop()
-
-
-def attempts_of(document: dict[str, Any]) -> dict[str, str]:
-    """The recorded attempt of each done step, by the step's number."""
-    entries = {key[4:]: value for key, value in document.items() if key.startswith("proc")}
-    return {number: entry["attempt"] for number, entry in entries.items() if entry.get("state") == "done"}
-
-
-def as_json(text: str) -> Any:
-    return json.loads(text)

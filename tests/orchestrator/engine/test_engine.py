@@ -34,22 +34,24 @@ def offer_all(engine: Engine, memory: Memory, now: float = 1000.0) -> None:
     engine.offer([d for d in memory.get_many(list(memory.documents)).values() if d], now)
 
 
-def test_a_task_comes_only_with_a_claim_that_is_stored(make_engine: Make, memory: Memory) -> None:
+def with_one_claim(make_engine: Make, memory: Memory) -> tuple[Engine, Task]:
+    """An engine that has just claimed the first step of the document ``d``."""
     memory.add(raw("d"))
     engine = make_engine()
     offer_all(engine, memory)
     engine.claim(1000.0, 1.0)
     (task,) = engine.commit(1000.0)
+    return engine, task
+
+
+def test_a_task_comes_only_with_a_claim_that_is_stored(make_engine: Make, memory: Memory) -> None:
+    _, task = with_one_claim(make_engine, memory)
     assert documents.held_by(memory.documents["d"], "proc0", task.attempt)
     assert task.document["_rev"] == memory.documents["d"]["_rev"]
 
 
 def test_the_next_claim_is_written_with_the_result(make_engine: Make, memory: Memory) -> None:
-    memory.add(raw("d"))
-    engine = make_engine()
-    offer_all(engine, memory)
-    engine.claim(1000.0, 1.0)
-    (task,) = engine.commit(1000.0)
+    engine, task = with_one_claim(make_engine, memory)
     writes = memory.writes
     engine.room(1.0)
     engine.reported(done(task), 1001.0)
@@ -61,11 +63,7 @@ def test_the_next_claim_is_written_with_the_result(make_engine: Make, memory: Me
 
 
 def test_without_room_the_next_step_is_left_to_whoever_has_it(make_engine: Make, memory: Memory) -> None:
-    memory.add(raw("d"))
-    engine = make_engine()
-    offer_all(engine, memory)
-    engine.claim(1000.0, 1.0)
-    (task,) = engine.commit(1000.0)
+    engine, task = with_one_claim(make_engine, memory)
     engine.room(0.0)
     engine.reported(done(task), 1001.0)
     assert engine.commit(1001.0) == []
@@ -100,11 +98,7 @@ def test_a_lost_answer_is_not_a_lost_claim(make_engine: Make, memory: Memory) ->
 
 
 def test_a_lost_answer_to_a_result_records_it_once(make_engine: Make, memory: Memory) -> None:
-    memory.add(raw("d"))
-    engine = make_engine()
-    offer_all(engine, memory)
-    engine.claim(1000.0, 1.0)
-    (task,) = engine.commit(1000.0)
+    engine, task = with_one_claim(make_engine, memory)
     engine.reported(done(task, events=3), 1001.0)
     memory.answers_lost = 1
     with pytest.raises(Unavailable):
@@ -136,11 +130,7 @@ def test_the_database_away_keeps_every_result(make_engine: Make, memory: Memory)
 
 
 def test_a_change_by_a_person_meanwhile_is_kept(make_engine: Make, memory: Memory) -> None:
-    memory.add(raw("d"))
-    engine = make_engine()
-    offer_all(engine, memory)
-    engine.claim(1000.0, 1.0)
-    (task,) = engine.commit(1000.0)
+    engine, task = with_one_claim(make_engine, memory)
     memory.add({**memory.documents["d"], "comment": "look at this one"})
     engine.reported(done(task), 1001.0)
     engine.commit(1001.0)
@@ -149,11 +139,7 @@ def test_a_change_by_a_person_meanwhile_is_kept(make_engine: Make, memory: Memor
 
 
 def test_a_result_for_a_document_that_was_taken_away_is_dropped(make_engine: Make, memory: Memory) -> None:
-    memory.add(raw("d"))
-    engine = make_engine()
-    offer_all(engine, memory)
-    engine.claim(1000.0, 1.0)
-    (task,) = engine.commit(1000.0)
+    engine, task = with_one_claim(make_engine, memory)
     memory.add({**memory.documents["d"], "status": "bad"})
     engine.reported(done(task), 1001.0)
     engine.commit(1001.0)
@@ -163,11 +149,7 @@ def test_a_result_for_a_document_that_was_taken_away_is_dropped(make_engine: Mak
 
 
 def test_a_result_that_the_guard_refuses_becomes_a_failure(make_engine: Make, memory: Memory) -> None:
-    memory.add(raw("d"))
-    engine = make_engine()
-    offer_all(engine, memory)
-    engine.claim(1000.0, 1.0)
-    (task,) = engine.commit(1000.0)
+    engine, task = with_one_claim(make_engine, memory)
     memory.refuse["d"] = "good"
     engine.room(0.0)
     engine.reported(done(task), 1001.0)
@@ -194,11 +176,7 @@ def test_a_refused_claim_is_not_asked_for_again_until_the_document_changes(make_
 
 
 def test_a_failure_leaves_its_own_document(make_engine: Make, memory: Memory) -> None:
-    memory.add(raw("d"))
-    engine = make_engine()
-    offer_all(engine, memory)
-    engine.claim(1000.0, 1.0)
-    (task,) = engine.commit(1000.0)
+    engine, task = with_one_claim(make_engine, memory)
     report = done(task)
     report.error_class, report.reason, report.log_tail = "transient", "disk full", "the end of the log"
     engine.reported(report, 1001.0)
