@@ -18,8 +18,8 @@ from typing import Any, get_args, get_origin
 import click
 from pydantic import BaseModel
 
+from orchestrator import access, errors, farms, settings, transitions
 from orchestrator import chain as chains
-from orchestrator import errors, farms, settings, transitions
 from orchestrator.cli import SECTIONS, cli
 
 DOCS = Path(__file__).parent
@@ -103,6 +103,8 @@ def chain_reference() -> str:
         ("A farm", farms.Farm),
         ("`limits` of a farm", farms.Limits),
         ("`grace` of a farm", farms.Grace),
+        ("`access` of a farm", access.SiteAccess),
+        ("`timeouts` of an access", access.Timeouts),
         ("`degrade` of a step", farms.Degrade),
     ):
         parts.append(f"### {title}\n\n{_fields(model, set())}")
@@ -139,7 +141,8 @@ def _is_word(value: Any) -> bool:
 
 def _type(annotation: Any) -> str:
     """A type in words."""
-    words = {str: "text", int: "whole number", float: "number", bool: "true or false", dict: "mapping", Any: "anything"}
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false", dict: "mapping", Path: "path",
+             Any: "anything"}  # fmt: skip
     if annotation in words:
         return words[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)

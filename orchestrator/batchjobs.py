@@ -7,6 +7,7 @@ the intent until the batch system's answer is recorded; ``name`` is what the job
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,14 @@ KEPT = 20
 def identity(site: str, farm: str) -> str:
     """Who holds a document that is at a farm: the farm's daemon at a site, whichever process that is just now."""
     return f"{IDENTITY}{site}:{farm}"
+
+
+def prefix(url: str, database: str, holder: str) -> str:
+    """How the names of all jobs of one holder begin.
+
+    Jobs of other databases, sites and farms under the same account are none of ours.
+    """
+    return f"orc-{hashlib.sha256(f'{url} {database} {holder}'.encode()).hexdigest()[:8]}-"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from orchestrator.access import SiteAccess, Timeouts
 from orchestrator.errors import ChainError
 from orchestrator.farms import Degrade, Farm, Grace, Limits, farm_faults
 from orchestrator.units import Bytes, ErrorClass, Model, Name, Seconds, seconds, size
@@ -231,6 +232,7 @@ def _sentences(error: ValidationError, data: dict[str, Any], source: str) -> str
     models: dict[str, type[BaseModel]] = {
         "steps": Step, "sites": Site, "retries": Retries, "degrade": Degrade,
         "farms": Farm, "limits": Limits, "grace": Grace,
+        "access": SiteAccess, "jump": SiteAccess, "timeouts": Timeouts,
     }  # fmt: skip
     lines = []
     for fault in error.errors():

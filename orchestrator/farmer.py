@@ -8,7 +8,6 @@ is ready. ``kill -9`` at any line is survived by the next one, which finds its j
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import logging
 import os
 import queue
@@ -35,7 +34,7 @@ from orchestrator.engine.submission import Places
 from orchestrator.errors import ChainError, Conflict, DatabaseError, SettingsError, Unauthorised, Unavailable
 from orchestrator.schedulers import Query, SchedulerError, get
 from orchestrator.settings import Settings
-from orchestrator.transports import TransportError, TransportRefused, read_access, transport_to
+from orchestrator.transports import TransportError, TransportRefused, transport_to
 
 log = logging.getLogger(__name__)
 
@@ -71,15 +70,13 @@ class Farmer:
         identity = batchjobs.identity(settings.site, name)
         self._lock = _lock(settings.spool, identity)
         self.claimant = Claimant(identity, socket.gethostname(), os.getpid(), settings.site)
-        access = read_access(self.farm.access, f"farms / {name} / access") if self.farm.transport == "ssh" else None
         scheduler = get(
             self.farm.scheduler, programs=self.farm.programs, environment=self.farm.environment,
             settings=self.farm.settings,
         )  # fmt: skip
-        # Jobs of other databases, sites and farms under the same account are none of ours.
-        mark = hashlib.sha256(f"{settings.url} {settings.database} {identity}".encode()).hexdigest()[:8]
-        self.prefix = f"orc-{mark}-"
-        world = World(scheduler, transport_to(access), self.farm.spool.rstrip("/"), Query(self.prefix, self.farm.user))
+        self.prefix = batchjobs.prefix(settings.url, settings.database, identity)
+        transport, query = transport_to(self.farm.access), Query(self.prefix, self.farm.user)
+        world = World(scheduler, transport, self.farm.spool.rstrip("/"), query)
         self.engine = FarmEngine(
             chain, self.farm, name, self.claimant, database, world, self._places(), lambda: uuid.uuid4().hex
         )

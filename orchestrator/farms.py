@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from orchestrator.access import SiteAccess
 from orchestrator.units import Bytes, Model, Seconds
 
 #: Batch systems, as ``orchestrator.schedulers`` knows them; a test compares.
@@ -50,14 +51,13 @@ class Farm(Model):
     transport: Literal["local", "ssh"] = Field(
         "local", description="local: its commands run on this machine; ssh: on another one, see access"
     )
-    access: dict[str, Any] = Field(
-        default_factory=dict, description="with transport ssh: host, user, known_hosts, key, jump, ... of the machine"
-    )
+    access: SiteAccess | None = Field(None, description="with transport ssh: the machine and the account, see below")
     spool: str = Field(description="folder at the farm, seen by its nodes: chunk files, results, the jobs' output")
     output: str = Field("", description="folder at the farm where steps put their files; empty: the site's data folder")
     python: tuple[str, ...] = Field(
-        (), description="the Python there that has the orchestrator and the steps, as a list of words; empty: this one"
-    )
+        (), description="the Python there that has the orchestrator and the steps, as a list of words; empty: what "
+        "`orchestrator site install` has put there, and without that, with transport local, this one",
+    )  # fmt: skip
     path: tuple[str, ...] = Field((), description="further folders there in which steps are looked for")
     programs: str = Field("", description="folder of the scheduler's programs, where they are not on the PATH")
     environment: dict[str, str] = Field(
@@ -87,13 +87,11 @@ def farm_faults(farm: Farm) -> list[str]:
         if value and (not value.startswith("/") or not value.isprintable()):
             faults.append(f"{name}: {value!r} must be an absolute path at the farm, without line breaks")
     if farm.transport == "ssh":
-        if not farm.access.get("host"):
+        if farm.access is None:
             faults.append("access: with transport ssh, say which machine: access: {host: ..., user: ...}")
         if not farm.output:
             faults.append("output: with transport ssh, say where steps put their files there")
-        if not farm.python:
-            faults.append("python: with transport ssh, say which Python there has the orchestrator: [/path/to/python]")
-    elif farm.access:
+    elif farm.access is not None:
         faults.append("access: this is for transport ssh only")
     return faults
 

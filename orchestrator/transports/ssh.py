@@ -45,7 +45,7 @@ class SshTransport(Transport):
         connect: Callable[[SiteAccess, Mapping[str, str]], Connection] = Connection.open,
     ) -> None:
         """``environ`` is where ``password_from: env:`` looks; clock, jitter (0 to 1) and connect are for tests."""
-        self.access = access
+        self.access = access = access.resolved()
         self.where = access.where
         self._environ = os.environ if environ is None else environ
         self._clock, self._jitter, self._connect = clock, jitter, connect

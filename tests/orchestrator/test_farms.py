@@ -19,6 +19,51 @@ def test_a_farm_with_defaults() -> None:
     assert not chain.farmed("here", "other")
 
 
+ACCESS = (
+    "name: x\nfarms: {l: {scheduler: slurm, spool: /s, output: /o, transport: ssh, access: %s}}\n"
+    "steps: [{name: a, run: 'b:c'}]"
+)
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        "{host: h, password: hunter2}",
+        "{host: h, jump: {host: g, key_passphrase: hunter2}}",
+        "{host: 'daq:hunter2@h'}",
+        "{host: h, user: 'daq:hunter2@h'}",
+        "{host: h, password_from: hunter2}",
+        "{host: h, timeouts: {login: hunter2}}",
+        "{host: h, port: hunter2}",
+        "{host: h, agent: hunter2}",
+        "{host: h, sessions: hunter2, known_hosts: [hunter2], key: {hunter2: 1}, jump: hunter2}",
+        "hunter2",
+        "[hunter2]",
+        "ssh://daq:hunter2@h",
+    ],
+)
+def test_a_fault_in_an_access_repeats_no_secret(access: str) -> None:
+    with pytest.raises(ChainError) as caught:
+        chains.loads(ACCESS % access)
+    assert "farms / l / access" in str(caught.value) and "hunter2" not in str(caught.value)
+
+
+def test_an_access_means_the_same_to_whoever_reads_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = ACCESS % "{host: h, key: ~/.ssh/farm, jump: {host: g}}"
+    prints = set()
+    for name in ("anna", "otto"):
+        monkeypatch.setenv("HOME", f"/home/{name}")
+        monkeypatch.setenv("LOGNAME", name)
+        chain = chains.loads(text)
+        prints.add(chain.fingerprint())
+        access = chain.farms["l"].access
+        assert access is not None
+        used = access.resolved()
+        assert used.where == f"{name}@h" and str(used.key[0]) == f"/home/{name}/.ssh/farm"
+        assert used.jump is not None and str(used.jump.known_hosts) == f"/home/{name}/.ssh/known_hosts"
+    assert len(prints) == 1
+
+
 def test_the_batch_systems_are_those_of_the_schedulers() -> None:
     assert set(farms.SCHEDULERS) == set(schedulers.SCHEDULERS)
 
@@ -39,6 +84,16 @@ def test_the_batch_systems_are_those_of_the_schedulers() -> None:
         (
             "name: x\nfarms: {l: {scheduler: slurm, spool: /s, access: {host: h}}}\nsteps: [{name: a, run: 'b:c'}]",
             "for transport ssh only",
+        ),
+        (
+            "name: x\nfarms: {l: {scheduler: slurm, spool: /s, transport: ssh, access: {hots: h}}}\n"
+            "steps: [{name: a, run: 'b:c'}]",
+            r"farms / l / access / hots: 'hots' is not known here \(did you mean 'host'",
+        ),
+        (
+            "name: x\nfarms: {l: {scheduler: slurm, spool: /s, transport: ssh, "
+            "access: {host: h, timeouts: {lgoin: 1}}}}\nsteps: [{name: a, run: 'b:c'}]",
+            "access / timeouts / lgoin.*did you mean 'login'",
         ),
         (
             "name: x\nfarms: {l: {scheduler: slurm, spool: /s, grace: {unknwon: 3}}}\nsteps: [{name: a, run: 'b:c'}]",
