@@ -24,6 +24,7 @@ from orchestrator.cli.daemons import db, poll, register, simulate, web
 from orchestrator.cli.demo import demo
 from orchestrator.cli.documents import retry, show
 from orchestrator.cli.farm import farm, job, jobs
+from orchestrator.cli.importing import import_
 from orchestrator.cli.run import run
 from orchestrator.cli.site import init, settings, version
 from orchestrator.cli.status import status
@@ -54,7 +55,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Run a site", (up, down)),
     ("Look and act", (status, show, jobs, retry, run)),
     ("Files", (register, simulate)),
-    ("Chain and database", (chain, couchapp, db)),
+    ("Chain and database", (chain, couchapp, db, import_)),
     ("Single daemons", (poll, farm, job, web)),
     ("About", (settings, version)),
 )
