@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from orchestrator import jobfiles
+from orchestrator import faults, jobfiles
 from orchestrator.chain import Chain
 from orchestrator.documents import Report
 from orchestrator.engine.spool import Spool
@@ -88,9 +88,11 @@ class Job:
 
     def run(self) -> int:
         """Do what is left to do; the exit code."""
+        faults.point("job.begun")
         if not self.claim():
             log.warning("task %d of %s is done by another job: nothing to do", self.chunk.task, self.chunk.job)
             return 0
+        faults.point("job.claimed")
         left = [task for task in self.tasks if not self._dealt_with(task.attempt)]
         chain = Chain.model_validate(self.chunk.chain)
         logs = Path(self.chunk.logs) if self.chunk.logs else self._scratch / "logs"
@@ -101,16 +103,20 @@ class Job:
         try:
             while left and not self._signals and self.path.exists():
                 self._mark(left[0])
+                faults.point("job.marked")
                 report = self._one(pool, left[0])
                 if report is None:  # it was ended, or no worker can be made
                     closed = True
                     report = self._ended(left[0], pool.close())
+                faults.point("job.ran")
                 self._leave(report)
+                faults.point("job.left")
                 left.pop(0)
                 if closed:
                     break
             self._mark(None)
             self._hand_back(left)
+            faults.point("job.ended")
         finally:
             self._pool = None
             if not closed:
@@ -174,7 +180,7 @@ class Job:
     def _leave(self, report: Report) -> None:
         report.software["chain"] = self.chunk.fingerprint
         content = jobfiles.result_to_json(report, self.marker.host, self.number)
-        self._write(jobfiles.result_name(report.attempt), content)
+        self._write(jobfiles.result_name(report.attempt), content, "job.leaving")
 
     def _hand_back(self, left: list[Task]) -> None:
         if not left:
@@ -184,7 +190,7 @@ class Job:
         attempts = [task.attempt for task in left]
         self._write(jobfiles.returned_name(self.chunk.task), {"attempts": attempts, "reason": reason})
 
-    def _write(self, name: str, content: Any) -> None:
+    def _write(self, name: str, content: Any, fault: str = "") -> None:
         """A file, whole and on the disk or not at all. If the job's folder is gone, nobody waits for it any more."""
         temporary = self.folder / f".{name}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
@@ -192,6 +198,8 @@ class Job:
                 file.write(line_of(content))
                 file.flush()
                 os.fsync(file.fileno())
+            if fault:
+                faults.point(fault)
             temporary.replace(self.folder / name)
 
 
@@ -225,6 +233,7 @@ def run(path: Path, environ: Mapping[str, str]) -> int:
 def main(arguments: list[str]) -> int:
     """Entry of the process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s")
+    faults.arm(os.environ)
     if len(arguments) != 1:
         print("usage: python -m orchestrator.job CHUNK.json", file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
+from orchestrator import faults
 from orchestrator.chain import Chain
 from orchestrator.couch import Database, Follower
 from orchestrator.documents import Claimant, Report, iso
@@ -86,6 +87,7 @@ class Poller:
         self.claimant = Claimant(f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}", host, os.getpid(), site)
         self.engine = Engine(chain, steps, self.claimant, database, lambda: uuid.uuid4().hex, random.Random())
         self.spool = Spool(spool_root, self.claimant.poller, places.scratch)
+        faults.point("poller.locked")
         own = replace(places, scratch=self.spool.scratch or places.scratch)
         self.pool = Pool(
             chain, own, self.spool, self.terms.workers, name=self.claimant.poller,
@@ -198,9 +200,11 @@ class Poller:
                 self._next["sweep"] = monotonic + self.terms.sweep
             self.engine.claim(now, self.pool.budget())
         tasks = self.engine.commit(now)
+        self.recovery.finish()
         if tasks or self._returned:
             again, self._returned = self._returned, []
             self.pool.submit([*again, *tasks])
+            faults.point("poller.handed-over")
         self._clear_spool()
 
     def _hear(self, timeout: float) -> None:
@@ -209,6 +213,7 @@ class Poller:
         if events:
             self.engine.room(self.pool.budget())
             self._take_in(events, go_on=not self._stop.is_set())
+            faults.point("poller.heard")
 
     def _take_in(self, events: list[Event], *, go_on: bool) -> None:
         now = time.time()
@@ -284,6 +289,7 @@ class Poller:
             )  # fmt: skip
         except Refused as error:
             log.error("the heartbeat was refused: %s", error)
+        faults.point("poller.beaten")
 
     def _clear_spool(self) -> None:
         kept = []
@@ -292,6 +298,7 @@ class Poller:
                 kept.append(batch)
             else:
                 self.spool.done(batch.name)
+                faults.point("poller.cleared")
         self._batches = kept
 
     def _is_away(self, error: Unavailable) -> None:
@@ -377,8 +384,11 @@ class Poller:
         try:
             if told:
                 self.engine.commit(time.time())
+                self.recovery.finish()
                 self._clear_spool()
+                faults.point("poller.given-back")
                 self.heartbeat.stop()
+                faults.point("poller.left")
         except DatabaseError as error:
             log.warning("the database was not told that this poller has ended: %s", error)
         self.spool.close()

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from orchestrator import faults
 from orchestrator.errors import DatabaseError, Unauthorised
 from orchestrator.filenames import text_of
 from orchestrator.registration import Group, Store, Summary
@@ -86,6 +87,7 @@ class Registrar:
         found = self.watcher.take(self._settings.batch)
         if not found:
             return 0
+        faults.point("register.found")
         try:
             handled = self._group.register(found, self._wall(), summary)
         except DatabaseError:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from orchestrator import faults
 from orchestrator.couch.database import Refusal, Saved
 from orchestrator.errors import DataError, Refused
 from orchestrator.filenames import path_of, text_of
@@ -248,6 +249,7 @@ class Group:
         return conflicts + (self._send(part, summary) if part else [])
 
     def _send(self, part: list[tuple[Handled, Document]], summary: Summary) -> list[Handled]:
+        faults.point("register.writing")
         try:
             answers = self._database.bulk([document for _, document in part])
         except Refused as error:
@@ -256,6 +258,7 @@ class Group:
                 return []
             # One of them is no document to the database: each alone, so that it harms no other.
             return [conflict for one in part for conflict in self._send([one], summary)]
+        faults.point("register.written")
         conflicts = []
         for (one, document), answer in zip(part, answers, strict=True):
             if isinstance(answer, Saved):

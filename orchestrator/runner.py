@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import capture
+from orchestrator import capture, faults
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Report
 from orchestrator.errors import DataError, FormatError, OrchestratorError, SettingsError, StepError
@@ -103,6 +103,7 @@ class Runner:
             work = _AttemptWork(
                 step.settings, self.places.output, scratch, task.attempt, log, source=task.source, progress=progress
             )
+            faults.point("runner.begun")
             if step.command is not None:
                 report.result = self._execute(step, task, work, report)
             else:
@@ -111,6 +112,7 @@ class Runner:
         except Exception as error:
             report.result = {}
             _explain(error, report, log)
+        faults.point("runner.done")
         report.seconds = round(time.monotonic() - ticks, 6)
         report.finished = started + report.seconds
         report.cpu_seconds = round(_cpu_seconds() - before, 6)
@@ -118,6 +120,7 @@ class Runner:
         self._last_seconds = report.seconds
         if os.path.lexists(scratch):
             shutil.rmtree(scratch, ignore_errors=True)
+        faults.point("runner.cleared")
         report.log, report.log_tail = self.output.keep(
             self.places.logs / task.step, f"{report.document}.{task.attempt}", tail=not report.ok
         )

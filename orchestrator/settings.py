@@ -29,8 +29,10 @@ SITE_FILE = "orchestrator.yaml"
 PREFIX = "ORCHESTRATOR_"
 
 # Variables with our prefix that are no settings: logins (orchestrator.couch), the site's folder
-# (orchestrator.cli) and what only the tests read.
-NOT_SETTINGS = frozenset({"COUCH_USER", "COUCH_PASSWORD", "FOLDER", "SHARED_DATA", "TRACEBACK"})
+# (orchestrator.cli), fault points (orchestrator.faults) and what only the tests read.
+NOT_SETTINGS = frozenset(
+    {"COUCH_USER", "COUCH_PASSWORD", "FOLDER", "SHARED_DATA", "TRACEBACK", "FAULT", "FAULT_NOTE", "LONG"}
+)
 
 
 def _field(default: Any, help: str, *, unit: str = "", shown: str = "", **rules: Any) -> Any:

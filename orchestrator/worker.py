@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from orchestrator import faults
 from orchestrator.capture import Capture
 from orchestrator.chain import Chain
 from orchestrator.lifeline import die_with_parent, orphaned
@@ -83,15 +84,19 @@ def run_batch(runner: Runner, wire: Wire, batch: dict[str, Any]) -> None:
     with SpoolFile(batch["spool"]) as spool, HomeFolder() as home:
         for data in batch["tasks"]:
             task = Task(**data)
+            faults.point("worker.begun")
             report = runner.run(task, ProgressWire(wire, task.attempt))
             if os.getpid() != me:
                 os._exit(1)  # the step forked, and this is the copy: the tasks that follow are not its own
             home.go()
+            faults.point("worker.ran")
             line = line_of(report.to_json())
             spool.append(line)
+            faults.point("worker.spooled")
             wire.put_line(b'{"report":' + line[:-1] + b"}\n")
     wire.put({"batch": batch["batch"]})
     wire.flush()
+    faults.point("worker.sent")
 
 
 class HomeFolder:
@@ -146,6 +151,7 @@ def main(arguments: list[str]) -> int:
     """Entry of the process: ``python -m orchestrator.worker <descriptor> <parent pid>``."""
     descriptor, parent = int(arguments[0]), int(arguments[1])
     die_with_parent()
+    faults.arm(os.environ)
     if orphaned(parent):
         return 0
     os.set_inheritable(descriptor, False)  # what a step starts must not keep the pipe open when this process is gone
@@ -162,6 +168,7 @@ def main(arguments: list[str]) -> int:
     runner = Runner(Chain.model_validate(hello["chain"]), places, capture)
     wire.put({"born": os.getpid()})
     wire.flush()
+    faults.point("worker.born")
     for line in commands:
         run_batch(runner, wire, value_of(line))
     try:

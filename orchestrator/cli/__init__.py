@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator import faults
 from orchestrator.cli.chain import chain
 from orchestrator.cli.check import check
 from orchestrator.cli.context import SiteGroup
@@ -68,6 +69,7 @@ cli.sections = [(title, [c.name or "" for c in commands]) for title, commands in
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code (``orchestrator.errors.Exit``). Never shows a traceback."""
     try:
+        faults.arm(os.environ)
         code = cli.main(args=arguments, prog_name="orchestrator", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)

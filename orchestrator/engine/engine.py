@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
-from orchestrator import documents
+from orchestrator import documents, faults
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Claimant, Document, Report
 from orchestrator.engine.backlog import Backlog
@@ -227,6 +227,7 @@ class Engine:
 
     def _write(self, writes: list[Write], now: float) -> list[Write]:
         records = [write.record for write in writes if write.record is not None]
+        faults.point("engine.writing")
         try:
             # An attempt's own document goes first: its id is deterministic, so writing it again harms nothing, and a
             # crash in between leaves a document that is still held and a record that will be written again.
@@ -239,10 +240,11 @@ class Engine:
                 writes[0].settled = True
                 return []
             return [again for write in writes for again in self._write([write], now)]
+        faults.point("engine.written")
         for record, outcome in zip(records, outcomes, strict=False):
             if getattr(outcome, "error", "conflict") != "conflict":  # a conflict: it has been written already
                 log.error("the record %s was refused: %s", record["_id"], outcome.reason)
-        conflicts, faults = [], []
+        conflicts, failing = [], []
         for write, outcome in zip(writes, outcomes[len(records) :], strict=True):
             rev = getattr(outcome, "rev", None)
             if rev is not None:
@@ -257,12 +259,12 @@ class Engine:
                 write.settled = True
             else:
                 write.tries += 1
-                faults.append(outcome)
-        if faults:
+                failing.append(outcome)
+        if failing:
             # The conflicts among the others stay in the outbox with these and will be conflicts again.
             raise Unavailable(
-                f"the database could not write {len(faults)} documents, the first of them {faults[0].id!r} "
-                f"({faults[0].error}: {faults[0].reason})"
+                f"the database could not write {len(failing)} documents, the first of them {failing[0].id!r} "
+                f"({failing[0].error}: {failing[0].reason})"
             )
         return conflicts
 
@@ -271,13 +273,16 @@ class Engine:
         self._remember(name, saved)
         if write.lost is not None:
             self.counts.lost += 1
+            faults.point("engine.freed")
         elif write.report is None:
             self._begin(saved, write.step, write.attempt, now)
             return
         else:
             self.unrecorded.discard(write.attempt)
             self._count(write)
+            faults.point("engine.recorded")
             if write.then is not None:
+                faults.point("engine.went-on")
                 self._begin(saved, write.then, write.then_attempt, now)
                 return
         self._free(name)
@@ -291,6 +296,7 @@ class Engine:
     def _begin(self, saved: Document, step: Step, attempt: str, now: float) -> None:
         self.counts.claimed += 1
         self.held[attempt] = Write(saved, step, attempt)
+        faults.point("engine.claimed")
         try:
             self._tasks.append(Task(saved, step.key, attempt, documents.input_file(self.chain, saved, step)))
         except DataError as error:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator import batchjobs, documents
+from orchestrator import batchjobs, documents, faults
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Claimant, Document
 from orchestrator.engine import submission, verdicts
@@ -125,11 +125,15 @@ class FarmEngine:
                 for document in chunk:
                     decisions[str(document["_id"])] = self._queue(intent.step, place, now)
         self.stale = True  # until all is written: what is not known to be written is read again
+        if decisions:
+            faults.point("farm.intending")
         for document in edit(self.database, decisions).values():
             at = self._at(document)
             if at is not None:
                 self.held[at.attempt] = at
         self.stale = False
+        if decisions:
+            faults.point("farm.intended")
 
     def _queue(self, step: Step, place: batchjobs.Place, now: float) -> Decide:
         def decide(document: Document) -> Change | None:
@@ -202,9 +206,12 @@ class FarmEngine:
                 for task in range(1, spec.tasks + 1)
             ]
             self.world.prepare(spec, chunks)
+            faults.point("farm.prepared")
             self.world.mark_submitting(job, now)
+            faults.point("farm.noted")
             self.pace.made(now)
             submitted = self.world.submit(spec)
+            faults.point("farm.submitted")
         except SubmissionRejected as error:
             self.world.unmark_submitting(job)
             if not error.transient:
@@ -237,6 +244,7 @@ class FarmEngine:
             paths = {key: spec_paths[key].replace("{index}", str(at.task)) for key in ("script", "stdout", "stderr")}
             decisions[at.document] = verdicts.numbered(at, number, paths, now)
         self._edit(decisions)
+        faults.point("farm.numbered")
         log.info("job %s is number %s, with %d documents", job, number, len(members))
 
     def _fail_all(self, members: list[AtFarm], reason: str, now: float) -> None:
@@ -345,7 +353,11 @@ class FarmEngine:
                 decisions[at.document] = decide
             if found.verdict in (Verdict.DONE, Verdict.RETURNED, Verdict.LOST, Verdict.FAILED):
                 over.add(attempt)
+        if over:
+            faults.point("farm.recording")
         saved = self._edit(decisions)
+        if over:
+            faults.point("farm.recorded")
         self._let_go(over, saved, now)
 
     def _edit(self, decisions: dict[str, Decide]) -> dict[str, Document]:
@@ -380,7 +392,9 @@ class FarmEngine:
             self.world.forget(at.job, [attempt])
         left = {at.job for at in self.held.values()}
         for job in jobs - left:
+            faults.point("farm.forgotten")
             self.world.remove(job)
+            faults.point("farm.removed")
 
     def _done(self, at: AtFarm, now: float) -> Decide | None:
         refused = self._refused.get(at.attempt)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orchestrator import documents
+from orchestrator import documents, faults
 from orchestrator.batchjobs import IDENTITY
 from orchestrator.chain import Chain, Step
 from orchestrator.engine.engine import Engine
@@ -58,7 +58,7 @@ class Recovery:
 
     def look(self, now: float, monotonic: float) -> int:
         """One round; how many claims were found lost. Changes go into the engine's next commit."""
-        self._finish_adoptions()
+        self.finish()
         keys = {step.key for step in self.engine.steps}
         by_poller: dict[str, list[str]] = {}
         strays: dict[str, str] = {}
@@ -116,6 +116,7 @@ class Recovery:
         reports = self.spool.adopt(poller)
         if reports is None and self.spool.alive(poller) is not None:
             return 0  # another poller on this machine was first, or it has come to life
+        faults.point("recovery.adopted")
         lost = recorded = 0
         found = {report.attempt: report for report in reports or ()}
         wanted = list(dict.fromkeys([*ids, *(report.document for report in found.values())]))
@@ -128,15 +129,17 @@ class Recovery:
             elif name in ids:
                 lost += self._take_back_one(document, keys, f"its poller {poller} is no more", now, poller)
         log.warning("poller %s is no more: %d of its results recorded, %d documents taken back", poller, recorded, lost)
+        faults.point("recovery.decided")
         self._dealt_with[poller] = set(wanted)
         self._seen.pop(poller, None)
         return lost
 
-    def _finish_adoptions(self) -> None:
+    def finish(self) -> None:
         """Of pollers from whom everything has been taken, and that written, nothing need be kept."""
         for poller, names in list(self._dealt_with.items()):
             if not names & self.engine.taking:
                 self.database.delete_local(PREFIX + poller)
+                faults.point("recovery.forgotten")
                 self.spool.let_go(poller)
                 del self._dealt_with[poller]
 

@@ -14,6 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
+from orchestrator import faults
 from orchestrator.capture import safe_file_name
 from orchestrator.documents import Report
 from orchestrator.errors import SettingsError
@@ -127,6 +128,7 @@ class Spool:
         shutil.rmtree(self.root / name, ignore_errors=True)
         if self._scratch:
             shutil.rmtree(self._scratch / name, ignore_errors=True)
+        faults.point("spool.emptied")
         (self.root / f"{name}.lock").unlink(missing_ok=True)
         os.close(lock)
 
