@@ -7,7 +7,6 @@ stands in its ``description`` here and nowhere else.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from orchestrator import jobchain
 from orchestrator.access import SiteAccess, Timeouts
 from orchestrator.errors import ChainError
 from orchestrator.farms import Degrade, Farm, Grace, Limits, farm_faults
@@ -130,8 +130,11 @@ class Chain(Model):
 
     def fingerprint(self) -> str:
         """A short hash of what the chain says, to tell two versions of it apart."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return jobchain.fingerprint(self.data())
+
+    def data(self) -> dict[str, Any]:
+        """The chain as JSON: what workers and batch jobs get of it (`jobchain.JobChain`)."""
+        return self.model_dump(mode="json")
 
 
 def _near(name: str, known: list[str]) -> str:

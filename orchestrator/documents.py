@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import IllegalTransition
 from orchestrator.filenames import path_of
+from orchestrator.reports import Report
 from orchestrator.step import FILE_KEYS
 from orchestrator.transitions import HELD, WAITING, Kind, Status, check, parse
 
@@ -64,45 +65,6 @@ class Claimant:
     host: str
     pid: int
     site: str
-
-
-@dataclass
-class Report:
-    """What became of one attempt, as the worker that ran it says. Travels as JSON through pipes and the spool.
-
-    ``seconds`` and ``cpu_seconds`` in seconds, ``max_rss`` in bytes. ``error_class`` is None where the attempt
-    succeeded, else transient, resources, data or code.
-    """
-
-    document: str
-    step: str
-    attempt: str
-    started: float
-    finished: float
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    max_rss: int = 0
-    exit_code: int | None = 0
-    command: list[str] | None = None
-    log: str | None = None
-    log_tail: str = ""
-    error_class: str | None = None
-    reason: str = ""
-    result: dict[str, Any] = field(default_factory=dict)
-    software: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        return self.error_class is None
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Report:
-        """The report written as ``data``; unknown keys are passed over. Raises TypeError if a known one is missing."""
-        known = cls.__dataclass_fields__
-        return cls(**{key: value for key, value in data.items() if key in known})
 
 
 # --- reading a document -----------------------------------------------------------------------------------------------

@@ -27,12 +27,12 @@ from types import FrameType
 from typing import Any
 
 from orchestrator import faults, jobfiles
-from orchestrator.chain import Chain
-from orchestrator.documents import Report
 from orchestrator.engine.spool import Spool
 from orchestrator.executors.pool import Event, Pool, Returned
+from orchestrator.jobchain import JobChain
 from orchestrator.jobfiles import Chunk, Marker
 from orchestrator.lines import line_of, value_of
+from orchestrator.reports import Report
 from orchestrator.runner import Places, Task
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Job:
             return 0
         faults.point("job.claimed")
         left = [task for task in self.tasks if not self._dealt_with(task.attempt)]
-        chain = Chain.model_validate(self.chunk.chain)
+        chain = JobChain(self.chunk.chain)
         logs = Path(self.chunk.logs) if self.chunk.logs else self._scratch / "logs"
         places = Places(Path(self.chunk.output), self._scratch / "work", logs)
         spool = Spool(self._scratch, f"job-{os.getpid()}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.documents import Report
+from orchestrator.reports import Report
 
 FORMAT = 1
 """Of the chunk file; a runner of another version refuses it instead of guessing."""

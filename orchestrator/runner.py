@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import capture, faults
-from orchestrator.chain import Chain, Step
-from orchestrator.documents import Report
 from orchestrator.errors import DataError, FormatError, OrchestratorError, SettingsError, StepError
 from orchestrator.filenames import text_of
+from orchestrator.jobchain import ChainData, StepData
 from orchestrator.lifeline import die_with_parent
+from orchestrator.reports import Report
 from orchestrator.step import Progress, StepObject, Work, birth, death, no_progress
 from orchestrator.version import VERSION
 
@@ -81,7 +81,7 @@ class _AttemptWork(Work):
 class Runner:
     """Executes tasks of one chain, one at a time. Not thread-safe: a process has one."""
 
-    chain: Chain
+    chain: ChainData
     places: Places
     output: capture.Capture
     clock: Callable[[], float] = time.time
@@ -135,13 +135,13 @@ class Runner:
                 logging.getLogger(__name__).error("a step could not be closed", exc_info=error)
         self._born.clear()
 
-    def _object(self, step: Step) -> StepObject:
+    def _object(self, step: StepData) -> StepObject:
         if step.key not in self._born:
             assert step.run is not None
             self._born[step.key] = birth(step.run, step.settings, self.output.logger)
         return self._born[step.key]
 
-    def _software_of(self, step: Step) -> dict[str, Any]:
+    def _software_of(self, step: StepData) -> dict[str, Any]:
         if step.key not in self._software:
             self._software[step.key] = {
                 "orchestrator": VERSION, "step": step.version, "chain": self.chain.fingerprint(),
@@ -149,7 +149,7 @@ class Runner:
             }  # fmt: skip
         return dict(self._software[step.key])
 
-    def _execute(self, step: Step, task: Task, work: Work, report: Report) -> dict[str, Any]:
+    def _execute(self, step: StepData, task: Task, work: Work, report: Report) -> dict[str, Any]:
         """Run an executable step: an argument list; document and result travel as JSON files in its directory."""
         directory = work.directory
         files = {name: directory / f"{name}.json" for name in ("document", "settings", "result")}
@@ -279,7 +279,7 @@ def _reset_peak_memory() -> None:
         return
 
 
-def _git_version(step: Step) -> str | None:
+def _git_version(step: StepData) -> str | None:
     """What git calls the folder that the step's code is in, or None where it is not in a checkout."""
     if step.run is None:
         return None

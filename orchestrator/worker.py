@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator import faults
 from orchestrator.capture import Capture
-from orchestrator.chain import Chain
+from orchestrator.jobchain import JobChain
 from orchestrator.lifeline import die_with_parent, orphaned
 from orchestrator.lines import line_of, value_of
 from orchestrator.runner import Places, Runner, Task
@@ -165,7 +165,7 @@ def main(arguments: list[str]) -> int:
     places = Places(Path(hello["output"]), Path(hello["scratch"]), Path(hello["logs"]))
     sys.path += [path for path in hello.get("path", []) if path not in sys.path]  # last: nothing there hides a library
     capture = Capture(places.scratch, hello["name"], redirect=True)
-    runner = Runner(Chain.model_validate(hello["chain"]), places, capture)
+    runner = Runner(JobChain(hello["chain"]), places, capture)
     wire.put({"born": os.getpid()})
     wire.flush()
     faults.point("worker.born")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from orchestrator import faults
 from orchestrator.capture import safe_file_name
-from orchestrator.documents import Report
 from orchestrator.errors import SettingsError
 from orchestrator.lines import value_of
+from orchestrator.reports import Report
 
 log = logging.getLogger(__name__)
 

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.capture import keep_left, output_path
-from orchestrator.chain import Chain
-from orchestrator.documents import Report
 from orchestrator.engine.spool import Spool, read_reports
 from orchestrator.executors.process import Batch, Worker, worker_environment
+from orchestrator.jobchain import ChainData
 from orchestrator.lines import line_of, value_of
+from orchestrator.reports import Report
 from orchestrator.runner import Places, Task
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Pool:
 
     def __init__(
         self,
-        chain: Chain,
+        chain: ChainData,
         places: Places,
         spool: Spool,
         size: int,
@@ -187,7 +187,7 @@ class Pool:
         worker = Worker(slot, process, reader, output_path(self._places.scratch, name), heard=self._monotonic())
         hello: dict[str, Any] = {
             "name": name,
-            "chain": self._chain.model_dump(mode="json"),
+            "chain": self._chain.data(),
             "output": str(self._places.output), "scratch": str(self._places.scratch), "logs": str(self._places.logs),
             "path": [path for path in sys.path if path],
         }  # fmt: skip

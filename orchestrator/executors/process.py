@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import psutil
-
+from orchestrator.executors import memory
 from orchestrator.runner import Task
 
 log = logging.getLogger(__name__)
@@ -94,18 +93,7 @@ class Worker:
 
     def resident(self) -> int:
         """Resident memory of it and of all that it started, in bytes; 0 if it is gone."""
-        try:
-            process = psutil.Process(self.process.pid)
-            family = [process, *process.children(recursive=True)]
-        except psutil.Error:
-            return 0
-        total = 0
-        for member in family:
-            try:
-                total += member.memory_info().rss
-            except psutil.Error:
-                continue
-        return total
+        return memory.resident(self.process.pid)
 
 
 def worker_environment() -> dict[str, str]:
