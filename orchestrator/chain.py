@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import re
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from orchestrator import jobchain
 from orchestrator.access import SiteAccess, Timeouts
+from orchestrator.chainchecks import named_checks, near
 from orchestrator.errors import ChainError
-from orchestrator.farms import Degrade, Farm, Grace, Limits, farm_faults
+from orchestrator.farms import Degrade, Farm, Grace, Limits
+from orchestrator.lanes import MAIN, Branch
 from orchestrator.units import Bytes, ErrorClass, Model, Name, Seconds, seconds, size
 
 __all__ = ["Chain", "Retries", "Site", "Step", "load", "loads", "seconds", "size"]
@@ -54,8 +55,10 @@ class Step(Model):
         "{document}, {result}, {directory}, {input} and {attempt} are replaced in them",
     )
     site: Name = Field("here", description="the one site that runs this step")
-    executor: Literal["local", "farm"] = Field(
-        "local", description="how it is run: in the poller's own pool of workers, or as batch jobs on a farm"
+    executor: Literal["local", "farm", "gather"] = Field(
+        "local",
+        description="how it is run: in the poller's own pool of workers, as batch jobs on a farm, or by the document that "
+        "a gather makes of many (see gathers / step)",
     )
     farm: Name | None = Field(None, description="with executor farm: which of the chain's farms")
     documents_per_job: int = Field(
@@ -71,17 +74,76 @@ class Step(Model):
     memory_limit: Bytes | None = Field(None, description="an attempt that holds more is ended (class resources)")
     retries: Retries = Field(default_factory=Retries, description="what happens after an attempt that failed")
     needs: tuple[str, ...] | None = Field(
-        None, description="the earlier steps that must be done first; without it, all earlier steps"
+        None,
+        description="the earlier steps that must be done first, and steps of other lanes; without it, all earlier steps",
     )
     version: str = Field("1", description="recorded with every result, so that one knows what to redo")
     description: str = Field("", description="for people")
 
     number: int = Field(0, exclude=True, json_schema_extra={"internal": True})
+    lane: str = Field("", exclude=True, json_schema_extra={"internal": True})
 
     @cached_property
     def key(self) -> str:
-        """The step's keyword in a document: ``proc0``, ``proc1``, ..."""
-        return f"proc{self.number}"
+        """The step's keyword in a document: ``proc0``, ``proc1``, ...; of another lane ``archive_proc0``, ..."""
+        return f"{self.lane}_proc{self.number}" if self.lane else f"proc{self.number}"
+
+
+def _of_lane(step: Step, lane: str) -> Step:
+    """The step as another lane knows it."""
+    copy = step.model_copy(update={"lane": lane})
+    copy.__dict__.pop("key", None)  # a copy takes along what was computed for the original
+    return copy
+
+
+def _numbered(data: Any) -> Any:
+    """Steps are numbered by their place; nobody writes the number."""
+    if isinstance(data, dict) and isinstance(data.get("steps"), list | tuple):
+        data = dict(data)
+        for inner in ("number", "lane"):
+            if any(isinstance(s, dict) and inner in s for s in data["steps"]):
+                raise ValueError(f"a step's {inner} is its place in the file and is not written: remove {inner!r}")
+        data["steps"] = [{**s, "number": n} if isinstance(s, dict) else s for n, s in enumerate(data["steps"])]
+    return data
+
+
+class Lane(Model):
+    """A side lane: steps of the same documents that go on beside the main ones, with a status of their own."""
+
+    description: str = Field("", description="for people")
+    steps: tuple[Step, ...] = Field(min_length=1, description="the steps in their order: the first is <lane>_proc0")
+
+    _number = model_validator(mode="before")(_numbered)
+
+
+class Gather(Model):
+    """Documents of another type that appear when their members are ready, with a chain of their own."""
+
+    description: str = Field("", description="for people")
+    type: Name = Field(description="the type of the documents that appear")
+    site: Name = Field("here", description="the one site that gathers")
+    after: tuple[str, ...] = Field(
+        min_length=1,
+        description="the steps that must be done in each member; the last of them left the file that is handed on",
+    )
+    period: Literal["", "day", "month", "year"] = Field(
+        "", description="gather over so long a time (by when a file was registered); empty: one document a run"
+    )
+    settle: Seconds = Field(600.0, description="nothing may have changed in any member for so long")
+    leave_out: tuple[Literal["bad", "failed"], ...] = Field(
+        ("bad",), description="members that are so are left out; others hold the document back until they are ready"
+    )
+    own: Bytes | None = Field(
+        None, description="with a period: a run of this size or more gets a document of its own, as soon as it is ready"
+    )
+    largest: Bytes | None = Field(None, description="with a period: one document gathers no more than this; a run stays whole")
+    step: str = Field(
+        "", description="the step of a lane (executor gather) that these documents do for their members; empty: none"
+    )
+    every: Seconds = Field(30.0, gt=0, description="how often it is looked whether there is something to gather")
+    steps: tuple[Step, ...] = Field(min_length=1, description="the steps of the documents that appear")
+
+    _number = model_validator(mode="before")(_numbered)
 
 
 class Chain(Model):
@@ -94,29 +156,69 @@ class Chain(Model):
     farms: dict[Name, Farm] = Field(default_factory=dict, description="the farms that steps can be sent to, by name")
     steps: tuple[Step, ...] = Field(min_length=1, description="the steps in their order: the first is proc0")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _number(cls, data: Any) -> Any:
-        """Steps are numbered by their place; nobody writes the number."""
-        if isinstance(data, dict) and isinstance(data.get("steps"), list | tuple):
-            data = dict(data)
-            if any(isinstance(s, dict) and "number" in s for s in data["steps"]):
-                raise ValueError("a step's number is its place in the list and is not written: remove 'number'")
-            data["steps"] = [{**s, "number": n} if isinstance(s, dict) else s for n, s in enumerate(data["steps"])]
-        return data
+    lanes: dict[Name, Lane] = Field(default_factory=dict, description="side lanes of the same documents, by name")
+    gathers: dict[Name, Gather] = Field(default_factory=dict, description="documents made of many, by name")
+
+    _branch: Branch = PrivateAttr(default_factory=Branch)
+    _elsewhere: dict[str, Step] = PrivateAttr(default_factory=dict)
+
+    _number = model_validator(mode="before")(_numbered)
+
+    def model_post_init(self, _: Any) -> None:
+        """Steps of the lanes are known to the main one by their keys there."""
+        for name, lane in self.lanes.items():
+            for step in lane.steps:
+                self._elsewhere[step.name] = _of_lane(step, name)
+
+    @property
+    def branch(self) -> Branch:
+        """Which lane or gather this is the chain of; the main one has no name."""
+        return self._branch
+
+    @property
+    def elsewhere(self) -> dict[str, Step]:
+        """The steps of other lanes by name, with the keywords by which this lane knows them."""
+        return dict(self._elsewhere)
+
+    def branches(self) -> dict[str, Chain]:
+        """The chains of all lanes and gathers, by name: each as if it were the only one."""
+        return {name: self.of(name) for name in (*self.lanes, *self.gathers)}
+
+    def of(self, name: str) -> Chain:
+        """The chain of a lane or a gather; of the empty name, this one. Raises ChainError for one that is not there."""
+        if not name:
+            return self
+        found = self.lanes.get(name) or self.gathers.get(name)
+        if found is None:
+            known = [*self.lanes, *self.gathers]
+            raise ChainError(f"the chain {self.name!r} has no lane or gather {name!r}{near(name, known)}")
+        lane = name in self.lanes
+        kind = self.type if isinstance(found, Lane) else found.type
+        branch = self.model_copy(
+            update={"steps": found.steps, "type": kind, "description": found.description, "lanes": {}, "gathers": {}}
+        )
+        branch._branch = Branch(name, lane)
+        branch._elsewhere = {}
+        if lane:
+            branch._elsewhere = {step.name: _of_lane(step, MAIN) for step in self.steps}
+            for other in self.lanes:
+                for step in self.lanes[other].steps if other != name else ():
+                    branch._elsewhere[step.name] = _of_lane(step, other)
+        return branch
 
     def step(self, name: str) -> Step:
         """The step of that name or keyword (``convert`` or ``proc1``). Raises ChainError with the nearest name."""
         for step in self.steps:
             if name in (step.name, step.key):
                 return step
-        raise ChainError(f"the chain {self.name!r} has no step {name!r}{_near(name, [s.name for s in self.steps])}")
+        raise ChainError(f"the chain {self.name!r} has no step {name!r}{near(name, [s.name for s in self.steps])}")
 
     def needs(self, step: Step) -> tuple[Step, ...]:
         """The steps that must be done before ``step``, in the chain's order."""
         if step.needs is None:
             return self.steps[: step.number]
-        return tuple(s for s in self.steps[: step.number] if s.name in step.needs)
+        elsewhere = tuple(self._elsewhere[name] for name in step.needs if name in self._elsewhere)
+        return (*elsewhere, *(s for s in self.steps[: step.number] if s.name in step.needs))
 
     def at(self, site: str) -> tuple[Step, ...]:
         """The steps that ``site`` runs itself, with the pollers' own workers."""
@@ -135,12 +237,6 @@ class Chain(Model):
     def data(self) -> dict[str, Any]:
         """The chain as JSON: what workers and batch jobs get of it (`jobchain.JobChain`)."""
         return self.model_dump(mode="json")
-
-
-def _near(name: str, known: list[str]) -> str:
-    """Words for an error: the nearest known name, else all of them."""
-    near = get_close_matches(str(name), known, n=1, cutoff=0.6)
-    return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})" if known else ""
 
 
 def load(path: Path | str) -> Chain:
@@ -179,7 +275,7 @@ def loads(text: str, source: str = "chain") -> Chain:
         chain = Chain.model_validate(data)
     except ValidationError as error:
         raise ChainError(_sentences(error, data, source)) from error
-    faults = _named_checks(chain)
+    faults = named_checks(chain)
     if faults:
         raise ChainError("\n".join(f"{source}: {fault}" for fault in faults))
     return chain
@@ -235,7 +331,7 @@ def _sentences(error: ValidationError, data: dict[str, Any], source: str) -> str
     models: dict[str, type[BaseModel]] = {
         "steps": Step, "sites": Site, "retries": Retries, "degrade": Degrade,
         "farms": Farm, "limits": Limits, "grace": Grace,
-        "access": SiteAccess, "jump": SiteAccess, "timeouts": Timeouts,
+        "access": SiteAccess, "jump": SiteAccess, "timeouts": Timeouts, "lanes": Lane, "gathers": Gather,
     }  # fmt: skip
     lines = []
     for fault in error.errors():
@@ -245,8 +341,8 @@ def _sentences(error: ValidationError, data: dict[str, Any], source: str) -> str
             model = models.get(str(part), model)
         place = _place(location, data)
         if fault["type"] == "extra_forbidden":
-            known = [n for n in model.model_fields if n != "number"]
-            message = f"{location[-1]!r} is not known here{_near(str(location[-1]), known)}"
+            known = [n for n in model.model_fields if n not in ("number", "lane")]
+            message = f"{location[-1]!r} is not known here{near(str(location[-1]), known)}"
         elif fault["type"] == "missing":
             message = "is missing: add it"
         elif fault["type"] == "string_pattern_mismatch":
@@ -294,35 +390,3 @@ def _has(data: Any, part: Any) -> bool:
     return (isinstance(data, dict) and part in data) or (
         isinstance(data, list) and isinstance(part, int) and part < len(data)
     )
-
-
-def _named_checks(chain: Chain) -> list[str]:
-    """Checks across fields, each of which ends in a sentence."""
-    faults = []
-    names = [s.name for s in chain.steps]
-    for name in sorted({n for n in names if names.count(n) > 1}):
-        faults.append(f"steps: all step names must be unique, and {name!r} stands there {names.count(name)} times")
-    for step in chain.steps:
-        place = f"steps[{step.number}] ({step.name})"
-        if (step.run is None) == (step.command is None):
-            faults.append(f"{place}: a step has either 'run' or 'command': give exactly one of the two")
-        if step.run is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", step.run):
-            faults.append(f"{place} / run: {step.run!r} names no step: write it as 'package.module:function'")
-        if step.site not in chain.sites:
-            faults.append(f"{place} / site: no site {step.site!r}{_near(step.site, list(chain.sites))}")
-        for need in step.needs or ():
-            if need not in names:
-                faults.append(f"{place} / needs: no step {need!r}{_near(need, names)}")
-            elif names.index(need) >= step.number:
-                faults.append(f"{place} / needs: {need!r} does not come before this step: move it up, or drop the need")
-        if step.name in ("bad", "good", "open", "closed", "failed") or re.fullmatch(r"proc\d+", step.name):
-            faults.append(f"{place} / name: {step.name!r} is a word of the documents; choose another")
-        if step.executor == "farm" and step.farm not in chain.farms:
-            which = "name one" if step.farm is None else f"no farm {step.farm!r}{_near(step.farm, list(chain.farms))}"
-            faults.append(f"{place} / farm: a step with executor farm needs one of the chain's farms: {which}")
-        if step.executor == "local":
-            given = step.model_fields_set & {"farm", "documents_per_job", "cores", "queue", "degrade"}
-            faults.extend(f"{place} / {name}: this is for executor farm only" for name in sorted(given))
-    for name, farm in chain.farms.items():
-        faults.extend(f"farms / {name} / {fault}" for fault in farm_faults(farm))
-    return faults

@@ -97,6 +97,12 @@ def specs(
             name = "poller" if settings.pollers == 1 else f"poller-{number}"
             found.append(Spec(name, command(settings, "poll", "--set", f"workers={share}")))
     if "poller" not in without:
+        for name, branch in chain.branches().items():
+            if branch.at(settings.site):
+                found.append(Spec(f"poller-{name}", command(settings, "poll", "--branch", name, "--set", "workers=1")))
+    if any(gather.site == settings.site for gather in chain.gathers.values()):
+        found.append(Spec("gatherer", command(settings, "gather")))
+    if "poller" not in without:
         for farm in sorted({step.farm for step in chain.farmed(settings.site) if step.farm}):
             found.append(Spec(f"farm-{farm}", command(settings, "farm", farm)))
     if "page" not in without:

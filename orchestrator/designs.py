@@ -25,6 +25,7 @@ from typing import Any
 
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import ChainError
+from orchestrator.lanes import wrapped
 from orchestrator.transitions import TRANSITIONS
 
 DESIGNS = ("work", "pages", "filters", "guard")
@@ -50,11 +51,15 @@ def build(chain: Chain, source: Path | None = None) -> dict[str, dict[str, Any]]
     """
     folder = source or default_source()
     designs: dict[str, dict[str, Any]] = {}
-    for name in DESIGNS:
-        if not (folder / name).is_dir():
-            raise ChainError(f"there is no folder {folder / name}: the couchapp is incomplete, install it again")
-        designs[f"_design/{name}"] = _design(name, folder / name, chain)
-    designs["_design/work"]["chain"] = summary(chain)
+    for one in (chain, *chain.branches().values()):
+        for name in DESIGNS:
+            if not (folder / name).is_dir():
+                raise ChainError(f"there is no folder {folder / name}: the couchapp is incomplete, install it again")
+            design = _design(name, folder / name, one)
+            designs[design["_id"]] = design
+        designs[f"_design/{one.branch.design('work')}"]["chain"] = summary(one)
+    for name in chain.gathers:
+        designs[f"_design/gather-{name}"] = _gather(name, folder / "gather", chain)
     return designs
 
 
@@ -96,22 +101,22 @@ def _design(name: str, folder: Path, chain: Chain) -> dict[str, Any]:
         "chain": {"steps": [_for_functions(chain, step) for step in chain.steps]},
         "transitions": transitions_table(),
     }
-    design: dict[str, Any] = {"_id": f"_design/{name}", "language": "javascript"}
+    design: dict[str, Any] = {"_id": f"_design/{chain.branch.design(name)}", "language": "javascript"}
     views: dict[str, dict[str, str]] = {}
     for view in sorted(path for path in _entries(folder / "views") if path.is_dir()):
         for view_name, step in _expanded(view.name, chain):
-            views[view_name] = _view(view, _with_step(values, chain, step))
+            views[view_name] = _view(view, _with_step(values, chain, step), chain)
     filters: dict[str, str] = {}
     for path in sorted(path for path in _entries(folder / "filters") if path.suffix == ".js"):
         for filter_name, step in _expanded(path.stem, chain):
-            filters[filter_name] = function(path, _with_step(values, chain, step))
+            filters[filter_name] = _inward(function(path, _with_step(values, chain, step)), chain, ("doc", "req"))
     if views:
         design["views"] = views
     if filters:
         design["filters"] = filters
     validate = folder / "validate_doc_update.js"
     if validate.exists():
-        design["validate_doc_update"] = function(validate, values)
+        design["validate_doc_update"] = _inward(function(validate, values), chain, ("doc", "old"))
     if len(design) == 2:
         raise ChainError(f"the folder {folder} holds no view, filter or validation: the couchapp is incomplete")
     return design
@@ -132,8 +137,35 @@ def _with_step(values: dict[str, Any], chain: Chain, step: Step | None) -> dict[
     return values if step is None else {**values, "step": _for_functions(chain, step)}
 
 
-def _view(folder: Path, values: dict[str, Any]) -> dict[str, str]:
-    view = {"map": function(folder / "map.js", values)}
+def _inward(source: str, chain: Chain, arguments: tuple[str, ...]) -> str:
+    """The function as it is, or, for a lane, handed documents as that lane sees them."""
+    return wrapped(source, chain.branch.name, chain.type, arguments) if chain.branch.lane else source
+
+
+def _gather(name: str, folder: Path, chain: Chain) -> dict[str, Any]:
+    """The design document in which a gather looks for its members and for what it has made."""
+    gather = chain.gathers[name]
+    lane = next((one for one in chain.lanes if any(step.name == gather.step for step in chain.lanes[one].steps)), "")
+    whole = chain.of(lane)
+    steps = {step.name: step for step in whole.steps} | whole.elsewhere
+    values = {
+        "type": chain.type,
+        "gather": {
+            "name": name, "type": gather.type, "period": {"": 0, "year": 4, "month": 7, "day": 10}[gather.period],
+            "after": [steps[one].key for one in gather.after], "leave_out": list(gather.leave_out),
+            "step": steps[gather.step].key if gather.step else None,
+        },
+    }  # fmt: skip
+    views = {
+        view.name: _view(view, values, whole if view.name == "members" else chain)
+        for view in sorted(_entries(folder / "views"))
+        if view.is_dir()
+    }
+    return {"_id": f"_design/gather-{name}", "language": "javascript", "views": views}
+
+
+def _view(folder: Path, values: dict[str, Any], chain: Chain) -> dict[str, str]:
+    view = {"map": _inward(function(folder / "map.js", values), chain, ("doc",))}
     builtin = folder / "reduce"
     if (folder / "reduce.js").exists():
         view["reduce"] = function(folder / "reduce.js", values)

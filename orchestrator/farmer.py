@@ -241,10 +241,10 @@ class Farmer:
     def _follow(self) -> None:
         """The feed's thread: ring with every document that may be ready."""
         selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
-        self._follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
+        self._follower = Follower(self.database, since=self._since, selector=self.database.feed_selector(selector), mode="continuous", timeout=50)
         try:
             for batch in self._follower.batches():
-                found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
+                found = [self.database.seen(c.doc) for c in batch.changes if c.doc is not None and not c.deleted]
                 if found:
                     self._rings.put(found)
                     if any(documents.ready_step(self.chain, document, self.engine.steps) for document in found):

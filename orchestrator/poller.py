@@ -332,12 +332,12 @@ class Poller:
 
     def _follow_once(self) -> None:
         selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
-        follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
+        follower = Follower(self.database, since=self._since, selector=self.database.feed_selector(selector), mode="continuous", timeout=50)
         self._follower = follower
         if self._ended.is_set():
             return
         for batch in follower.batches():
-            found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
+            found = [self.database.seen(c.doc) for c in batch.changes if c.doc is not None and not c.deleted]
             while found and not self._ended.is_set():
                 try:
                     self._rings.put(found, timeout=1.0)

@@ -21,7 +21,7 @@ from orchestrator.cli.chain import chain
 from orchestrator.cli.check import check
 from orchestrator.cli.context import SiteGroup
 from orchestrator.cli.couchapp import couchapp
-from orchestrator.cli.daemons import db, poll, register, simulate, web
+from orchestrator.cli.daemons import db, gather, poll, register, simulate, web
 from orchestrator.cli.demo import demo
 from orchestrator.cli.documents import retry, show
 from orchestrator.cli.farm import farm, job, jobs
@@ -57,7 +57,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Look and act", (status, show, jobs, retry, run)),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, db, import_)),
-    ("Single daemons", (poll, farm, job, web)),
+    ("Single daemons", (poll, gather, farm, job, web)),
     ("About", (settings, version)),
 )
 for _, _commands in SECTIONS:

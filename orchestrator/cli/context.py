@@ -57,6 +57,19 @@ class Context:
 
         return chain.load(self.settings.chain)
 
+    def branch(self, name: str) -> tuple[Chain, Database, Path]:
+        """A lane's or gather's chain, the database as it sees it, and its spool; of the empty name the main one's.
+
+        Raises ChainError for a name that the chain does not have.
+        """
+        chain = self.chain.of(name)
+        if not name:
+            return chain, self.database, self.settings.spool
+        from orchestrator.couch.branch import BranchDatabase
+
+        # A spool of its own: procN of one lane is not that of another.
+        return chain, BranchDatabase(self.database, chain.branch, self.chain.type), self.settings.spool / name
+
     @cached_property
     def credentials(self) -> Credentials | None:
         """The database's login. Raises SettingsError for a file that cannot be used."""
@@ -213,6 +226,13 @@ class SiteGroup(click.Group):
         for title, names in self.sections:
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(70)) for name in names])
+
+
+def branch_option(function: F) -> F:
+    """Adds ``--branch``: which lane or gather of the chain is meant."""
+    return click.option(
+        "--branch", default="", metavar="NAME", help="A lane or a gather of the chain; without it, the main lane."
+    )(function)
 
 
 def json_option(function: F) -> F:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.context import Context, SiteCommand, SiteGroup, json_option, pass_site
+from orchestrator.cli.context import Context, SiteCommand, SiteGroup, branch_option, json_option, pass_site
 
 if TYPE_CHECKING:
     from procs.register.settings import RegisterSettings
@@ -137,8 +137,9 @@ def register(site: Context, paths: tuple[Path, ...], watch: bool) -> int:
 @click.command(cls=SiteCommand, short_help="Run a poller.")
 @click.option("--only", multiple=True, metavar="STEP", help="Serve only these steps of the site (repeatable).")
 @click.option("--until-idle", is_flag=True, help="End when nothing is ready or running.")
+@branch_option
 @pass_site
-def poll(site: Context, only: tuple[str, ...], until_idle: bool) -> None:
+def poll(site: Context, only: tuple[str, ...], until_idle: bool, branch: str) -> None:
     """Run a poller: take documents that are ready, have their steps done, record what happened.
 
     SIGTERM or Ctrl-C lets running steps finish (setting `drain`). Several pollers may run at once.
@@ -149,11 +150,25 @@ def poll(site: Context, only: tuple[str, ...], until_idle: bool) -> None:
     settings = site.settings
     site.log_to_stderr()
     terms = Terms(settings.workers, settings.lease, settings.sweep, settings.drain)
-    poller = Poller(
-        site.chain, site.database, places(settings), settings.spool, settings.site, terms, only=list(only) or None
-    )
+    chain, database, spool = site.branch(branch)
+    poller = Poller(chain, database, places(settings), spool, settings.site, terms, only=list(only) or None)
     poller.install_signals()
     poller.run(until_idle=until_idle)
+
+
+@click.command(cls=SiteCommand, short_help="Make documents of many.")
+@click.option("--until-idle", is_flag=True, help="End when nothing is left to be gathered or told now.")
+@pass_site
+def gather(site: Context, until_idle: bool) -> None:
+    """Make the documents of this site's gathers (a run, a bundle for tape) as their members become ready.
+
+    `up` runs it where the chain has gathers. There may be several: a member ends in one document all the same.
+    """
+    from orchestrator.gatherer import Daemon
+
+    site.log_to_stderr()
+    daemon = Daemon(site.chain, site.database, site.settings.site)
+    until_signal(functools.partial(daemon.run, until_idle=until_idle))
 
 
 @click.command(cls=SiteCommand)

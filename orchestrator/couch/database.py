@@ -246,6 +246,14 @@ class Database:
         answer = self.connection.json("POST", (self.name, "_find"), subject=self.subject, body=body, safe=True)
         return answer["docs"]
 
+    def feed_selector(self, selector: dict[str, Any]) -> dict[str, Any]:
+        """A selector for this database's feed; what comes through it is to be ``seen``."""
+        return selector
+
+    def seen(self, document: dict[str, Any]) -> dict[str, Any]:
+        """A document of the feed as ``get`` would give it."""
+        return document
+
     def get_local(self, local_id: str) -> dict[str, Any] | None:
         """The ``_local`` document ``local_id`` (with or without that prefix); None if there is none."""
         path, subject = self._document(_local(local_id))
