@@ -10,10 +10,12 @@ string literal, which is replaced by a JSON value:
     "@type@"         the type of the chain's documents
     "@step@"         {key, number, needs}: the step that a procN file is made for; needs are keywords
     "@chain@"        {steps: [{key, number, needs}, ...]}
-    "@transitions@"  {"closed>good": "any", ...}: how the step's number moves: any, same, later, or several of them
+    "@sites@"        ["here", "lyon", ...]: the site of each step, by its number
+    "@moves@"        "|closed>good:person any|...": for whom, and how the step's number moves: any, same, later
+    "@types@", "@identity@", "@content@", "@people@"    the guard's other tables, see orchestrator/roles.py
 
-The functions hold nothing of the chain that does not change what they do (no step's name, version or site), so that
-most edits of a chain leave the views' indexes as they are.
+The functions of views and filters hold nothing of the chain that does not change what they do (no step's name, version
+or site), so that most edits of a chain leave the views' indexes as they are.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from orchestrator import roles
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import ChainError
 from orchestrator.lanes import wrapped
-from orchestrator.transitions import TRANSITIONS
 
 DESIGNS = ("work", "pages", "filters", "guard")
 BUILTIN_REDUCES = ("_count", "_sum", "_stats", "_approx_count_distinct")
@@ -82,15 +84,6 @@ def summary(chain: Chain) -> dict[str, Any]:
     }
 
 
-def transitions_table() -> dict[str, str]:
-    """The table of transitions as the guard reads it: ``{"closed>good": "any", "queued>queued": "later", ...}``."""
-    table: dict[str, set[str]] = {}
-    for transition in TRANSITIONS:
-        for before in transition.before:
-            table.setdefault(f"{before.value}>{transition.after.value}", set()).add(transition.step)
-    return {key: " ".join(sorted(moves)) for key, moves in sorted(table.items())}
-
-
 def _for_functions(chain: Chain, step: Step) -> dict[str, Any]:
     return {"key": step.key, "number": step.number, "needs": [need.key for need in chain.needs(step)]}
 
@@ -99,7 +92,13 @@ def _design(name: str, folder: Path, chain: Chain) -> dict[str, Any]:
     values: dict[str, Any] = {
         "type": chain.type,
         "chain": {"steps": [_for_functions(chain, step) for step in chain.steps]},
-        "transitions": transitions_table(),
+        "sites": roles.sites_of(chain),
+        "beside": None if chain.branch.name else sorted(gather.type for gather in chain.gathers.values()),
+        "moves": roles.moves(),
+        "types": roles.types(),
+        "identity": roles.IDENTITY,
+        "content": roles.CONTENT,
+        "people": roles.PEOPLE,
     }
     design: dict[str, Any] = {"_id": f"_design/{chain.branch.design(name)}", "language": "javascript"}
     views: dict[str, dict[str, str]] = {}

@@ -48,7 +48,7 @@ class Branch:
             return dict(document)
         turned = self._turned(document, self.name, MAIN)
         if "status" not in turned:
-            turned["status"] = _begins(document.get("status"))
+            turned["status"] = "open" if document.get("status") == "open" else "closed"
         return turned
 
     def outward(self, document: Mapping[str, Any], data_type: str) -> dict[str, Any]:
@@ -101,11 +101,6 @@ class Branch:
         return turned
 
 
-def _begins(main_status: Any) -> str:
-    """The status with which a document enters a lane: closed, but for a file that is still written, or out of all."""
-    return str(main_status) if main_status in ("open", "bad") else "closed"
-
-
 def wrapped(source: str, name: str, data_type: str, arguments: tuple[str, ...]) -> str:
     """A design function that sees data documents inward: the JavaScript twin of `Branch.inward`.
 
@@ -123,7 +118,7 @@ def wrapped(source: str, name: str, data_type: str, arguments: tuple[str, ...]) 
         ' if (own[k] === 1 || /^proc\\d+$/.test(k)) { t["main_" + k] = d[k]; continue; }'
         " h = k.indexOf(plain) === 0 ? k.slice(plain.length) : null;"
         " if (h !== null && (own[h] === 1 || /^proc\\d+$/.test(h))) t[h] = d[k]; else t[k] = d[k]; }"
-        ' if (t.status === undefined) t.status = d.status === "open" || d.status === "bad" ? d.status : "closed";'
+        ' if (t.status === undefined) t.status = d.status === "open" ? "open" : "closed";'
         " return t; }"
     )
     parameters = {

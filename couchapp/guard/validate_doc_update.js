@@ -1,53 +1,168 @@
-// The guard: only legal transitions of status, by known users. Runs at every write, so it stays small.
-// The table is generated from orchestrator/transitions.py: "before>after" to how the step's number may move.
+// The guard: who may write what. Runs at every write of every document, so it stays small.
+// Its tables come from orchestrator/roles.py, orchestrator/transitions.py and the chain.
 function validate(doc, old, user, security) {
-  var roles = user.roles || [], admin = roles.indexOf("_admin") >= 0, name, from, to, move, table, possible, forced;
+  var beside = "@beside@", moves = "@moves@", sites = "@sites@"; // the larger table is a text: it costs nothing until it is asked
+  var roles = user.roles || [], has = {}, procs = [], i, admin, person, site, carries, elsewhere, from, to, changed,
+    forced, why;
+  for (i = 0; i < roles.length; i++) has[roles[i]] = true;
+  admin = has._admin === true || has.admin === true;
+  person = has.operator === true;
+  site = roles.join(" ").indexOf("site:") >= 0;
+
+  function no(reason) { throw {forbidden: reason}; }
 
   // A status taken apart: [kind, step's number or -1], or null if it is none. Older databases write "proc1 failed".
   function parse(status) {
     var match;
-    if (status === "open" || status === "closed" || status === "good" || status === "bad" || status === "failed") {
+    if (status === "good" || status === "closed" || status === "failed" || status === "bad" || status === "open") {
       return [status, -1];
     }
     match = typeof status === "string" && /^proc ?(\d+) (queued|in progress|failed)$/.exec(status);
     return match ? [match[2], match[2] === "failed" ? -1 : Number(match[1])] : null;
   }
 
-  if (doc._id.indexOf("_design/") === 0) return; // the server itself lets only admins write these
-  if (!user.name && !admin) throw {unauthorized: "log in to write: anonymous users may not"};
-  if (doc._deleted) {
-    if (admin || roles.indexOf("admin") >= 0 || roles.indexOf("operator") >= 0) return;
-    throw {forbidden: "only an admin or an operator may delete: mark the document bad instead"};
+  function same(a, b) { // as JSON; the order of an object's members does not matter
+    var name;
+    if (a === b) return true;
+    if (!a || !b || typeof a !== "object" || typeof b !== "object" || Array.isArray(a) !== Array.isArray(b)) return false;
+    for (name in a) if (a[name] !== b[name] && !same(a[name], b[name])) return false;
+    for (name in b) if (a[name] === undefined) return false;
+    return true;
   }
+
+  function foreign(name, number) { // why a step is none of this account's; "" if it is
+    return has["site:" + sites[number]] === true ? "" : name + (sites[number] === undefined
+      ? " belongs to no step of the chain" : " belongs to the site " + sites[number]
+      + ": this account does not have the role site:" + sites[number]);
+  }
+
+  // Whether the table has this move for "site" or "person".
+  function moved(who) {
+    var head = "|" + from[0] + ">" + to[0] + ":" + who + " ", at = moves.indexOf(head), step;
+    if (at < 0) return false;
+    if (from[1] < 0 || to[1] < 0) return true;
+    step = moves.slice(at + head.length, moves.indexOf("|", at + 1));
+    return step.indexOf("any") >= 0 || (to[1] === from[1] && step.indexOf("same") >= 0)
+      || (to[1] > from[1] && step.indexOf("later") >= 0);
+  }
+
+  function impossible() {
+    var possible = [], rows = moves.split("|"), j, kind;
+    for (j = 0; j < rows.length; j++) {
+      kind = rows[j].slice(from[0].length + 1).split(":")[0];
+      if (rows[j].indexOf(from[0] + ">") === 0 && possible.indexOf(kind) < 0) possible.push(kind);
+    }
+    return "the status cannot go from '" + (from[0] === "new" ? "new" : old.status) + "' to '" + doc.status
+      + "'; from here it can go to: " + possible.sort().join(", ");
+  }
+
+  // Why a daemon of a site may not write this data document; "" if it may.
+  function bySite() {
+    var name, keys = "@people@", j, why = "";
+    if (changed) {
+      if (!moved("site")) return "from '" + old.status + "' to '" + doc.status + "' is for people: operator or admin";
+      if (from[1] >= 0) why = foreign("proc" + from[1], from[1]);
+      if (!why && to[1] >= 0) why = foreign("proc" + to[1], to[1]);
+      if (!why && from[1] < 0 && to[1] < 0 && has["site:" + doc.site] !== true) {
+        why = "the file is at the site " + JSON.stringify(doc.site) + ": this account does not have its role";
+      }
+      if (why) return why;
+    }
+    for (j = 0; j < procs.length; j++) {
+      why = foreign(procs[j], Number(procs[j].slice(4)));
+      if (why && !same(doc[procs[j]], old ? old[procs[j]] : undefined)) return why;
+    }
+    if (!old) return "";
+    for (name in old) {
+      if (name.charCodeAt(0) === 112 && doc[name] === undefined && /^proc\d+$/.test(name)
+          && (why = foreign(name, Number(name.slice(4))))) return why;
+    }
+    for (j = 0; j < keys.length; j++) {
+      if (!same(doc[keys[j]], old[keys[j]])) return "'" + keys[j] + "' is for people: operator or admin";
+    }
+    return "";
+  }
+
+  // Why an operator may not write it; "" if he may.
+  function byPerson() {
+    var j, name;
+    if (!old) return "files are registered by a registrar, with the role of its site";
+    if (changed && !moved("person")) {
+      return "from '" + old.status + "' to '" + doc.status + "' is for the daemons of a step's site";
+    }
+    if (!same(doc.forced, old.forced)) return "'forced' is for admins";
+    for (j = 0; j < procs.length; j++) {
+      name = procs[j];
+      if (doc[name].state === "done" && !same(doc[name], old[name])) {
+        return name + ": a person cannot say that a step is done, nor change its result";
+      }
+    }
+    return "";
+  }
+
+  // Documents of ours that are no data documents.
+  function other(act, type, one) {
+    var types = "@types@", rule = types.hasOwnProperty(type) ? types[type][act] : [], match;
+    if (person && rule.indexOf("person") >= 0) return;
+    if (site && rule.indexOf("site") >= 0) {
+      match = /^proc(\d+)$/.exec(one.step);
+      why = match ? foreign(match[0], Number(match[1])) : has["site:" + one.site] === true ? "" : "it names no site of yours";
+      if (!why) return;
+      no(why);
+    }
+    no("a document of type " + JSON.stringify(type) + ": to " + act + " it is for "
+      + rule.concat(["admin"]).join(" or ").replace("person", "operator"));
+  }
+
+  function keep(names) {
+    var j, was;
+    for (j = 0; j < names.length; j++) {
+      was = old[names[j]];
+      if (was !== undefined && was !== null && !same(was, doc[names[j]])) {
+        no("'" + names[j] + "' says which file the document is about: it cannot change");
+      }
+    }
+  }
+
+  // The documents of a lane or gather have a guard of their own, which is for them alone.
+  if (beside === null ? doc.type !== "@type@" && !(old && old.type === "@type@") : beside.indexOf(doc.type) >= 0) return;
+  if (doc._id.indexOf("_design/") === 0) return; // the server itself lets only admins write these
+  if (!user.name && has._admin !== true) throw {unauthorized: "log in to write: anonymous users may not"};
+  // A revision that is made here names the one that it follows; one that was made elsewhere has a name of its own.
+  elsewhere = doc._rev !== undefined && !(old && old._rev === doc._rev);
+  carries = has.replicator === true || (elsewhere && has._admin === true);
+  if (elsewhere && !carries) no("revisions made elsewhere (new_edits=false) are for the role replicator");
   if (old && old._deleted) old = null;
-  if (typeof doc.type !== "string" || doc.type === "") throw {forbidden: "a document needs a type: a text in 'type'"};
+  if (doc._deleted) {
+    if (admin || carries) return;
+    if (!old || old.type === "@type@") no("only an admin may delete: mark the document bad instead");
+    return other("delete", old.type, old);
+  }
+  if (typeof doc.type !== "string" || doc.type === "") no("a document needs a type: a text in 'type'");
+  if (old && old.type !== undefined && old.type !== doc.type) no("the type of a document cannot change");
   if (doc.type !== "@type@") {
-    if (old && old.type === "@type@") throw {forbidden: "the type of a data document cannot change"};
+    if (!admin && !carries) other(old ? "change" : "create", doc.type, doc);
     return;
   }
   to = parse(doc.status);
-  if (!to) throw {forbidden: "the status " + JSON.stringify(doc.status) + " is none that is known"};
-  for (name in doc) {
-    if (/^proc\d+$/.test(name) && (!doc[name] || typeof doc[name] !== "object" || Array.isArray(doc[name]))) {
-      throw {forbidden: name + " must be an object"};
+  if (!to) no("the status " + JSON.stringify(doc.status) + " is none that is known");
+  for (i in doc) {
+    if (i.charCodeAt(0) === 112 && /^proc\d+$/.test(i)) {
+      if (!doc[i] || typeof doc[i] !== "object" || Array.isArray(doc[i])) no(i + " must be an object");
+      procs.push(i);
     }
   }
-  if (old && old.type === doc.type && old.status === doc.status) return;
-  from = (old && old.type === doc.type && parse(old.status)) || ["new", -1];
-  table = "@transitions@";
-  move = table[from[0] + ">" + to[0]];
-  if (move !== undefined) {
-    if (from[1] < 0 || to[1] < 0 || move.indexOf("any") >= 0) return;
-    if (to[1] === from[1] && move.indexOf("same") >= 0) return;
-    if (to[1] > from[1] && move.indexOf("later") >= 0) return;
-  }
   forced = doc.forced;
-  if (admin && forced && forced.by && forced.why && forced.at
+  if ((admin || carries) && forced && forced.by && forced.why && forced.at
       && !(old && old.forced && old.forced.at === forced.at)) return; // each use of force says why anew
-  possible = [];
-  for (name in table) {
-    if (name.indexOf(from[0] + ">") === 0) possible.push(name.slice(from[0].length + 1));
+  from = (old && parse(old.status)) || ["new", -1];
+  if (old) {
+    keep("@identity@");
+    if (from[0] !== "open" && from[0] !== "new") keep("@content@");
   }
-  throw {forbidden: "the status cannot go from '" + (from[0] === "new" ? "new" : old.status) + "' to '" + doc.status
-    + "'; from here it can go to: " + possible.sort().join(", ")};
+  if (carries) return;
+  changed = !old || old.status !== doc.status;
+  if (changed && !moved("site") && !moved("person")) no(impossible());
+  if (admin || (site && !(why = bySite())) || (person && !(why = byPerson()))) return;
+  no(why || "this account may read only: writing needs a role of a site, operator or admin");
 }

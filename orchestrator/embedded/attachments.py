@@ -13,6 +13,7 @@ import os
 import uuid
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,6 +64,18 @@ class Incoming:
         self._path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Stands in a document's ``_attachments`` for one whose contents came as a part of the request.
+
+    An object of its own, which no JSON can be mistaken for: what it names is a file of ours.
+    """
+
+    kind: str
+    revpos: Any
+    entry: dict[str, Any]
+
+
 class Blobs:
     """The folder of one database's attachments."""
 
@@ -98,12 +111,17 @@ class Blobs:
     def settle(self, attachments: dict[str, Any]) -> dict[str, Any]:
         """Store what a document carries inline; stubs stay as they are, to be settled by the writer.
 
+        ``told`` in an entry is the ``revpos`` that it came with, for the writer to judge.
+
         Raises:
             Problem: 400 for data that is not base64 or an entry that is no object.
         """
         settled: dict[str, Any] = {}
         for name, entry in attachments.items():
             check_name(name)
+            if isinstance(entry, Stored):
+                settled[name] = {"content_type": entry.kind, "told": entry.revpos, **entry.entry}
+                continue
             if not isinstance(entry, dict):
                 raise bad_request("Attachment must be a JSON object")
             if entry.get("stub") or entry.get("follows"):
@@ -123,7 +141,7 @@ class Blobs:
                 raise bad_request(f"The content_type of attachment {name} is no string")
             if entry.get("encoding", "identity") != "identity":
                 raw = _unzipped(name, raw)
-            settled[name] = {"content_type": kind, **self.put(raw)}
+            settled[name] = {"content_type": kind, "told": entry.get("revpos"), **self.put(raw)}
         return settled
 
     def prune(self, used: set[str], now: float) -> int:

@@ -17,6 +17,7 @@ from orchestrator.embedded import (
     http_design,
     http_documents,
     http_listing,
+    http_revisions,
     http_server,
 )
 from orchestrator.embedded.database import DatabaseStore
@@ -41,9 +42,9 @@ _DATABASE: dict[str, Handler] = {
     "_local_docs": http_listing.local_docs,
     "_changes": http_changes.changes,
     "_bulk_docs": http_bulk.bulk_docs,
-    "_bulk_get": http_bulk.bulk_get,
-    "_revs_diff": http_bulk.revs_diff,
-    "_missing_revs": http_bulk.missing_revs,
+    "_bulk_get": http_revisions.bulk_get,
+    "_revs_diff": http_revisions.revs_diff,
+    "_missing_revs": http_revisions.missing_revs,
     "_security": http_database.security,
     "_revs_limit": http_database.revs_limit,
     "_ensure_full_commit": http_database.ensure_full_commit,

@@ -1,16 +1,16 @@
-"""Many documents in one request: ``_bulk_docs``, ``_bulk_get``, ``_revs_diff``, ``_missing_revs``; POST of one."""
+"""Many documents written in one request: ``_bulk_docs``; POST of one."""
 
 from __future__ import annotations
 
 import uuid
 from typing import Any
 
-from orchestrator.embedded import codec, documents, revisions
+from orchestrator.embedded import codec, documents
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.documents import Draft
-from orchestrator.embedded.http_documents import MAX_DOCUMENT, check_has_revision, outcome, prepare, saved, whole
-from orchestrator.embedded.http_request import Request, Response, answer
-from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed, not_implemented, too_large
+from orchestrator.embedded.http_documents import MAX_DOCUMENT, check_has_revision, outcome, prepare, saved
+from orchestrator.embedded.http_request import Request, Response
+from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed, too_large
 from orchestrator.embedded.updates import Refusal, Saved
 
 _FEW = 200  # documents that are taken apart on the event loop: about a millisecond
@@ -113,100 +113,3 @@ def _results(results: list[Saved | Refusal], new_edits: bool) -> bytes:
         row.update(error=result.problem.error, reason=result.problem.reason)
         rows.append(codec.dumps(row))
     return b"[" + b",".join(rows) + b"]\n"
-
-
-async def bulk_get(request: Request, database: DatabaseStore) -> Response:
-    """``POST /{db}/_bulk_get``."""
-    if request.method != "POST":
-        raise method_not_allowed("POST")
-    request.check_type()
-    accept = request.header(b"accept") or "*/*"
-    if "multipart" in accept and "application/json" not in accept:
-        raise not_implemented("_bulk_get as multipart")
-    listed = (await request.json_object()).get("docs")
-    if not isinstance(listed, list):
-        raise bad_request("Missing JSON list of 'docs'.")
-    return Response(200, await request.app.thread(_bulk_get, request, database, listed))
-
-
-def _bulk_get(request: Request, database: DatabaseStore, listed: list[Any]) -> bytes:
-    identifiers = [one["id"] for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str)]
-    rows = database.rows(list(dict.fromkeys(identifiers)))
-    with_history = request.flag("revs")
-    results = []
-    for one in listed:
-        identifier = one.get("id") if isinstance(one, dict) else None
-        if not isinstance(identifier, str):
-            results.append(
-                b'{"id":null,"docs":[{"error":{"id":null,"rev":null,"error":"bad_request",'
-                b'"reason":"document id missed"}}]}'
-            )
-            continue
-        asked = one.get("rev")
-        row = rows.get(identifier)
-        shown = "undefined" if asked is None else str(asked)
-        entries = []
-        if row is None:
-            entries.append(_absent(identifier, shown, "missing"))
-        else:
-            tree = row.revision_tree()
-            try:
-                wanted = [revisions.parse(asked)] if asked is not None else [revisions.parse(row.rev)]
-            except Problem as problem:
-                error = {"id": identifier, "rev": shown, "error": problem.error, "reason": problem.reason}
-                wanted = []
-                entries.append(codec.dumps({"error": error}))
-            if request.flag("latest") and asked is not None:
-                ends = [leaf.revision for leaf in tree.leaves() if wanted and wanted[0] in tree.path(leaf.revision)]
-                wanted = ends or wanted
-            for revision in wanted:
-                found = row if revisions.text(revision) == row.rev else database.revision_row(row, revision)
-                if found is None:
-                    entries.append(_absent(identifier, shown, "missing"))
-                    continue
-                extra = []
-                if with_history:
-                    history = documents.revisions_member(tree.path(revision))
-                    extra.append(("_revisions", codec.dumps(history)))
-                entries.append(b'{"ok":' + whole(request, database, found, extra) + b"}")
-        results.append(b'{"id":%b,"docs":[%b]}' % (codec.dumps(identifier), b",".join(entries)))
-    return b'{"results":[' + b",".join(results) + b"]}\n"
-
-
-def _absent(identifier: str, rev: str, reason: str) -> bytes:
-    return codec.dumps({"error": {"id": identifier, "rev": rev, "error": "not_found", "reason": reason}})
-
-
-async def revs_diff(request: Request, database: DatabaseStore) -> Response:
-    """``POST /{db}/_revs_diff``: which revisions a peer has that are not here."""
-    unknown = await _unknown(request, database)
-    found: dict[str, Any] = {}
-    for identifier, (revs, ancestors) in unknown.items():
-        found[identifier] = {"missing": revs, **({"possible_ancestors": ancestors} if ancestors else {})}
-    return answer(found)
-
-
-async def missing_revs(request: Request, database: DatabaseStore) -> Response:
-    """``POST /{db}/_missing_revs``: the older form of ``_revs_diff``."""
-    unknown = await _unknown(request, database)
-    return answer({"missing_revs": {identifier: revs for identifier, (revs, _) in unknown.items()}})
-
-
-async def _unknown(request: Request, database: DatabaseStore) -> dict[str, tuple[list[str], list[str]]]:
-    if request.method != "POST":
-        raise method_not_allowed("POST")
-    request.check_type()
-    body = await request.json_object()
-    asked: dict[str, list[revisions.Revision]] = {}
-    for identifier, revs in body.items():
-        if not isinstance(revs, list):
-            raise bad_request("Expected a list of revisions")
-        asked[identifier] = [revisions.parse(rev) for rev in revs]
-    rows = await request.app.thread(database.rows, list(asked), False)
-    found = {}
-    for identifier, wanted in asked.items():
-        row = rows.get(identifier)
-        unknown, ancestors = revisions.missing(row.revision_tree() if row else None, wanted)
-        if unknown:
-            found[identifier] = ([revisions.text(one) for one in unknown], [revisions.text(one) for one in ancestors])
-    return found

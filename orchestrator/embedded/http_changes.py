@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.embedded import codec
+from orchestrator.embedded.attachment_parts import whole
 from orchestrator.embedded.changes import Passing, choose_filter, revs_of
 from orchestrator.embedded.database import DatabaseStore, Row
 from orchestrator.embedded.http_database import parse_token, token
-from orchestrator.embedded.http_documents import conflicts, whole
+from orchestrator.embedded.http_documents import conflicts
 from orchestrator.embedded.http_request import JSON, MUST_REVALIDATE, Request, Response
 from orchestrator.embedded.problems import Problem, bad_request, method_not_allowed
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from orchestrator.embedded import codec, documents, revisions, view_index
+from orchestrator.embedded import attachment_parts, codec, documents, http_revisions, revisions, view_index
 from orchestrator.embedded.database import DatabaseStore, Row
 from orchestrator.embedded.documents import Draft
 from orchestrator.embedded.http_request import JSON, MUST_REVALIDATE, Request, Response, etag_of
@@ -62,21 +61,23 @@ def read(request: Request, database: DatabaseStore, identifier: str) -> Response
             raise missing()
         return Response(200, documents.render(identifier, stored[0], False, stored[1]) + b"\n")
     check_reader(request, database, identifier)
-    if "atts_since" in request.query:
-        raise not_implemented("atts_since")
     row = database.row(identifier)
-    if row is None and request.query.get("open_revs", "all") == "all":
-        raise missing()
     if "open_revs" in request.query:
-        return _open_revisions(request, database, row)
-    assert row is not None
+        return http_revisions.open_revisions(request, database, row)
+    if row is None:
+        raise missing()
     found = select(request, database, row)
     headers = [JSON, MUST_REVALIDATE]
     if not any(request.query.get(name) == "true" for name in _META):
         headers.append(etag_of(found.rev))
         if matches(request, found.rev):
             return Response(304, b"", headers)
-    return Response(200, whole(request, database, found, members(request, database, row, found)) + b"\n", headers)
+    extra = members(request, database, row, found)
+    if found.attachments and "multipart/related" in (request.header(b"accept") or ""):
+        after = attachment_parts.after(request, found)
+        if after is not None:
+            return attachment_parts.answer_related(request, database, found, extra, after)
+    return Response(200, attachment_parts.whole(request, database, found, extra) + b"\n", headers)
 
 
 def check_reader(request: Request, database: DatabaseStore, identifier: str) -> None:
@@ -163,56 +164,6 @@ def _revisions_info(database: DatabaseStore, row: Row, path: list[Revision]) -> 
             status = "missing" if not here else "deleted" if node.deleted else "available"
             info.append({"rev": revisions.text(revision), "status": status})
     return info
-
-
-def with_data(database: DatabaseStore, row: Row) -> dict[str, Any]:
-    """The ``_attachments`` member with the contents in base64."""
-    shown: dict[str, Any] = {}
-    for name, entry in codec.loads(row.attachments or b"{}").items():
-        public = {key: value for key, value in entry.items() if key not in ("blob", "length", "stub")}
-        public["data"] = base64.b64encode(database.blobs.read(entry["blob"])).decode()
-        shown[name] = public
-    return shown
-
-
-def whole(request: Request, database: DatabaseStore, row: Row, extra: list[tuple[str, bytes]]) -> bytes:
-    """The document, its attachments in full if ``attachments=true``."""
-    if row.attachments and request.flag("attachments"):
-        extra = [*extra, ("_attachments", codec.dumps(with_data(database, row)))]
-        row = row._replace(attachments=None)
-    return row.render(extra)
-
-
-def _open_revisions(request: Request, database: DatabaseStore, row: Row | None) -> Response:
-    accept = request.header(b"accept") or "*/*"
-    if "application/json" not in accept and "multipart/mixed" in accept:
-        raise not_implemented("open_revs as multipart")
-    asked = request.query["open_revs"]
-    tree = row.revision_tree() if row is not None else revisions.RevisionTree()
-    if asked == "all":
-        wanted = [leaf.revision for leaf in tree.leaves()]
-    else:
-        listed = request.parsed("open_revs")
-        if not isinstance(listed, list):
-            raise bad_request("open_revs must be `all` or a JSON array of revisions")
-        wanted = [revisions.parse(one) for one in listed]
-    if request.flag("latest"):
-        newest: list[Revision] = []
-        for revision in wanted:
-            ends = [leaf.revision for leaf in tree.leaves() if revision in tree.path(leaf.revision)]
-            newest.extend(end for end in (ends or [revision]) if end not in newest)
-        wanted = newest
-    pieces = []
-    for revision in wanted:
-        found = None if row is None else database.revision_row(row, revision)
-        if found is None:
-            pieces.append(codec.dumps({"missing": revisions.text(revision)}))
-            continue
-        extra = []
-        if request.flag("revs"):
-            extra.append(("_revisions", codec.dumps(documents.revisions_member(tree.path(revision)))))
-        pieces.append(b'{"ok":' + whole(request, database, found, extra) + b"}")
-    return Response(200, b"[" + b",".join(pieces) + b"]\n")
 
 
 # Writing
@@ -311,12 +262,16 @@ def settle_revision(request: Request, draft: Draft) -> None:
 
 
 async def _put(request: Request, database: DatabaseStore, identifier: str) -> Response:
-    kind = request.headers.get(b"content-type", b"")
-    if kind.startswith(b"multipart/"):
-        raise not_implemented("A document as multipart")
-    draft = await prepare(request, database, await request.json(), identifier)
-    settle_revision(request, draft)
     new_edits = request.flag("new_edits", True)
+    kind = request.header(b"content-type") or ""
+    if kind.lower().startswith("multipart/related"):
+        body = await attachment_parts.receive(request, database, kind)
+    elif kind.lower().startswith("multipart/"):
+        raise wrong_type("multipart/related")
+    else:
+        body = await request.json()
+    draft = await prepare(request, database, body, identifier)
+    settle_revision(request, draft)
     if not new_edits:
         check_has_revision(draft)
     results = await database.write_async([draft], new_edits=new_edits, user=request.user.context(database.name))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.embedded import codec
+from orchestrator.embedded.attachment_parts import whole
 from orchestrator.embedded.database import SELECT, SELECT_BARE, DatabaseStore, Row
 from orchestrator.embedded.documents import render
 from orchestrator.embedded.http_database import token
-from orchestrator.embedded.http_documents import conflicts, whole
+from orchestrator.embedded.http_documents import conflicts
 from orchestrator.embedded.http_request import JSON, LARGEST, MUST_REVALIDATE, Request, Response
 from orchestrator.embedded.problems import bad_request, method_not_allowed, query_parse_error
 from orchestrator.embedded.problems import unauthorized as unauthorised

@@ -124,6 +124,16 @@ class Group:
                     return given, leaf.body
         raise conflict()
 
+    def is_known(self, draft: Draft) -> bool:
+        """Whether a replicated revision is here already."""
+        state = self.state(draft.id)
+        if state is None or draft.revision is None:
+            return False
+        if state.rev == revisions.text(draft.revision):
+            return True
+        node = RevisionTree.decode(state.tree).nodes.get(draft.revision)
+        return node is not None and bool(node.body)
+
     def previous(self, draft: Draft, new_edits: bool) -> dict[str, Any] | None:
         """The stored document that a validation function is shown as the old one.
 
@@ -210,7 +220,7 @@ class Group:
         attachments = None
         if draft.attachments:
             ancestors = [node.body for revision in path[1:] if (node := tree.nodes.get(revision)) and node.body]
-            attachments, _ = self._attachments(draft, path[0][0], ancestors)
+            attachments, _ = self._attachments(draft, path[0][0], ancestors, keep=True)
         seq = self._store(draft.body, attachments)
         if not tree.merge(path, seq, draft.deleted):
             del self.bodies[seq]
@@ -246,8 +256,13 @@ class Group:
         if identifier.startswith("_design/"):
             self.design_changed = True
 
-    def _attachments(self, draft: Draft, generation: int, ancestors: list[int]) -> tuple[bytes, bytes]:
+    def _attachments(
+        self, draft: Draft, generation: int, ancestors: list[int], keep: bool = False
+    ) -> tuple[bytes, bytes]:
         """Settle stubs against the ancestors' attachments and number the new ones.
+
+        Args:
+            keep: take the ``revpos`` that an attachment came with, as replication wants it.
 
         Returns:
             The stored form, and the names and digests that go into the revision's hash.
@@ -260,7 +275,10 @@ class Group:
         settled: dict[str, Any] = {}
         for name, entry in (draft.attachments or {}).items():
             if "blob" in entry:
-                settled[name] = {"revpos": generation, **entry}
+                told = entry.pop("told", None)
+                # A replicated attachment is as old as its own server says; a new one is as old as this revision.
+                known = keep and isinstance(told, int) and 0 < told <= generation
+                settled[name] = {"revpos": told if known else generation, **entry}
             elif name in older and entry.get("revpos") in (None, 0, older[name]["revpos"]):
                 settled[name] = {**older[name]}
             else:

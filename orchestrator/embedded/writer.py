@@ -22,6 +22,7 @@ from orchestrator.embedded import layout
 from orchestrator.embedded.compaction import Pruner
 from orchestrator.embedded.documents import Draft
 from orchestrator.embedded.problems import Problem, no_database, storage_problem
+from orchestrator.embedded.revisions import text
 from orchestrator.embedded.updates import Counters, Group, Outcome, Refusal
 from orchestrator.embedded.validation import Validators
 
@@ -207,6 +208,9 @@ class Writer:
             if draft.id.startswith("_design/"):
                 job.outcomes[index] = group.apply(draft, job.new_edits)
                 continue
+            if not job.new_edits and group.is_known(draft):
+                job.outcomes[index] = group.apply(draft, False)  # nothing is written, so there is nothing to judge
+                continue
             try:
                 old = group.previous(draft, job.new_edits)
             except Problem:
@@ -218,7 +222,8 @@ class Writer:
             if verdict is None:
                 job.outcomes[index] = group.apply(draft, job.new_edits)
             else:
-                job.outcomes[index] = Refusal(draft.id, None, verdict)
+                rev = text(draft.revision) if draft.revision else None
+                job.outcomes[index] = Refusal(draft.id, rev, verdict)
 
     def _perform(self, job: Job) -> None:
         assert job.task is not None

@@ -38,8 +38,8 @@ def test_the_design_functions_see_what_python_sees(document: dict[str, Any]) -> 
     assert seen == LANE.inward(document, TYPE)
 
 
-def test_a_document_enters_a_lane_closed_unless_it_is_still_written_or_bad() -> None:
-    for main, begins in (("open", "open"), ("bad", "bad"), ("closed", "closed"), ("failed", "closed"), ("proc 1 queued", "closed")):
+def test_a_document_enters_a_lane_closed_unless_its_file_is_still_written() -> None:
+    for main, begins in (("open", "open"), ("bad", "closed"), ("failed", "closed"), ("proc 1 queued", "closed")):
         found = LANE.inward({"_id": "x", "type": TYPE, "status": main}, TYPE)
         assert found is not None and found["status"] == begins and found["main_status"] == main
 

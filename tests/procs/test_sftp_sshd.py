@@ -14,7 +14,6 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +23,12 @@ from orchestrator.errors import TransientError
 from orchestrator.step import Work
 from orchestrator.transports import SiteAccess
 from orchestrator.transports.ssh import SshTransport
-from orchestrator.transports.testing import USER, Sshd, why_not
+from orchestrator.transports.testing import USER, Sshd
 from procs import sftp
 from procs.sftp import Transfer
 
 LOG = logging.getLogger("step")
 BIG = 24_000_000
-
-
-@pytest.fixture(scope="module")
-def sshd() -> Iterator[Sshd]:
-    if (reason := why_not()) is not None:
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="sshd-", dir="/var/tmp") as folder, Sshd(Path(folder)) as server:
-        yield server
-
-
-@pytest.fixture
-def far(sshd: Sshd) -> Iterator[Path]:
-    """A folder of the account at the far end."""
-    with tempfile.TemporaryDirectory(prefix="far-", dir="/var/tmp") as folder:
-        shutil.chown(folder, USER)
-        yield Path(folder)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ function map(doc) {
   status = doc.main_status === undefined ? doc.status : doc.main_status; // seen from a lane, the main one's is beside it
   if (gather.leave_out.indexOf(status) >= 0) return;
   if (gather.step !== null && doc[gather.step] !== undefined) return;
-  if (status === "open" || status === "bad" || doc.hold) ready = 0;
+  if (status === "open" || doc.hold) ready = 0;
   for (i = 0; i < gather.after.length; i++) {
     need = entry = doc[gather.after[i]];
     if (!need || need.state !== "done") ready = 0;

@@ -1,4 +1,4 @@
-"""A real sshd for the tests of this room."""
+"""A real sshd, for every test that reaches another machine."""
 
 from __future__ import annotations
 
