@@ -156,7 +156,7 @@ def _gather(name: str, folder: Path, chain: Chain) -> dict[str, Any]:
         },
     }  # fmt: skip
     views = {
-        view.name: _view(view, values, whole if view.name == "members" else chain)
+        view.name: _view(view, values, chain if view.name == "made" else whole)
         for view in sorted(_entries(folder / "views"))
         if view.is_dir()
     }

@@ -121,10 +121,14 @@ def _bundles(parts: list[Group], largest: float | None) -> list[tuple[tuple[str,
     return [*bundles, tuple(taken)] if taken else bundles
 
 
-def moving(members: Iterable[Document], settle: float, now: float) -> bool:
-    """Whether a member has changed within the last ``settle`` seconds, by its own times."""
-    times = (documents.seconds_of(one.get("updated") or one.get("registered")) or 0.0 for one in members)
-    return max(times, default=0.0) > now - settle
+def moving(members: Iterable[Document], after: str, settle: float, now: float) -> bool:
+    """Whether a member has come, or its step ``after`` (a keyword) was done, within the last ``settle`` seconds."""
+    latest = 0.0
+    for one in members:
+        entry = one.get(after)
+        for time in (one.get("registered"), entry.get("finished") if isinstance(entry, dict) else None):
+            latest = max(latest, documents.seconds_of(time) or 0.0)
+    return latest > now - settle
 
 
 def member(document: Mapping[str, Any], after: str) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Gatherer:
         if any(row.value[1] != 1 for row in rows):
             return []
         found = self._read(row.id for row in rows)
-        if gathering.moving(found, self.gather.settle, now):
+        if gathering.moving(found, self.after[-1], self.gather.settle, now):
             self.waiting[plan.label] = f"a member has changed within the last {self.gather.settle:.0f} s"
             return []
         if len(found) > gathering.MOST:

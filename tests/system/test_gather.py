@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator import chain as chains
-from orchestrator import designs
+from orchestrator import designs, documents
 from orchestrator.couch import deploy
 
 pytestmark = pytest.mark.system
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.system
 CHAIN = """
 name: marks
 steps:
-  - {name: s0, run: 'sitesteps:mark', settings: {step: 0}}
+  - {name: s0, run: 'procs.transfer:transfer'}
   - {name: s1, run: 'sitesteps:mark', settings: {step: 1}}
 lanes:
   archive:
@@ -56,19 +57,21 @@ def _site(make_site: Callable[..., Any]) -> Any:
     return site
 
 
-def _add(site: Any, run: str, count: int, size: int, month: str = "2026-01") -> None:
-    documents = []
-    for number in range(count):
+def _add(
+    site: Any, run: str, count: int, size: int, registered: str = "2026-01-03T10:00:00.000Z", first: int = 0
+) -> None:
+    made = []
+    for number in range(first, first + count):
         path = site.folder / "raw" / f"{run} {number}"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(os.urandom(size))
-        documents.append(
+        made.append(
             {
                 "_id": f"{run}_{number:03}", "type": "daqdocument", "run_name": run, "file_number": number,
-                "status": "closed", "file": str(path), "size": size, "registered": f"{month}-03T10:00:00.000Z",
+                "status": "closed", "file": str(path), "size": size, "registered": registered,
             }
         )  # fmt: skip
-    site.database.bulk(documents)
+    site.database.bulk(made)
 
 
 def _of(site: Any, kind: str) -> list[dict[str, Any]]:
@@ -76,16 +79,12 @@ def _of(site: Any, kind: str) -> list[dict[str, Any]]:
     return [row.doc for row in rows if row.doc and row.doc.get("type") == kind]
 
 
-def _archived(site: Any) -> bool:
-    return all(d.get("archive_proc1", {}).get("state") == "done" for d in site.everything().values())
-
-
 def test_runs_and_bundles_through_kills(make_site: Callable[..., Any]) -> None:
     site = _site(make_site)
     _add(site, "ra", 4, 30_000)  # a large run: 120 kB
     for run in ("rb", "rc", "rd", "re", "rf", "rg"):
         _add(site, run, 5, 4_000)  # small ones of January: 20 kB each, three to a bundle
-    _add(site, "rh", 2, 10, "2099-12")  # a month that is not over
+    _add(site, "rh", 2, 10, documents.iso(time.time()))  # a month that is not over
     site.start("poll")
     site.start("poll", "--branch", "archive")
     site.start("poll", "--branch", "tars")
@@ -103,6 +102,7 @@ def test_runs_and_bundles_through_kills(make_site: Callable[..., Any]) -> None:
         gatherers[0] = site.start("gather")
     site.wait(most, 90, "all members to be on tape and checked")
     site.wait(lambda: len(_of(site, "run")) == 8 and all(d["status"] == "good" and "proc0" in d for d in _of(site, "run")), 60)
+    site.wait(site.finished, 30)
     everything = site.everything()
     assert Counter(d["status"] for d in everything.values()) == {"good": 36}
     tars = {d["_id"]: d for d in _of(site, "tar")}
@@ -127,10 +127,7 @@ def test_runs_and_bundles_through_kills(make_site: Callable[..., Any]) -> None:
     effects = Counter((name, step) for name, step, _ in site.effects())
     assert set(effects.values()) == {1}, effects.most_common(3)
     # A member that comes late: the run's document is made again, and keeps what it was.
-    site.database.bulk(
-        [{"_id": "rb_005", "type": "daqdocument", "run_name": "rb", "file_number": 5, "status": "closed",
-          "file": str(site.folder / "raw" / "rb 0"), "size": 1, "registered": "2026-01-03T10:00:00.000Z"}]
-    )  # fmt: skip
+    _add(site, "rb", 1, 4_000, first=5)
     site.wait(
         lambda: (lambda d: len(d["members"]) == 6 and d["status"] == "good" and "proc0" in d)(site.database.get("runs:rb")), 40
     )

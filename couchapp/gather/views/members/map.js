@@ -1,4 +1,4 @@
-// What a gather could take up. Key [period or "", run], value [1, whether it is ready, bytes, when it last changed (s)],
+// What a gather could take up. Key [period or "", run], value [1, whether it is ready, bytes, when it became so (s)],
 // summed; documents that have been taken up already are not there. Times are of the database's documents.
 function map(doc) {
   var gather = "@gather@", i, need, ready = 1, moved, entry, size, period, status;
@@ -12,7 +12,7 @@ function map(doc) {
     if (!need || need.state !== "done") ready = 0;
   }
   if (gather.step !== null && doc.status !== "closed" && doc.status !== "good") ready = 0;
-  moved = Date.parse(doc.updated || doc.registered || "") / 1000;
+  moved = Date.parse(entry && entry.finished || doc.registered || "") / 1000;
   size = entry && typeof entry.size === "number" ? entry.size : typeof doc.size === "number" ? doc.size : 0;
   period = gather.period && typeof doc.registered === "string" ? doc.registered.slice(0, gather.period) : "";
   emit([period, doc.run_name === undefined ? null : doc.run_name], [1, ready, size, moved === moved ? moved : 0]);
