@@ -67,6 +67,11 @@ class Settings(BaseModel):
         "File with the database's user name and password, mode 0600. "
         "ORCHESTRATOR_COUCH_USER and ORCHESTRATOR_COUCH_PASSWORD, where set, win over it.",
     )
+    accounts: Path = _field(
+        Path("accounts"),
+        "Folder with a credentials file for each daemon (poller.json, registrar.json, farm.json, web.json), made by "
+        "`orchestrator user setup`. A daemon that has none uses credentials.",
+    )
     site: str = _field("here", "Which of the chain's sites this is: its steps are run here.", min_length=1)
     chain: Path = _field(Path("chain.yaml"), "The chain file: which steps there are and how they run.")
     data: Path = _field(Path("data"), "Where steps put their output files.")

@@ -33,6 +33,7 @@ from orchestrator.cli.up import down, up
 from orchestrator.errors import Exit, OrchestratorError
 from orchestrator.version import VERSION
 
+from orchestrator.cli.user import user
 
 @click.group(
     cls=SiteGroup,
@@ -56,7 +57,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Run a site", (up, down)),
     ("Look and act", (status, show, jobs, retry, run)),
     ("Files", (register, simulate)),
-    ("Chain and database", (chain, couchapp, db, import_)),
+    ("Chain and database", (chain, couchapp, user, db, import_)),
     ("Single daemons", (poll, farm, job, web)),
     ("About", (settings, version)),
 )

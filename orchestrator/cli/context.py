@@ -76,6 +76,12 @@ class Context:
         """The run database, which must exist."""
         return self.server.database(self.settings.database)
 
+    def database_of(self, daemon: str) -> Database:
+        """The run database with a daemon's own account, if it has one."""
+        from orchestrator.connect import run_database
+
+        return run_database(self.settings, os.environ, daemon=daemon)
+
     @cached_property
     def output(self) -> Output:
         """Where results go: tables on a terminal, JSON where asked."""

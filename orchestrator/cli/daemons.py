@@ -117,7 +117,7 @@ def register(site: Context, paths: tuple[Path, ...], watch: bool) -> int:
         directories = [*site.settings.watch, *(path.absolute() for path in paths)]
         if not directories:
             raise click.UsageError("There is nothing to watch: name directories, or set `watch`.")
-        daemon = registrar.Registrar(site.database, register_settings(site, directories))
+        daemon = registrar.Registrar(site.database_of("registrar"), register_settings(site, directories))
         try:
             until_signal(daemon.run)
         finally:
@@ -150,8 +150,9 @@ def poll(site: Context, only: tuple[str, ...], until_idle: bool) -> None:
     site.log_to_stderr()
     terms = Terms(settings.workers, settings.lease, settings.sweep, settings.drain)
     poller = Poller(
-        site.chain, site.database, places(settings), settings.spool, settings.site, terms, only=list(only) or None
-    )
+        site.chain, site.database_of("poller"), places(settings), settings.spool, settings.site, terms,
+        only=list(only) or None,
+    )  # fmt: skip
     poller.install_signals()
     poller.run(until_idle=until_idle)
 
@@ -180,7 +181,7 @@ def page(site: Context) -> Any:
     from orchestrator.web.app import create_app
 
     settings = site.settings
-    factory: Any = functools.partial(run_database, settings, os.environ, timeout=PAGE_PATIENCE)
+    factory: Any = functools.partial(run_database, settings, os.environ, timeout=PAGE_PATIENCE, daemon="web")
     return create_app(
         factory,
         chain=site.chain,
