@@ -194,7 +194,11 @@ class Poller:
             if self._rings.empty():
                 break
             self.engine.offer(self._rings.get_nowait(), now)
+        while self.engine.unwanted:
+            self.pool.call_off(*self.engine.unwanted.popitem())
         if not stopping:
+            if self._documents is None and (self._rang or monotonic >= self._next["sweep"]):
+                self._obey()
             if monotonic >= self._next["sweep"] or self.engine.backlog.short():
                 self._sweep(now)
                 self._next["sweep"] = monotonic + self.terms.sweep

@@ -17,13 +17,14 @@ from pathlib import Path
 import click
 
 from orchestrator import faults
+from orchestrator.cli import operations as _operations
 from orchestrator.cli.chain import chain
 from orchestrator.cli.check import check
 from orchestrator.cli.context import SiteGroup
 from orchestrator.cli.couchapp import couchapp
 from orchestrator.cli.daemons import db, poll, register, simulate, web
 from orchestrator.cli.demo import demo
-from orchestrator.cli.documents import retry, show
+from orchestrator.cli.documents import show
 from orchestrator.cli.farm import farm, job, jobs
 from orchestrator.cli.importing import import_
 from orchestrator.cli.run import run
@@ -55,7 +56,8 @@ def cli() -> None:
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Begin", (demo, init, check)),
     ("Run a site", (up, down)),
-    ("Look and act", (status, show, jobs, retry, run)),
+    ("Look and act", (status, show, jobs, run)),
+    ("Operations on documents", _operations.COMMANDS),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, user, db, import_)),
     ("Single daemons", (poll, farm, job, web)),
