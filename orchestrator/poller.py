@@ -197,8 +197,6 @@ class Poller:
         while self.engine.unwanted:
             self.pool.call_off(*self.engine.unwanted.popitem())
         if not stopping:
-            if self._documents is None and (self._rang or monotonic >= self._next["sweep"]):
-                self._obey()
             if monotonic >= self._next["sweep"] or self.engine.backlog.short():
                 self._sweep(now)
                 self._next["sweep"] = monotonic + self.terms.sweep
@@ -335,7 +333,8 @@ class Poller:
                 self._ended.wait(FEED_WAIT)
 
     def _follow_once(self) -> None:
-        selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
+        # The last two tell of documents that a person has taken away from a step that runs here.
+        selector = {"type": self.chain.type, "status": {"$in": ["closed", "good", "failed", "bad"]}}
         follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
         self._follower = follower
         if self._ended.is_set():
