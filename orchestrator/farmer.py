@@ -13,7 +13,6 @@ import os
 import queue
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -30,10 +29,11 @@ from orchestrator.documents import Claimant, iso
 from orchestrator.engine.farm import FarmEngine
 from orchestrator.engine.farmworld import World
 from orchestrator.engine.heartbeat import Heartbeat, beats
-from orchestrator.engine.submission import Places
+from orchestrator.engine.submission import places
 from orchestrator.errors import ChainError, Conflict, DatabaseError, SettingsError, Unauthorised, Unavailable
 from orchestrator.schedulers import Query, SchedulerError, get
 from orchestrator.settings import Settings
+from orchestrator.software import Installed
 from orchestrator.transports import TransportError, TransportRefused, transport_to
 
 log = logging.getLogger(__name__)
@@ -77,9 +77,11 @@ class Farmer:
         self.prefix = batchjobs.prefix(settings.url, settings.database, identity)
         transport, query = transport_to(self.farm.access), Query(self.prefix, self.farm.user)
         world = World(scheduler, transport, self.farm.spool.rstrip("/"), query)
+        self._installed: Installed | None = None
         self.engine = FarmEngine(
-            chain, self.farm, name, self.claimant, database, world, self._places(), lambda: uuid.uuid4().hex
-        )
+            chain, self.farm, name, self.claimant, database, world, places(self.farm, None, settings),
+            lambda: uuid.uuid4().hex,
+        )  # fmt: skip
         self.heartbeat = Heartbeat(database, self.claimant, [s.key for s in self.engine.steps], time.time(), 0)
         self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -87,18 +89,32 @@ class Farmer:
         self._since = ""
         self._next = {"beat": 0.0, "sweep": 0.0}
         self._wait = FIRST_WAIT
+        self._missing: tuple[float, str] | None = None
 
-    def _places(self) -> Places:
-        local = self.farm.transport == "local"
-        spool = self.farm.spool.rstrip("/")
-        return Places(
-            spool,
-            self.farm.output or str(self.settings.data),
-            str(self.settings.logs / "steps") if local else f"{spool}/logs/steps",
-            self.farm.python or (sys.executable,),
-            self.farm.path,
-            (str(self.settings.folder),) if local else (),
-        )
+    def _ready(self, now: float) -> bool:
+        """Whether new jobs have a Python to run with: looks, each round, which version is installed."""
+        if self.farm.python:
+            return True
+        remedy = f"run `orchestrator site install {self.name}`"
+        try:
+            found = self.engine.world.installed()
+            why = "" if found or self.farm.transport == "local" else f"nothing is installed there: {remedy}"
+        except ValueError as error:
+            found, why = None, f"the record of what is installed there cannot be used ({error}): {remedy}"
+        if why:
+            if self._missing is None:
+                log.warning("farm %s: %s", self.name, why)
+                self._missing = (now, why)
+            self.engine.away = self.engine.away or self._missing
+            return False
+        if self.engine.away is self._missing:
+            self.engine.away = None
+        self._missing = None
+        if found != self._installed:
+            log.info("new jobs use %s", found.name if found else "this machine's own Python")
+            self._installed = found
+            self.engine.places = places(self.farm, found, self.settings)
+        return True
 
     # --- from outside ---
 
@@ -172,6 +188,8 @@ class Farmer:
             self._sweep(now)
             self._next["sweep"] = monotonic + self.settings.sweep
         listed = self.engine.watch(now)
+        if not self._ready(now):
+            return
         self.engine.submit(now, listed)
         if not self._stop.is_set():
             self.engine.intend(now, self._new_name)

@@ -27,6 +27,7 @@ from orchestrator.cli.demo import demo
 from orchestrator.cli.documents import show
 from orchestrator.cli.farm import farm, job, jobs
 from orchestrator.cli.importing import import_
+from orchestrator.cli.remote import remote
 from orchestrator.cli.run import run
 from orchestrator.cli.site import init, settings, version
 from orchestrator.cli.status import status
@@ -54,7 +55,7 @@ def cli() -> None:
 
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
-    ("Begin", (demo, init, check)),
+    ("Begin", (demo, init, check, remote)),
     ("Run a site", (up, down)),
     ("Look and act", (status, show, jobs, run)),
     ("Operations on documents", _operations.COMMANDS),
