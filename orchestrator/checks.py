@@ -166,6 +166,7 @@ def database(settings: Settings, environ: Mapping[str, str], chain: Chain | None
     vendor = info.get("vendor")
     name = vendor.get("name", "") if isinstance(vendor, dict) else ""
     yield Finding("ok", "database", f"{settings.url}: {name or 'CouchDB'} {info.get('version', '?')}")
+    yield from accounts(settings, environ)
     try:
         server.database(settings.database).info()
         yield Finding("ok", "database", f"login accepted; the database {settings.database!r} is there")
@@ -177,6 +178,41 @@ def database(settings: Settings, environ: Mapping[str, str], chain: Chain | None
             yield Finding("warning", "database", f"the database {settings.database!r} is not there yet", remedy)
         else:
             yield Finding("problem", "database", str(error), "see the sentence", error.exit_code)
+
+
+def accounts(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Each daemon logs in with an account of its own, which has the roles it needs and no server's."""
+    from orchestrator import users
+    from orchestrator.connect import server as connect
+    from orchestrator.roles import SERVER_ADMIN
+
+    remedy = "`orchestrator user setup` makes an account for each daemon (`up` does it with the embedded database)"
+    as_admin = []
+    for daemon in users.DAEMONS:
+        if daemon.name == "replicator" or (daemon.name == "registrar" and not settings.watch):
+            continue
+        own = users.file_of(daemon.name, settings)
+        if daemon.name == "farm" and not own.exists():
+            continue
+        try:
+            who = connect(settings, environ, timeout=10.0, daemon=daemon.name).session().get("userCtx") or {}
+        except OrchestratorError as error:
+            what = f"the {daemon.name}'s login in {own} is not accepted: {error}"
+            yield Finding("problem", "account", what, "`orchestrator user setup --renew`", error.exit_code)
+            continue
+        has = set(who.get("roles") or ())
+        if SERVER_ADMIN in has:
+            as_admin.append(daemon.name)
+            continue
+        missing = [role for role in users.roles_of(daemon.name, settings) if role not in has]
+        if missing:
+            what = f"{daemon.name}: the account {who.get('name')} lacks the role {', '.join(missing)}"
+            yield Finding("problem", "account", what, remedy, Exit.UNAUTHORISED)
+        else:
+            yield Finding("ok", "account", f"{daemon.name}: {who.get('name')} ({', '.join(sorted(has))})")
+    if as_admin:
+        what = f"{', '.join(as_admin)} would run with the server admin's account, which the guard does not bind"
+        yield Finding("warning", "account", what, remedy)
 
 
 def couchapp(settings: Settings, environ: Mapping[str, str], chain: Chain) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from orchestrator.errors import Conflict, SettingsError
 from orchestrator.pushing import push
 from orchestrator.settings import Settings
 from orchestrator.supervise import Spec
+from orchestrator.users import setup
 
 DAEMONS = ("database", "registrar", "poller", "page")
 EMBEDDED_VENDOR = "orchestrator"  # in the embedded server's answer to GET /, so that it is told from a real CouchDB
@@ -85,7 +86,7 @@ def specs(
                 "database",
                 command(settings, "db", "serve"),
                 ready=lambda: who_answers(settings.url, timeout=1.0).kind == "embedded",
-                prepare=lambda: prepare(settings, chain, environ),
+                prepare=lambda: prepare(settings, chain, environ, accounts=True),
                 last=True,
             )
         )
@@ -117,9 +118,12 @@ def command(settings: Settings, *words: str) -> tuple[str, ...]:
     return (*head, *settings.arguments(), *words)
 
 
-def prepare(settings: Settings, chain: Chain, environ: Mapping[str, str]) -> None:
-    """Make the run database and push the couchapp."""
-    push(connect(settings, environ), settings, chain)
+def prepare(settings: Settings, chain: Chain, environ: Mapping[str, str], *, accounts: bool = False) -> None:
+    """Make the run database and push the couchapp; with ``accounts``, give each daemon an account of its own."""
+    server = connect(settings, environ)
+    push(server, settings, chain)
+    if accounts and "ORCHESTRATOR_COUCH_USER" not in environ:  # a login in the environment is everybody's
+        setup(server, settings, chain)
 
 
 def page_url(settings: Settings) -> str:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 
-def credentials(settings: Settings, environ: Mapping[str, str]) -> Credentials | None:
-    """The site's login: environment, else the credentials file, else none.
+def credentials(settings: Settings, environ: Mapping[str, str], daemon: str = "") -> Credentials | None:
+    """The site's login: environment, else the file of the ``daemon``'s own, else the credentials file, else none.
 
     The default file need not exist (a server without login, or one that is not there yet); a file that a setting
     names must.
@@ -21,18 +21,21 @@ def credentials(settings: Settings, environ: Mapping[str, str]) -> Credentials |
     """
     from orchestrator.couch import load_credentials
 
+    own = settings.accounts / f"{daemon}.json"
+    if daemon and own.exists():
+        return load_credentials(own, environ)
     path = settings.credentials
     missing = not path.exists() and settings.source("credentials") == "default"
     return load_credentials(None if missing else path, environ)
 
 
-def server(settings: Settings, environ: Mapping[str, str], timeout: float = 30.0) -> Server:
-    """The site's database server; nothing is sent yet. ``timeout`` in s for each answer."""
+def server(settings: Settings, environ: Mapping[str, str], timeout: float = 30.0, daemon: str = "") -> Server:
+    """The site's database server, as one of its daemons or as the site; nothing is sent yet. ``timeout`` in s."""
     from orchestrator.couch import Server
 
-    return Server(settings.url, credentials(settings, environ), timeout=timeout)
+    return Server(settings.url, credentials(settings, environ, daemon), timeout=timeout)
 
 
-def run_database(settings: Settings, environ: Mapping[str, str], timeout: float = 30.0) -> Database:
+def run_database(settings: Settings, environ: Mapping[str, str], timeout: float = 30.0, daemon: str = "") -> Database:
     """The site's run database, which must exist (``orchestrator couchapp push`` makes it)."""
-    return server(settings, environ, timeout).database(settings.database)
+    return server(settings, environ, timeout, daemon).database(settings.database)

@@ -7,7 +7,11 @@ document that comes out carries the ``_rev`` that came in, so that a decision ca
 ``retry``, at the top of a document, says what is known of an attempt that did not succeed and will be followed by
 another: ``{step, number, first, losses, not_before, reason, error_class}``. ``number`` is that of the next attempt,
 ``first`` the one from which the retry policy counts (a person's retry begins a new series), ``losses`` how often in a
-row the poller that held the document was lost.
+row the poller or the batch job that held the document was lost.
+
+``hold``, ``{by, reason, at}``, is a person's word that no step may be claimed until it is gone. ``numbers``, ``{step:
+number}``, says with which number a step that was reset goes on, so that no attempt's document is ever written twice.
+What people do stands in ``orchestrator.people``.
 """
 
 from __future__ import annotations
@@ -83,7 +87,7 @@ def is_done(document: Mapping[str, Any], step: Step) -> bool:
 
 def ready(chain: Chain, document: Mapping[str, Any], step: Step) -> bool:
     """Whether the step could be claimed now, were it not for a retry's wait: the same rule as the view ``procN``."""
-    if document.get("type") != chain.type or step.key in document:
+    if document.get("type") != chain.type or step.key in document or document.get("hold") is not None:
         return False
     status = status_of(document)
     if status is None or status.kind not in WAITING:
@@ -133,6 +137,12 @@ def input_file(chain: Chain, document: Mapping[str, Any], step: Step) -> str | N
     return str(path_of(document)) if isinstance(document.get("file"), str) and document["file"] else None
 
 
+def next_number(document: Mapping[str, Any], key: str) -> int:
+    """The number of a step's next attempt where no retry names it: 1, or that which a reset has left behind."""
+    numbers = document.get("numbers")
+    return count(numbers.get(key), 1) if isinstance(numbers, dict) else 1
+
+
 def attempt_id(document: str, step: str, number: int) -> str:
     """The deterministic ``_id`` of the document that records an attempt: writing it again harms nothing."""
     return f"attempt:{document}:{step}:{number}"
@@ -141,7 +151,7 @@ def attempt_id(document: str, step: str, number: int) -> str:
 # --- changing a document ----------------------------------------------------------------------------------------------
 
 
-def _moved(document: Document, status: Status, now: float) -> Document:
+def moved(document: Document, status: Status, now: float) -> Document:
     """A copy of the document with the new status. Raises IllegalTransition where the table does not have it."""
     check(status_of(document), status, str(document.get("_id", "")))
     return {**document, "status": str(status), "updated": iso(now)}
@@ -149,10 +159,10 @@ def _moved(document: Document, status: Status, now: float) -> Document:
 
 def claim(document: Document, step: Step, claimant: Claimant, attempt: str, now: float) -> Document:
     """The document as taken by ``claimant`` for one attempt of the step."""
-    changed = _moved(document, Status(Kind.IN_PROGRESS, step.number), now)
+    changed = moved(document, Status(Kind.IN_PROGRESS, step.number), now)
     retry = changed.pop("retry", None)
     series = retry if isinstance(retry, dict) and retry.get("step") == step.key else {}
-    number = count(series.get("number"), 1)
+    number = count(series.get("number"), next_number(document, step.key))
     was = document["status"]
     changed[step.key] = {
         "step": step.name,
@@ -179,7 +189,7 @@ def held_by(document: Mapping[str, Any], step: str, attempt: str) -> bool:
 
 def finish(document: Document, step: Step, report: Report, now: float) -> Document:
     """The document with the step done, as the report says."""
-    changed = _moved(document, Status(Kind.GOOD), now)
+    changed = moved(document, Status(Kind.GOOD), now)
     entry = _entry(document[step.key], report, "done")
     result = dict(report.result)
     for key in FILE_KEYS:
@@ -202,7 +212,7 @@ def fail(document: Document, step: Step, report: Report, now: float) -> tuple[Do
     again = report.error_class in policy.on and used < policy.count
     record = _attempt_document(document, step, entry, report)
     if not again:
-        changed = _moved(document, Status(Kind.FAILED), now)
+        changed = moved(document, Status(Kind.FAILED), now)
         changed[step.key] = {**_entry(entry, report, "failed"), **_why(report.reason, report.error_class)}
         return changed, record
     wait = min(policy.wait * 2**used, policy.longest)
@@ -227,12 +237,32 @@ def lose(document: Document, step: Step, reason: str, now: float) -> tuple[Docum
     record = _attempt_document(document, step, entry, report)
     record["state"] = "lost"
     if losses + 1 >= LOSSES_LIMIT:
-        reason = f"the poller that held it was lost {losses + 1} times in a row: it may be what kills them ({reason})"
-        changed = _moved(document, Status(Kind.FAILED), now)
+        who = "batch job" if entry.get("farm") else "poller that held it"
+        reason = f"the {who} was lost {losses + 1} times in a row: it may be what kills them ({reason})"
+        changed = moved(document, Status(Kind.FAILED), now)
         changed[step.key] = {**_entry(entry, report, "failed"), **_why(reason, "resources")}
         return changed, record
     series = {"number": number + 1, "first": first + 1, "losses": losses + 1, "not_before": iso(now)}
     return _given_back(document, step, entry, series, reason, "transient", now), record
+
+
+def called_off(document: Document, reason: str, now: float) -> tuple[str, dict[str, Any], Document]:
+    """Of a document that a step holds: the step's keyword, its entry, and the document of the attempt that ends here.
+
+    The attempt may still be running. It will find the document gone on, and what it says then is dropped.
+    """
+    held = holder(document)
+    assert held is not None
+    key, entry = held
+    started = seconds_of(entry.get("started") or entry.get("queued")) or now
+    report = Report(
+        document=str(document["_id"]), step=key, attempt=str(entry.get("attempt")), started=started, finished=now,
+        seconds=round(max(0.0, now - started), 3), exit_code=None, error_class="person", reason=reason,
+    )  # fmt: skip
+    step = Step.model_construct(name=str(entry.get("step")), number=int(key.removeprefix("proc")))
+    record = _attempt_document(document, step, entry, report)
+    record["state"] = "called off"
+    return key, {**_entry(entry, report, "failed"), **_why(reason, "person")}, record
 
 
 def release(document: Document, step: Step, reason: str, now: float) -> Document:
@@ -268,9 +298,13 @@ def retry(document: Document, by: str, reason: str, now: float) -> Document:
         for key, entry in document.items()
         if _STEP_KEY.match(key)
     )
-    changed = _moved(document, Status(Kind.CLOSED if first_step else Kind.GOOD), now)
+    changed = moved(document, Status(Kind.CLOSED if first_step else Kind.GOOD), now)
     for key in failed:
         del changed[key]
+    if len(failed) > 1:
+        known = changed.get("numbers")
+        numbers = {key: count(failed[key].get("number"), 1) + 1 for key in failed}
+        changed["numbers"] = {**(known if isinstance(known, dict) else {}), **numbers}
     if failed:
         key = min(failed, key=lambda k: int(k[4:]))
         number = count(failed[key].get("number"), 1) + 1
@@ -292,7 +326,7 @@ def _given_back(
 ) -> Document:
     was = parse(entry.get("was"))
     first_step = was is not None and was.kind is Kind.CLOSED
-    changed = _moved(document, Status(Kind.CLOSED if first_step else Kind.GOOD), now)
+    changed = moved(document, Status(Kind.CLOSED if first_step else Kind.GOOD), now)
     changed.pop(step.key, None)
     if entry.get("degrade"):
         series = {**series, "degrade": entry["degrade"]}

@@ -13,7 +13,6 @@ import os
 import queue
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -22,18 +21,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from orchestrator import batchjobs, documents
+from orchestrator import batchjobs, control, documents
 from orchestrator.capture import safe_file_name
 from orchestrator.chain import Chain, Step
 from orchestrator.couch import Database, Follower
 from orchestrator.documents import Claimant, iso
+from orchestrator.engine import controls
 from orchestrator.engine.farm import FarmEngine
 from orchestrator.engine.farmworld import World
 from orchestrator.engine.heartbeat import Heartbeat, beats
-from orchestrator.engine.submission import Places
+from orchestrator.engine.submission import places
 from orchestrator.errors import ChainError, Conflict, DatabaseError, SettingsError, Unauthorised, Unavailable
 from orchestrator.schedulers import Query, SchedulerError, get
 from orchestrator.settings import Settings
+from orchestrator.software import Installed
 from orchestrator.transports import TransportError, TransportRefused, transport_to
 
 log = logging.getLogger(__name__)
@@ -77,28 +78,45 @@ class Farmer:
         self.prefix = batchjobs.prefix(settings.url, settings.database, identity)
         transport, query = transport_to(self.farm.access), Query(self.prefix, self.farm.user)
         world = World(scheduler, transport, self.farm.spool.rstrip("/"), query)
+        self._installed: Installed | None = None
         self.engine = FarmEngine(
-            chain, self.farm, name, self.claimant, database, world, self._places(), lambda: uuid.uuid4().hex
-        )
+            chain, self.farm, name, self.claimant, database, world, places(self.farm, None, settings),
+            lambda: uuid.uuid4().hex,
+        )  # fmt: skip
         self.heartbeat = Heartbeat(database, self.claimant, [s.key for s in self.engine.steps], time.time(), 0)
         self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
+        self._steering = control.name_of(settings.site)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._follower: Follower | None = None
         self._since = ""
         self._next = {"beat": 0.0, "sweep": 0.0}
         self._wait = FIRST_WAIT
+        self._missing: tuple[float, str] | None = None
 
-    def _places(self) -> Places:
-        local = self.farm.transport == "local"
-        spool = self.farm.spool.rstrip("/")
-        return Places(
-            spool,
-            self.farm.output or str(self.settings.data),
-            str(self.settings.logs / "steps") if local else f"{spool}/logs/steps",
-            self.farm.python or (sys.executable,),
-            self.farm.path,
-            (str(self.settings.folder),) if local else (),
-        )
+    def _ready(self, now: float) -> bool:
+        """Whether new jobs have a Python to run with: looks, each round, which version is installed."""
+        if self.farm.python:
+            return True
+        remedy = f"run `orchestrator site install {self.name}`"
+        try:
+            found = self.engine.world.installed()
+            why = "" if found or self.farm.transport == "local" else f"nothing is installed there: {remedy}"
+        except ValueError as error:
+            found, why = None, f"the record of what is installed there cannot be used ({error}): {remedy}"
+        if why:
+            if self._missing is None:
+                log.warning("farm %s: %s", self.name, why)
+                self._missing = (now, why)
+            self.engine.away = self.engine.away or self._missing
+            return False
+        if self.engine.away is self._missing:
+            self.engine.away = None
+        self._missing = None
+        if found != self._installed:
+            log.info("new jobs use %s", found.name if found else "this machine's own Python")
+            self._installed = found
+            self.engine.places = places(self.farm, found, self.settings)
+        return True
 
     # --- from outside ---
 
@@ -163,21 +181,44 @@ class Farmer:
         if monotonic >= self._next["beat"]:
             self._beat(now)
             self._next["beat"] = monotonic + self.settings.lease / 4
-        if self.engine.stale:
+        again = self.engine.stale
+        if again:
             self.engine.load()
         while not self._rings.empty():
             for document in self._rings.get_nowait():
+                again = again or document["_id"] == self._steering
+                self.engine.note(document)
                 self.engine.backlog.offer(document, now)
+        if again or monotonic >= self._next["sweep"]:
+            self._obey()
         if monotonic >= self._next["sweep"] or self.engine.backlog.short():
             self._sweep(now)
             self._next["sweep"] = monotonic + self.settings.sweep
         listed = self.engine.watch(now)
+        if not self._ready(now):
+            return
         self.engine.submit(now, listed)
         if not self._stop.is_set():
             self.engine.intend(now, self._new_name)
             self.engine.submit(now, listed)
 
     # --- parts ---
+
+    def _obey(self) -> None:
+        """Heed what people have paused, drained and limited since, and which attempts they have cancelled."""
+        found = controls.read(self.database, self.settings.site)
+        if found != self.engine.control:
+            self.engine.obey(found)
+            self._next["sweep"] = 0.0
+            for step in self.engine.steps:
+                if found.why_not(step):
+                    log.warning("%s", found.why_not(step))
+            log.info("limits: %s", self.engine.farm.limits)
+        mine = [self.settings.site, self.name]
+        rows = self.database.view("farm/cancelled", startkey=mine, endkey=mine)
+        for document in self.database.get_many([str(row.id) for row in rows]).values():
+            if document is not None:
+                self.engine.note(document)
 
     def _new_name(self, step: Step) -> str:
         return f"{self.prefix}{step.name[:30]}-{uuid.uuid4().hex[:10]}"
@@ -186,7 +227,7 @@ class Farmer:
         """Look at all that is ready, later steps first. Raises NotFound if the couchapp has not been pushed."""
         backlog = self.engine.backlog
         backlog.more = False
-        for step in reversed(self.engine.steps):
+        for step in reversed(self.engine.open):
             place: dict[str, Any] = {}
             while True:
                 if backlog.room() <= 0:
@@ -208,6 +249,7 @@ class Farmer:
         self.heartbeat.write(
             now, held=len(self.engine.held), backlog=len(self.engine.backlog), farm=self.name, states=states,
             scheduler=self.farm.scheduler, away={"since": iso(away[0]), "why": away[1]} if away else None,
+            limits=self.engine.farm.limits.model_dump(), lease=self.settings.lease,
         )  # fmt: skip
 
     def _look_for_another(self) -> None:
@@ -239,18 +281,26 @@ class Farmer:
         self._wake.clear()
 
     def _follow(self) -> None:
-        """The feed's thread: ring with every document that may be ready."""
-        selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
-        self._follower = Follower(self.database, since=self._since, selector=self.database.feed_selector(selector), mode="continuous", timeout=50)
+        """The feed's thread: ring with every document that may be ready, or that a person has changed."""
+        ready = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
+        cancels = [{f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps]
+        selector = {"$or": [ready, {"_id": self._steering}, *cancels]}
+        self._follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
         try:
             for batch in self._follower.batches():
-                found = [self.database.seen(c.doc) for c in batch.changes if c.doc is not None and not c.deleted]
+                found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
                 if found:
                     self._rings.put(found)
-                    if any(documents.ready_step(self.chain, document, self.engine.steps) for document in found):
+                    if any(self._urgent(document) for document in found):
                         self._wake.set()
         except DatabaseError as error:
             log.error("the feed has ended, sweeps go on: %s", error)
+
+    def _urgent(self, document: dict[str, Any]) -> bool:
+        """Whether a document is worth a round at once."""
+        if document["_id"] == self._steering or documents.holder(document) is not None:
+            return True
+        return documents.ready_step(self.chain, document, self.engine.open) is not None
 
     def _end(self) -> None:
         if self._follower is not None:

@@ -94,11 +94,16 @@ class Branch:
         """A selector of inward documents, for a feed of outward ones: it may let more through, never less."""
         if not self.lane:
             return dict(selector)
-        turned = {key: value for key, value in selector.items() if key not in OWN and not _PROC.match(key)}
-        if "status" in selector:
-            key = f"{self.name}_status"
-            turned["$or"] = [{key: selector["status"]}, {key: {"$exists": False}}]
-        return turned
+        parts: list[dict[str, Any]] = []
+        for key, value in selector.items():
+            if key in ("$or", "$and") and isinstance(value, list):
+                parts.append({key: [self.selector(part) for part in value]})
+            elif key == "status":
+                own = f"{self.name}_status"
+                parts.append({"$or": [{own: value}, {own: {"$exists": False}}]})
+            elif key not in OWN and not _PROC.match(key):
+                parts.append({key: value})
+        return {"$and": parts} if len(parts) > 1 else parts[0] if parts else {}
 
 
 def wrapped(source: str, name: str, data_type: str, arguments: tuple[str, ...]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from orchestrator import roles
 from orchestrator.couch import deploy
 from orchestrator.designs import build
 from orchestrator.errors import NotFound
@@ -37,17 +38,21 @@ def push(
         database.info()
     except NotFound:
         server.create(settings.database)
-    close_to_strangers(database)
+    admit(database, chain.sites)
     return deploy.push(database, build(chain), progress=progress)
 
 
-def close_to_strangers(database: Database) -> bool:
-    """Put an admins-only ``_security`` on a database that anybody may read and write; returns whether it was needed.
+def admit(database: Database, sites: Iterable[str]) -> bool:
+    """Let accounts with our roles into a database, and nobody else who has not been let in by somebody.
 
-    CouchDB 3 makes new databases so, older ones and careless hands do not. Members that somebody has chosen are kept.
+    A database that anybody may read and write (older CouchDBs make them so, and careless hands) is closed by this.
+    Returns whether anything had to be changed. Raises Unauthorised where the account is no admin of the database.
     """
-    members = database.security().get("members") or {}
-    if members.get("names") or members.get("roles"):
-        return False
-    only = {"names": [], "roles": ["_admin"]}
-    return deploy.secure(database, {"admins": only, "members": only})
+    found = database.security()
+    wanted = dict(found)
+    for group, granted in (("admins", [roles.SERVER_ADMIN, roles.ADMIN]), ("members", roles.member_roles(sites))):
+        known = found.get(group) or {}
+        there = list(known.get("roles") or [])
+        missing = [role for role in granted if role not in there]
+        wanted[group] = {**known, "names": list(known.get("names") or []), "roles": [*there, *missing]}
+    return deploy.secure(database, wanted)

@@ -67,6 +67,11 @@ class Settings(BaseModel):
         "File with the database's user name and password, mode 0600. "
         "ORCHESTRATOR_COUCH_USER and ORCHESTRATOR_COUCH_PASSWORD, where set, win over it.",
     )
+    accounts: Path = _field(
+        Path("accounts"),
+        "Folder with a credentials file for each daemon (poller.json, registrar.json, farm.json, web.json), made by "
+        "`orchestrator user setup`. A daemon that has none uses credentials.",
+    )
     site: str = _field("here", "Which of the chain's sites this is: its steps are run here.", min_length=1)
     chain: Path = _field(Path("chain.yaml"), "The chain file: which steps there are and how they run.")
     data: Path = _field(Path("data"), "Where steps put their output files.")
@@ -107,6 +112,14 @@ class Settings(BaseModel):
     )
     sweep: float = _field(60.0, "How often a poller looks at all work, besides following changes.", unit="s", gt=0)
     drain: float = _field(30.0, "How long running steps may go on after SIGTERM.", unit="s", ge=0)
+    ask_above: int = _field(
+        10, "Operations of people on more documents than this ask first, or want --yes.", unit="documents", ge=0
+    )
+    web_changes: Literal["login", "anyone-here"] = _field(
+        "login",
+        "Who may change documents through the page: people who have logged in, or anyone at this machine without a "
+        "login (for a laptop that nobody shares).",
+    )
     log_size: float = _field(20.0, "A daemon's log is turned over at this size; five are kept.", unit="MB", gt=0)
 
     _folder: Path = PrivateAttr(default=Path())

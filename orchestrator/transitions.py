@@ -108,7 +108,11 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition("mark bad", (Kind.OPEN, Kind.CLOSED, Kind.GOOD, Kind.FAILED), Kind.BAD, "person", "out of processing"),
     Transition("mark good", (Kind.BAD,), Kind.GOOD, "person", "back into processing"),
     Transition("mark closed", (Kind.BAD, Kind.GOOD), Kind.CLOSED, "person", "back to before the first step"),
-    Transition("abandon", (Kind.CLOSED, Kind.GOOD), Kind.FAILED, "person", "a person gives up on the document"),
+    Transition("abandon", (Kind.OPEN, Kind.CLOSED, Kind.GOOD), Kind.FAILED, "person", "a person gives up on it"),
+    Transition("take away as failed", HELD, Kind.FAILED, "person", "failed or given up on by a person, at any step"),
+    Transition("take away as bad", HELD, Kind.BAD, "person", "marked bad by a person, whoever works on it"),
+    Transition("reset", HELD, Kind.GOOD, "person", "back to before a step, whoever works on it"),
+    Transition("reset to the first step", HELD, Kind.CLOSED, "person", "the same, where no step is left done"),
 )
 
 

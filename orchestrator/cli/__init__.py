@@ -17,15 +17,17 @@ from pathlib import Path
 import click
 
 from orchestrator import faults
+from orchestrator.cli import operations as _operations
 from orchestrator.cli.chain import chain
 from orchestrator.cli.check import check
 from orchestrator.cli.context import SiteGroup
 from orchestrator.cli.couchapp import couchapp
 from orchestrator.cli.daemons import db, gather, poll, register, simulate, web
 from orchestrator.cli.demo import demo
-from orchestrator.cli.documents import retry, show
+from orchestrator.cli.documents import show
 from orchestrator.cli.farm import farm, job, jobs
 from orchestrator.cli.importing import import_
+from orchestrator.cli.remote import remote
 from orchestrator.cli.run import run
 from orchestrator.cli.site import init, settings, version
 from orchestrator.cli.status import status
@@ -33,6 +35,7 @@ from orchestrator.cli.up import down, up
 from orchestrator.errors import Exit, OrchestratorError
 from orchestrator.version import VERSION
 
+from orchestrator.cli.user import user
 
 @click.group(
     cls=SiteGroup,
@@ -52,11 +55,12 @@ def cli() -> None:
 
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
-    ("Begin", (demo, init, check)),
+    ("Begin", (demo, init, check, remote)),
     ("Run a site", (up, down)),
-    ("Look and act", (status, show, jobs, retry, run)),
+    ("Look and act", (status, show, jobs, run)),
+    ("Operations on documents", _operations.COMMANDS),
     ("Files", (register, simulate)),
-    ("Chain and database", (chain, couchapp, db, import_)),
+    ("Chain and database", (chain, couchapp, user, db, import_)),
     ("Single daemons", (poll, gather, farm, job, web)),
     ("About", (settings, version)),
 )

@@ -57,18 +57,19 @@ class Context:
 
         return chain.load(self.settings.chain)
 
-    def branch(self, name: str) -> tuple[Chain, Database, Path]:
+    def branch(self, name: str, daemon: str = "") -> tuple[Chain, Database, Path]:
         """A lane's or gather's chain, the database as it sees it, and its spool; of the empty name the main one's.
 
-        Raises ChainError for a name that the chain does not have.
+        ``daemon`` says whose account is used. Raises ChainError for a name that the chain does not have.
         """
         chain = self.chain.of(name)
+        database = self.database_of(daemon) if daemon else self.database
         if not name:
-            return chain, self.database, self.settings.spool
+            return chain, database, self.settings.spool
         from orchestrator.couch.branch import BranchDatabase
 
         # A spool of its own: procN of one lane is not that of another.
-        return chain, BranchDatabase(self.database, chain.branch, self.chain.type), self.settings.spool / name
+        return chain, BranchDatabase(database, chain.branch, self.chain.type), self.settings.spool / name
 
     @cached_property
     def credentials(self) -> Credentials | None:
@@ -88,6 +89,12 @@ class Context:
     def database(self) -> Database:
         """The run database, which must exist."""
         return self.server.database(self.settings.database)
+
+    def database_of(self, daemon: str) -> Database:
+        """The run database with a daemon's own account, if it has one."""
+        from orchestrator.connect import run_database
+
+        return run_database(self.settings, os.environ, daemon=daemon)
 
     @cached_property
     def output(self) -> Output:

@@ -117,7 +117,7 @@ def register(site: Context, paths: tuple[Path, ...], watch: bool) -> int:
         directories = [*site.settings.watch, *(path.absolute() for path in paths)]
         if not directories:
             raise click.UsageError("There is nothing to watch: name directories, or set `watch`.")
-        daemon = registrar.Registrar(site.database, register_settings(site, directories))
+        daemon = registrar.Registrar(site.database_of("registrar"), register_settings(site, directories))
         try:
             until_signal(daemon.run)
         finally:
@@ -150,7 +150,7 @@ def poll(site: Context, only: tuple[str, ...], until_idle: bool, branch: str) ->
     settings = site.settings
     site.log_to_stderr()
     terms = Terms(settings.workers, settings.lease, settings.sweep, settings.drain)
-    chain, database, spool = site.branch(branch)
+    chain, database, spool = site.branch(branch, "poller")
     poller = Poller(chain, database, places(settings), spool, settings.site, terms, only=list(only) or None)
     poller.install_signals()
     poller.run(until_idle=until_idle)
@@ -167,7 +167,7 @@ def gather(site: Context, until_idle: bool) -> None:
     from orchestrator.gatherer import Daemon
 
     site.log_to_stderr()
-    daemon = Daemon(site.chain, site.database, site.settings.site)
+    daemon = Daemon(site.chain, site.database_of("poller"), site.settings.site)
     until_signal(functools.partial(daemon.run, until_idle=until_idle))
 
 
@@ -195,7 +195,7 @@ def page(site: Context) -> Any:
     from orchestrator.web.app import create_app
 
     settings = site.settings
-    factory: Any = functools.partial(run_database, settings, os.environ, timeout=PAGE_PATIENCE)
+    factory: Any = functools.partial(run_database, settings, os.environ, timeout=PAGE_PATIENCE, daemon="web")
     return create_app(
         factory,
         chain=site.chain,

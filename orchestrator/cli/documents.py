@@ -1,4 +1,4 @@
-"""``show`` and ``retry``: single documents, looked at and set going again."""
+"""``show``: a single document, looked at."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from orchestrator.cli.context import Context, SiteCommand, json_option, pass_sit
 if TYPE_CHECKING:
     from orchestrator.chain import Chain
     from orchestrator.cli.output import Output
-
-ASK_ABOVE = 10  # documents; more than that are not touched without a yes
 
 
 @click.command(cls=SiteCommand, short_help="Show all about one document.")
@@ -88,54 +86,3 @@ def _steps(out: Output, document: dict[str, Any], chain: Chain, folder: Path) ->
             )
         )
     out.table(("", "step", "state", "took", "host", "file or reason"), rows, right=(3,))
-
-
-@click.command(cls=SiteCommand, short_help="Set failed documents going again.")
-@click.argument("documents", nargs=-1)
-@click.option("--step", "step_name", help="Only documents that failed in this step (name or keyword).")
-@click.option("--all", "all_", is_flag=True, help="All failed documents (with --step: of that step).")
-@click.option("--reason", default="", help="Why; it is kept in the documents.")
-@click.option("--yes", is_flag=True, help=f"Do not ask (it is asked above {ASK_ABOVE} documents).")
-@json_option
-@pass_site
-def retry(site: Context, documents: tuple[str, ...], step_name: str | None, all_: bool, reason: str, yes: bool) -> int:
-    """Set failed documents going again, from the step that failed. Earlier steps stay done."""
-    from orchestrator.engine import operations
-
-    if bool(documents) == all_:
-        raise click.UsageError("Name documents, or say --all.")
-    step = site.chain.step(step_name) if step_name else None
-    names = list(documents)
-    if all_:
-        first, last = ([step.key], [step.key, {}]) if step else (None, {})
-        rows = site.database.view("work/failed", reduce=False, startkey=first, endkey=last).rows
-        names = [str(row.id) for row in rows]
-    if not names:
-        site.output.line("Nothing has failed.")
-        if site.as_json:
-            site.output.json({"retried": [], "refused": {}})
-        return 0
-    if len(names) > ASK_ABOVE and not yes:
-        click.confirm(f"Retry {len(names)} documents?", abort=True, err=True)
-    done = operations.retry(site.database, names, by=_who(), reason=reason)
-    if site.as_json:
-        site.output.json({"retried": done.changed, "refused": done.refused})
-    if len(done.changed) > ASK_ABOVE:
-        site.output.line(f"{len(done.changed)} documents will be tried again")
-    else:
-        for name in done.changed:
-            site.output.line(f"{name}: will be tried again")
-    for name, why in done.refused.items():
-        click.echo(f"orchestrator: {name}: {why}", err=True)
-    return 1 if done.refused else 0
-
-
-def _who() -> str:
-    """The person at this terminal, for the document's record of who asked."""
-    import getpass
-    import socket
-
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError):  # an account without a name, as in a container
-        return socket.gethostname()

@@ -26,7 +26,7 @@ def farm(site: Context, name: str | None, until_idle: bool) -> None:
     if name is None and len(used) != 1:
         raise click.UsageError(f"Say which farm: {', '.join(used) or 'the chain sends no step of this site to any'}.")
     site.log_to_stderr()
-    daemon = Farmer(site.chain, site.database, site.settings, name or used[0], os.environ)
+    daemon = Farmer(site.chain, site.database_of("farm"), site.settings, name or used[0], os.environ)
     daemon.install_signals()
     daemon.run(until_idle=until_idle)
 

@@ -114,6 +114,7 @@ class Follower:
             self._query["include_docs"] = "true"
         if selector is not None:
             self._query["filter"] = "_selector"
+            selector = database.feed_selector(selector)
         elif filter is not None:
             self._query["filter"] = filter
         self._closed = threading.Event()
@@ -317,7 +318,9 @@ def _seq(value: Any) -> str:
 def _change(row: dict[str, Any]) -> Change:
     try:
         revs = tuple(leaf["rev"] for leaf in row["changes"])
-        return Change(_seq(row["seq"]), row["id"], revs, bool(row.get("deleted")), row.get("doc"))
+        doc = row.get("doc")
+        seen = self.database.seen(doc) if isinstance(doc, dict) else None
+        return Change(_seq(row["seq"]), row["id"], revs, bool(row.get("deleted")), seen)
     except (KeyError, TypeError) as error:
         raise Broken(f"a row of the feed lacks {error}") from error
 

@@ -62,9 +62,10 @@ class Backlog:
         due = min(not_before(document, step), now + step.retries.longest)
         kept, others = (self._later, self._ready) if due > now else (self._ready, self._later)
         if name not in kept and len(kept) >= self._limit:
-            others.pop(name, None)
             self.more = self.more or kept is self._ready  # who waits is found by a later sweep
-            return False
+            if kept is self._later or not self._make_way(_rank(document, step)[0]):
+                others.pop(name, None)
+                return False
         self._count += 1
         others.pop(name, None)
         kept[name] = (document, step, self._count)
@@ -74,6 +75,31 @@ class Backlog:
             heapq.heappush(self._order, (_rank(document, step), self._count, name))
         self._tidy()
         return True
+
+    def serve(self, steps: Iterable[Step]) -> None:
+        """From now on keep documents of these steps alone. What others become ready for is found by a sweep."""
+        self._steps = tuple(steps)
+        keys = {step.key for step in self._steps}
+        for name, (_, step, _) in [*self._ready.items(), *self._later.items()]:
+            if step.key not in keys:
+                self.forget(name)
+
+    def _make_way(self, rank: float) -> bool:
+        """Let one document of lower priority go, in favour of one that ranks before it; whether there was one.
+
+        The last note of the heap is looked at alone: it is a leaf, so it may go without disturbing the order, and what
+        came last is rarely the most urgent. Who is let go is found again by a sweep.
+        """
+        while self._order:
+            last, count, name = self._order[-1]
+            alive = self._lives(self._ready, name, count)
+            if alive and last[0] <= rank:
+                return False
+            self._order.pop()
+            if alive:
+                del self._ready[name]
+                return True
+        return False
 
     def forget(self, name: str) -> None:
         self._ready.pop(name, None)

@@ -105,7 +105,11 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.backlog = Backlog(self.chain, self.steps)
+        #: Those of the steps that may begin: people can pause some.
+        self.open = self.steps
         self.unrecorded: set[str] = set()
+        #: Attempts that run here and have lost their document, and why: to be ended, for nobody wants their result.
+        self.unwanted: dict[str, str] = {}
         #: Documents taken from other pollers, until that is written.
         self.taking: set[str] = set()
         self._costs: dict[str, float] = {}
@@ -127,12 +131,25 @@ class Engine:
         """
         for document in found:
             name = str(document["_id"])
-            if name in self._busy or (not swept and _generation(document) < self._written.get(name, 0)):
+            if name in self._busy:
+                self._see_taken(name, document)
+                continue
+            if not swept and _generation(document) < self._written.get(name, 0):
                 continue
             rev, until = self._refused.get(name, (None, 0.0))
             if rev is not None and rev == document.get("_rev") and now < until:
                 continue
             self.backlog.offer(document, now)
+
+    def _see_taken(self, name: str, document: Document) -> None:
+        """A document in our hands as somebody shows it: if a person has taken it away, its attempt is not wanted."""
+        if _generation(document) <= self._written.get(name, 0):
+            return  # our own echo, or older
+        for attempt, held in self.held.items():
+            if held.document["_id"] == name and not documents.held_by(document, held.step.key, attempt):
+                mark = document.get("operation")
+                by = f" by {mark.get('by')} ({mark.get('what')})" if isinstance(mark, dict) else ""
+                self.unwanted[attempt] = f"called off: the document was taken away{by}"
 
     def knows(self, attempt: str) -> bool:
         """Whether the attempt is in our hands: held, or in a write that is under way."""
@@ -411,7 +428,8 @@ def _is_stored(current: Document, write: Write) -> bool:
         return documents.held_by(current, write.then.key, write.then_attempt)
     entry, retry = current.get(write.step.key), current.get("retry")
     if isinstance(entry, dict) and entry.get("attempt") == write.attempt:
-        return entry.get("state") in ("done", "failed")
+        # A person may have failed it meanwhile: that is not what a report of success wanted.
+        return entry.get("state") == ("done" if write.report is not None and write.report.ok else "failed")
     return isinstance(retry, dict) and retry.get("last") == write.attempt
 
 

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
-from orchestrator import jobfiles
+from orchestrator import jobfiles, software
 from orchestrator.documents import Report
 from orchestrator.jobfiles import Chunk, Marker, Returned
 from orchestrator.lines import line_of, value_of
 from orchestrator.schedulers import Answer, Command, HistoryUnavailable, JobSpec, Listing, Query, Scheduler, Submitted
 from orchestrator.schedulers import ask as batch
+from orchestrator.software import Installed
 from orchestrator.transports import FileRefused, Transport, TransportUnavailable
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,11 @@ class World:
         """What became of an attempt, and on which node. Raises ValueError for a file that is no result."""
         path = f"{jobfiles.folder(self.spool, job)}/{jobfiles.result_name(attempt)}"
         return jobfiles.result_from_json(value_of(self.transport.read(path)))
+
+    def installed(self) -> Installed | None:
+        """The version that new jobs use; None if nothing is installed. Raises ValueError for a spoilt record."""
+        path = software.record(self.spool, self.query.prefix)
+        return Installed.from_json(value_of(self.transport.read(path))) if self.transport.exists(path) else None
 
     def forget(self, job: str, attempts: Iterable[str]) -> None:
         """Results that are recorded, or that nobody wants."""

@@ -1,82 +1,318 @@
-"""What people do to documents, as one function each: decided on the document as read, written with its revision."""
+"""What people do to documents, carried out: intent, act, record.
+
+An operation is first written down as a document of its own, ``operation:<time>-<random>``, with who, why, what was
+selected and how much; then the data documents are changed, in bulk, each on the version that was decided on; then the
+operation gets its counts. One that was cut short stays ``begun``, for everybody to see. Giving the same command again
+does what is left, and ``finish`` does what is left of its outputs.
+
+Old outputs are touched between two writes of their document: it is reset and put on hold, the files are moved or
+removed, and it is let go. So no step can write its new output while the old one is being cleared away.
+"""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from orchestrator import documents
-from orchestrator.documents import Document
+from orchestrator import people
+from orchestrator.chain import Chain
+from orchestrator.documents import Document, iso
 from orchestrator.engine.engine import BULK, Database
-from orchestrator.errors import IllegalTransition
+from orchestrator.engine.outputs import OutputFault, Outputs
+from orchestrator.errors import DatabaseError, IllegalTransition, NotFound, SettingsError
+from orchestrator.people import Asked, Changed, Decide, Order
+from orchestrator.selection import Selection, fits
+
+#: So often a document is read and decided on again that somebody else keeps changing.
+TRIES = 5
+#: Refusals that an operation's record names one by one.
+SHOWN = 100
+#: Documents read in one request.
+PAGE = 500
+
+
+#: A decision on a document as it is read: its next version (alone, or with what must be written before it), or in words
+#: why there is nothing to do. Raises IllegalTransition where it cannot be done.
+Decision = Callable[[Document], Changed | Document | str]
 
 
 @dataclass
 class Done:
-    """What became of an operation on many documents: ``changed`` ids, and the reason for each that was not."""
+    """What became of an operation on many documents.
 
-    changed: list[str] = field(default_factory=list)
+    ``changed``: ids, with the status before and after; ``unchanged``: why there was nothing to do; ``refused``: why it
+    could not be done. ``operation``: the id of its record; empty for a dry run.
+    """
+
+    changed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unchanged: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    operation: str = ""
+
+    def counts(self) -> dict[str, int]:
+        """How many of each."""
+        return {"changed": len(self.changed), "unchanged": len(self.unchanged), "refused": len(self.refused)}
 
 
-def retry(
-    database: Database,
-    ids: Iterable[str],
-    *,
-    by: str,
-    reason: str = "",
-    dry_run: bool = False,
-    clock: Callable[[], float] = time.time,
-) -> Done:
-    """Put failed documents back before the step that failed. Raises what the database raises."""
-    now = clock()
-    return change(database, ids, lambda document: documents.retry(document, by, reason, now), dry_run=dry_run)
+@dataclass(frozen=True)
+class Desk:
+    """Where orders are carried out: a database, a chain and, for outputs, a site with its data folder."""
+
+    database: Any
+    chain: Chain
+    site: str
+    data: Any
+    clock: Callable[[], float] = time.time
+    random: Callable[[], str] = lambda: uuid.uuid4().hex[:8]
+
+    def perform(self, order: Order, ids: Iterable[str], selection: Selection, *, dry_run: bool = False) -> Done:
+        """Carry out an order on documents. With ``dry_run`` nothing is written, and all is decided.
+
+        Documents that no longer fit the selection when their turn comes are left alone. Raises ChainError for an
+        unknown step, and what the database raises; what was done until then stays, and the operation stays ``begun``.
+        """
+        now = self.clock()
+        moment = "".join(character for character in iso(now) if character.isalnum())
+        asked = Asked(f"operation:{moment}-{self.random()}", order, now)
+        wanted = list(dict.fromkeys(ids))
+        outputs = self._outputs(order, asked.id)
+        decide = self._decider(asked, selection, outputs)
+        done = Done()
+        if not wanted:
+            return done
+        if dry_run:
+            change(self.database, wanted, decide, dry_run=True, done=done)
+            return done
+        done.operation = asked.id
+        record = _record(asked, selection, self.site, len(wanted))
+        record["_rev"] = self.database.put(record)
+        change(self.database, wanted, decide, done=done)
+        if outputs is not None:
+            self._clear(outputs, done)
+        self._complete(record, done)
+        return done
+
+    def finish(self, operation: str) -> Done:
+        """Do what is left of an operation's outputs, and let its documents go.
+
+        Raises NotFound for an operation that there is not, SettingsError for one that asks for no outputs.
+        """
+        record = self.database.get(operation)
+        if record.get("type") != "operation":
+            raise NotFound(f"{operation!r} is no operation: `orchestrator operations` lists them")
+        what = record.get("outputs")
+        if what not in ("moved", "removed"):
+            raise SettingsError(f"{operation} has no outputs to deal with: give its command again to do what is left")
+        done = Done(operation=operation)
+        self._clear(Outputs(self.site, self.data, what, operation), done)
+        self._complete(record, done, finished=True)
+        return done
+
+    # --- parts ---
+
+    def _outputs(self, order: Order, operation: str) -> Outputs | None:
+        if order.what not in ("reset", "reprocess") or order.outputs == "kept":
+            return None
+        return Outputs(self.site, self.data, order.outputs, operation)
+
+    def _decider(self, asked: Asked, selection: Selection, outputs: Outputs | None) -> Decide:
+        made = people.decider(self.chain, asked, hold=outputs is not None)
+        narrowed = bool(selection.statuses or selection.step or selection.done)
+
+        def decide(document: Document) -> Changed | str:
+            if narrowed and not fits(selection, self.chain, document):
+                return "it has gone on since, and is none of those that were selected"
+            changed = made(document)
+            if outputs is not None and isinstance(changed, Changed):
+                gone = next(one["entries"] for one in changed.records if one["type"] == "past")
+                outputs.check(self.chain, document, gone)
+                files = outputs.files(document, gone)
+                for one in changed.records:
+                    if one["type"] == "past":
+                        one["outputs"]["files"] = files
+            return changed
+
+        return decide
+
+    def _clear(self, outputs: Outputs, done: Done) -> None:
+        """Deal with the files of every document that the operation has reset, and let these documents go."""
+        first, last = people.past_id(outputs.operation, ""), people.past_id(outputs.operation, "\ufff0")
+        place: dict[str, Any] = {"startkey": first}
+        while True:
+            rows = self.database.all_docs(**place, endkey=last, include_docs=True, limit=PAGE).rows
+            pasts = {str(row.doc.get("document")): row.doc for row in rows if row.doc}
+            # Only what this operation holds: a document that it never came to reset keeps its files.
+            held = [name for name, one in self.database.get_many(pasts).items() if _holds(outputs.operation, one)]
+            cleared, fresh = {}, []
+            for name in held:
+                past = pasts[name]
+                if (past.get("outputs") or {}).get("state") != "pending":
+                    cleared[name] = past
+                    continue
+                try:
+                    files = outputs.carry_out([str(file) for file in past["outputs"].get("files", [])])
+                except OutputFault as error:
+                    done.refused[name] = f"{error}; it stays on hold until `operations --finish {outputs.operation}`"
+                    done.changed.pop(name, None)
+                    continue
+                cleared[name] = {**past, "outputs": {"wanted": outputs.what, "state": outputs.what, "files": files}}
+                fresh.append(cleared[name])
+            # What became of the files is known before the document is free: a crash in between only asks again.
+            self.database.bulk(fresh)
+            let_go = change(self.database, list(cleared), _let_go(outputs.operation, cleared, self.clock()))
+            done.refused.update(let_go.refused)
+            for name, moves in let_go.changed.items():
+                done.changed.setdefault(name, moves)
+            if len(rows) < PAGE:
+                return
+            place = {"startkey": rows[-1].id, "skip": 1}
+
+    def _complete(self, record: Document, done: Done, *, finished: bool = False) -> None:
+        counts = {"counts": record.get("counts"), "cleared": done.counts()} if finished else {"counts": done.counts()}
+        record = {
+            **record, **counts, "state": "done" if not done.refused else "done in part",
+            "finished": iso(self.clock()), "refused": dict(list(done.refused.items())[:SHOWN]),
+        }  # fmt: skip
+        self.database.put(record)
+
+
+def _record(asked: Asked, selection: Selection, site: str, selected: int) -> Document:
+    order = asked.order
+    said = {"step": order.step, "outputs": order.outputs if order.step else ""}
+    return {
+        "_id": asked.id, "type": "operation", "what": order.what, "by": order.by, "at": iso(asked.at),
+        "reason": asked.order.reason, "site": site, "selection": selection.to_json(), "selected": selected,
+        "state": "begun", **{key: value for key, value in said.items() if value},
+        **({"value": order.value} if order.what == "priority" else {}),
+    }  # fmt: skip
+
+
+def _holds(operation: str, document: Document | None) -> bool:
+    """Whether a document is on hold by this operation."""
+    hold = document.get("hold") if document is not None else None
+    return isinstance(hold, dict) and hold.get("operation") == operation
+
+
+def _let_go(operation: str, pasts: dict[str, Document], now: float) -> Decide:
+    """The decision that ends an operation's own hold; a person's hold that was there before comes back."""
+
+    def decide(document: Document) -> Changed | str:
+        if not _holds(operation, document):
+            return "it has been let go"
+        changed = {**document, "updated": iso(now)}
+        del changed["hold"]
+        before = pasts[str(document["_id"])].get("hold")
+        return Changed({**changed, "hold": before} if before is not None else changed)
+
+    return decide
+
+
+# --- reading what was done ---
+
+
+def latest(database: Any, limit: int) -> list[Document]:
+    """The records of the last operations, the newest first: their ids begin with the time."""
+    rows = database.all_docs(
+        startkey="operation:\ufff0", endkey="operation:", descending=True, include_docs=True, limit=limit
+    ).rows
+    return [row.doc for row in rows if row.doc]
+
+
+def pasts(database: Any, document: str) -> list[Document]:
+    """What operations took out of a document, the newest first."""
+    rows = database.view("pages/past", startkey=[document, {}], endkey=[document], descending=True, include_docs=True)
+    return [row.doc for row in rows.rows if row.doc]
+
+
+# --- changing many documents ---
 
 
 def change(
-    database: Database, ids: Iterable[str], decide: Callable[[Document], Document], *, dry_run: bool = False
+    database: Database, ids: Iterable[str], decide: Decision, *, dry_run: bool = False, done: Done | None = None
 ) -> Done:
     """Read documents in bulk, let ``decide`` make each one's next version, write them in bulk.
 
-    A document that somebody changes in between is read and decided on again, at most three times.
+    The documents that must come first (attempts, past) are written before. A document that somebody changes in between
+    is read and decided on again, at most TRIES times. Raises what the database raises.
     """
-    done = Done()
+    done = done if done is not None else Done()
     wanted = list(dict.fromkeys(ids))
     for start in range(0, len(wanted), BULK):
-        waiting = wanted[start : start + BULK]
-        for _ in range(3):
-            waiting = _change_once(database, waiting, decide, done, dry_run)
+        waiting, written = wanted[start : start + BULK], dict[str, list[Document]]()
+        for _ in range(TRIES):
+            waiting = _change_once(database, waiting, decide, done, written, dry_run=dry_run)
             if not waiting:
                 break
         for name in waiting:
             done.refused[name] = "it changes faster than it can be written: try again"
+        # A past that was written for a change which then could not be made speaks of nothing.
+        _remove(database, [past for name, pasts in written.items() if name not in done.changed for past in pasts])
     return done
 
 
 def _change_once(
-    database: Database, ids: list[str], decide: Callable[[Document], Document], done: Done, dry_run: bool
-) -> list[str]:
+    database: Database, ids: list[str], decide: Decision, done: Done, written: dict[str, list[Document]],
+    *, dry_run: bool,
+) -> list[str]:  # fmt: skip
     """One read and one write; the ids that met a conflict."""
-    changed: list[Document] = []
+    made: dict[str, Changed] = {}
+    before: dict[str, str] = {}
     for name, document in database.get_many(ids).items():
         if document is None:
             done.refused[name] = "there is no such document"
             continue
         try:
-            changed.append(decide(document))
+            decided = decide(document)
         except IllegalTransition as error:
             done.refused[name] = str(error)
+            continue
+        if isinstance(decided, str):
+            done.unchanged[name] = decided
+        else:
+            made[name] = Changed(decided) if isinstance(decided, dict) else decided
+            before[name] = str(document.get("status"))
     if dry_run:
-        done.changed.extend(str(document["_id"]) for document in changed)
+        done.changed.update({name: (before[name], str(one.document.get("status"))) for name, one in made.items()})
         return []
+    made = _records_first(database, made, done, written)
     again = []
-    for document, outcome in zip(changed, database.bulk(changed) if changed else [], strict=True):
-        name = str(document["_id"])
+    outcomes = database.bulk([one.document for one in made.values()]) if made else []
+    for (name, one), outcome in zip(made.items(), outcomes, strict=True):
         if getattr(outcome, "rev", None) is not None:
-            done.changed.append(name)
+            done.changed[name] = (before[name], str(one.document.get("status")))
         elif outcome.error == "conflict":
             again.append(name)
         else:
             done.refused[name] = f"{outcome.error}: {outcome.reason}"
     return again
+
+
+def _records_first(
+    database: Database, made: dict[str, Changed], done: Done, written: dict[str, list[Document]]
+) -> dict[str, Changed]:
+    """Write what must be there before; those whose records are. An attempt's that is there already says the same."""
+    records = []
+    for name, one in made.items():
+        known = {past["_id"]: past["_rev"] for past in written.get(name, ())}
+        for record in one.records:
+            records.append((name, {**record, "_rev": known[record["_id"]]} if record["_id"] in known else record))
+    outcomes = database.bulk([record for _, record in records]) if records else []
+    for (name, record), outcome in zip(records, outcomes, strict=True):
+        rev = getattr(outcome, "rev", None)
+        if rev is not None and record["type"] == "past":
+            kept = [past for past in written.get(name, []) if past["_id"] != record["_id"]]
+            written[name] = [*kept, {**record, "_rev": rev}]
+        elif rev is None and not (outcome.error == "conflict" and record["type"] == "attempt"):
+            done.refused[name] = f"its record {record['_id']} could not be written: {outcome.error}: {outcome.reason}"
+    return {name: one for name, one in made.items() if name not in done.refused}
+
+
+def _remove(database: Database, pasts: list[Document]) -> None:
+    if pasts:
+        try:
+            database.bulk([{"_id": past["_id"], "_rev": past["_rev"], "_deleted": True} for past in pasts])
+        except DatabaseError:
+            return  # they say of themselves which operation they belong to, and that it was refused

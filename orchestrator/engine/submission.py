@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from orchestrator.farms import Farm
 from orchestrator.jobfiles import Chunk
 from orchestrator.runner import Task
 from orchestrator.schedulers import INDEX, JobSpec, Resources
+from orchestrator.settings import Settings
+from orchestrator.software import Installed
 
 #: A job is warned so long (s) before its time limit, or half its set-up time before, if that is less.
 WARNING = 60.0
@@ -71,6 +74,18 @@ class Places:
     python: tuple[str, ...]
     path: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+
+
+def places(farm: Farm, installed: Installed | None, settings: Settings) -> Places:
+    """Where things are at a farm, and its Python: the chain's, else the installed one, else, here, this one."""
+    local, spool = farm.transport == "local", farm.spool.rstrip("/")
+    logs = str(settings.logs / "steps") if local else f"{spool}/logs/steps"
+    output = farm.output or str(settings.data)
+    if installed is not None and not farm.python:
+        path, modules = (*installed.path, *farm.path), installed.modules
+        return Places(spool, output, logs, installed.python, path, modules)
+    modules = (str(settings.folder),) if local else ()
+    return Places(spool, output, logs, farm.python or (sys.executable,), farm.path, modules)
 
 
 def spec(name: str, step: Step, degrade: int, tasks: int, farm: Farm, places: Places) -> JobSpec:

@@ -108,6 +108,7 @@ class Pool:
         self._no_birth_before = 0.0
         self._birth_wait = BIRTH_WAIT
         self._events: deque[Event] = deque()
+        self._called_off: dict[str, str] = {}
         self._closing = False
 
     # --- handing out ---
@@ -121,6 +122,10 @@ class Pool:
         if self._closing or self._monotonic() < self._no_birth_before:
             return 0.0
         return sum(max(0.0, self._depth - load) for load in self._loads())
+
+    def call_off(self, attempt: str, why: str) -> None:
+        """End an attempt that nobody wants any more, now or when its turn comes; its report says ``why``."""
+        self._called_off[attempt] = why
 
     def next_birth(self) -> float:
         """In how many seconds a worker may be made again, if none may be now; else 0."""
@@ -285,6 +290,7 @@ class Pool:
         if tasks and tasks[0].attempt == report.attempt:
             worker.batches[0].next()
             worker.heard = heard
+            self._called_off.pop(report.attempt, None)
             self._events.append(report)
 
     # --- limits and deaths ---
@@ -307,7 +313,10 @@ class Pool:
             return
         step = self._chain.step(worker.batches[0].tasks[0].step)
         took = now - worker.heard
-        if step.time_limit is not None and took > step.time_limit:
+        attempt = worker.batches[0].tasks[0].attempt
+        if attempt in self._called_off and took >= LIMIT_CHECK:  # by then its report, if there is one, has been read
+            worker.verdict, worker.unwanted = ("person", self._called_off.pop(attempt)), attempt
+        elif step.time_limit is not None and took > step.time_limit:
             worker.verdict = ("resources", f"ended after {took:.1f} s: its time limit is {step.time_limit:g} s")
         elif step.memory_limit is not None:
             held = worker.resident()
@@ -334,7 +343,7 @@ class Pool:
             return
         returned: list[Task] = []
         for batch in worker.batches:
-            if batch is worker.batches[0] and batch.tasks and not self._closing:
+            if batch is worker.batches[0] and batch.tasks and not self._closing and worker.blames(batch.tasks[0]):
                 self._events.append(self._blame(worker, batch.next(), code))
             returned.extend(batch.tasks)
             self._events.append(BatchDone(batch.name, batch.attempts))

@@ -56,10 +56,16 @@ class Worker:
     batches: deque[Batch] = field(default_factory=deque)
     heard: float = 0.0
     verdict: tuple[str, str] | None = None
+    #: The attempt that it was ended for, where that one alone was not wanted any more.
+    unwanted: str = ""
     born: bool = False
 
     def outstanding(self) -> int:
         return sum(len(batch.tasks) for batch in self.batches)
+
+    def blames(self, task: Task) -> bool:
+        """Whether its end is this task's: not where another one was called off that had just ended by itself."""
+        return self.unwanted in ("", task.attempt)
 
     def has_ended(self) -> bool:
         """Whether it has ended; it is left to be waited for, so that its number stays its own."""

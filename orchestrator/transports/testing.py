@@ -34,9 +34,9 @@ def why_not() -> str | None:
 class Sshd:
     """A running sshd; a context manager. Its folder must be one that other accounts can read."""
 
-    def __init__(self, folder: Path, *words: str, port: int = 0) -> None:
-        """``words``: ``--sftp-only``, ``--password``."""
-        self.folder = folder
+    def __init__(self, folder: Path, *words: str, port: int = 0, user: str = USER) -> None:
+        """``words``: ``--sftp-only``, ``--password``; ``user``: the account, made if it is not there."""
+        self.folder, self.user = folder, user
         self._words = words
         self.port = port or _free_port()
         self.up()
@@ -54,7 +54,7 @@ class Sshd:
         return {
             "host": "127.0.0.1",
             "port": self.port,
-            "user": USER,
+            "user": self.user,
             "agent": False,
             "known_hosts": str(self.folder / "known_hosts"),
             "key": str(self.folder / "id_ed25519"),
@@ -76,12 +76,12 @@ class Sshd:
         found = []
         for process in psutil.process_iter(["username", "cmdline", "status"]):
             words = process.info["cmdline"] or []
-            if process.info["username"] == USER and words and not words[0].startswith("sshd"):
+            if process.info["username"] == self.user and words and not words[0].startswith("sshd"):
                 found.append(" ".join(words))
         return found
 
     def _call(self, *words: str) -> None:
-        environment = {**os.environ, "PORT": str(self.port), "SSH_USER": USER}
+        environment = {**os.environ, "PORT": str(self.port), "SSH_USER": self.user}
         done = subprocess.run(
             [SCRIPT, words[0], self.folder, *words[1:]], env=environment, capture_output=True, text=True, timeout=60
         )

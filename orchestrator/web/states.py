@@ -92,7 +92,8 @@ def _state(document: Document, step: Outline, status: Status | None, kind: str, 
     if status is not None and status.step == step.number and kind in (Kind.QUEUED, Kind.IN_PROGRESS):
         return kind
     needed = all(proc(document, need).get("state") == "done" for need in step.needs)
-    return "ready" if needed and kind in transitions.WAITING and step.key not in document else "waiting"
+    free = step.key not in document and document.get("hold") is None
+    return "ready" if needed and free and kind in transitions.WAITING else "waiting"
 
 
 def _blamed(document: Document, steps: tuple[Outline, ...]) -> Outline | None:

@@ -78,6 +78,7 @@ def test_views_and_filters_agree_with_python_on_what_is_ready(map_rows: Any, cal
             if not (n and more)]  # fmt: skip
     docs += [failed(chain, n) for n in range(4)]
     docs += [claim(after(chain, n), chain.steps[n], WHO, "a", START) for n in range(4)]
+    docs += [{**after(chain, n), "hold": hold} for n in range(4) for hold in ({"by": "ann"}, True, False, None)]
     docs += [{**after(chain, 2), "proc2": None}, {**after(chain, 2), "proc1": "done"}, {**after(chain, 1), "status": 7}]
     for step in chain.steps:
         expected = [documents.ready(chain, doc, step) for doc in docs]
@@ -120,6 +121,16 @@ def test_failed_says_step_class_and_reason(map_rows: Any, chain: Any) -> None:
     assert map_rows("work/failed", [both])[0][0][0][0] == "proc2"
 
 
+def test_what_operations_took_out_is_found_by_document(map_rows: Any) -> None:
+    past = {"_id": "past:o:d", "type": "past", "document": "d", "at": "2026", "operation": {"id": "o", "what": "reset"}}
+    odd = {"_id": "x", "type": "past", "operation": 3}
+    assert map_rows("pages/past", [past, odd, fresh()]) == [
+        [(["d", "2026"], {"operation": "o", "what": "reset"})],
+        [([None, None], {})],
+        [],
+    ]
+
+
 def test_bad_documents(map_rows: Any) -> None:
     assert map_rows("work/bad", [fresh(status="bad", reason="no header"), fresh()]) == [
         [(["ma22a000", 3], {"reason": "no header"})],
@@ -132,6 +143,7 @@ def test_bad_documents(map_rows: Any) -> None:
     [
         (lambda chain: fresh(), ["ready", "waiting", "waiting", "waiting"]),
         (lambda chain: fresh(status="open"), ["waiting"] * 4),
+        (lambda chain: {**after(chain, 1), "hold": {"by": "ann"}}, ["done", "waiting", "waiting", "waiting"]),
         (lambda chain: after(chain, 2), ["done", "done", "ready", "ready"]),
         (lambda chain: after(chain, 4), ["done"] * 4),
         (lambda chain: {**after(chain, 1), "status": "bad"}, ["done", "bad", "bad", "bad"]),

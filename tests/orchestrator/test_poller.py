@@ -267,3 +267,56 @@ def test_a_fault_in_the_feeds_thread_does_not_leave_it_deaf(
     made.stop()
     thread.join()
     assert not faults
+
+
+@pytest.mark.parametrize("what", ["fail", "mark-bad", "reset"])
+def test_an_attempt_whose_document_a_person_takes_away_is_ended_and_its_report_dropped(
+    make: Callable[..., Poller], database: Database, tmp_path: Path, what: str
+) -> None:
+    from orchestrator.engine.operations import Desk
+    from orchestrator.people import Order
+    from orchestrator.selection import Selection
+
+    database.bulk([raw("long", sleep=600), raw("short", sleep=0.2)])
+    made = make()
+    thread, faults = in_thread(made)
+    wait(lambda: "long" in effects(tmp_path))
+    if what == "reset":
+        database.put({**database.get("long"), "sleep": 0})
+    order = Order(what, "ann", "enough", step="proc0" if what == "reset" else "")
+    done = Desk(database, CHAIN, "here", tmp_path).perform(order, ["long"], Selection(documents=("long",)))
+    assert list(done.changed) == ["long"]
+    wait(lambda: made.engine.counts.dropped == 1 or (what == "fail" and made.engine.counts.failed == 1))
+    wait(lambda: documents.complete(CHAIN, database.get("short")))
+    expected = {"fail": "failed", "mark-bad": "bad", "reset": "good"}[what]
+    wait(lambda: database.get("long")["status"] == expected and not made.engine.held)
+    assert database.get("attempt:long:proc0:1")["state"] == "called off"
+    if what == "reset":
+        assert database.get("long")["proc0"]["number"] == 2
+    made.stop()
+    thread.join()
+    assert not faults
+
+
+def test_an_attempt_goes_on_under_a_hold_and_the_next_step_does_not_begin(
+    make: Callable[..., Poller], database: Database, tmp_path: Path
+) -> None:
+    from orchestrator.engine.operations import Desk
+    from orchestrator.people import Order
+    from orchestrator.selection import Selection
+
+    database.bulk([raw("held", sleep=1.0), raw("urgent", priority=3)])
+    made = make()
+    thread, faults = in_thread(made)
+    wait(lambda: "held" in effects(tmp_path))
+    desk = Desk(database, CHAIN, "here", tmp_path)
+    desk.perform(Order("hold", "ann", "wait"), ["held"], Selection(documents=("held",)))
+    wait(lambda: database.get("held").get("proc0", {}).get("state") == "done")
+    wait(lambda: documents.complete(CHAIN, database.get("urgent")))
+    assert database.get("held")["status"] == "good" and "proc1" not in database.get("held")
+    desk.perform(Order("release", "ann"), ["held"], Selection(documents=("held",)))
+    wait(lambda: documents.complete(CHAIN, database.get("held")))
+    assert made.engine.counts.dropped == 0
+    made.stop()
+    thread.join()
+    assert not faults

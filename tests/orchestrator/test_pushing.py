@@ -11,7 +11,7 @@ import requests
 from orchestrator import chain as chains
 from orchestrator.couch import Credentials, Server
 from orchestrator.embedded.testing import EmbeddedServer
-from orchestrator.pushing import close_to_strangers, push
+from orchestrator.pushing import admit, push
 from orchestrator.settings import Settings
 
 CHAIN = chains.loads("name: t\nsteps: [{name: a, run: 'x:y'}]")
@@ -38,10 +38,18 @@ def test_a_database_that_was_open_to_all_is_closed(server: Server, tmp_path: Pat
     assert requests.get(f"{server.url}/runs", timeout=10).status_code == 401
 
 
-def test_members_that_somebody_chose_are_kept(server: Server) -> None:
+def test_our_roles_are_let_in_and_what_somebody_chose_is_kept(server: Server) -> None:
     server.create("runs")
     database = server.database("runs")
-    chosen = {"admins": {"names": [], "roles": ["_admin"]}, "members": {"names": ["ann"], "roles": []}}
-    database.set_security(chosen)
-    assert not close_to_strangers(database)
-    assert database.security() == chosen
+    chosen = {"admins": {"names": ["eve"], "roles": ["_admin"]}, "members": {"names": ["ann"], "roles": ["crew"]}}
+    database.set_security({**chosen, "other": 1})
+    assert admit(database, ["here", "lyon"])
+    assert database.security() == {
+        "admins": {"names": ["eve"], "roles": ["_admin", "admin"]},
+        "members": {
+            "names": ["ann"],
+            "roles": ["crew", "_admin", "admin", "operator", "replicator", "viewer", "site:here", "site:lyon"],
+        },
+        "other": 1,
+    }
+    assert not admit(database, ["here", "lyon"]), "a second time there is nothing to change"

@@ -91,7 +91,9 @@ def test_retry_asks_above_some_documents(site: Any, database: Database, monkeypa
     database.bulk([a_document(one.id, _rev=one.rev, status="failed") for one in saved])  # given up by a person
     assert database.get("d_000")["status"] == "failed"
     monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: PTH123, SIM115
-    assert site("retry", "--all").code == Exit.INTERRUPTED
+    asked = site("retry", "--all")
+    assert asked.code == Exit.USAGE
+    assert "12 documents, more than 10" in asked.err and "--yes" in asked.err
     assert database.get("d_000")["status"] == "failed"
     assert site("retry", "--all", "--yes", "--json").json["refused"] == {}
     assert database.get("d_011")["status"] == "closed"

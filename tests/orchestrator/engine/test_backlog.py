@@ -112,6 +112,16 @@ def test_what_does_not_fit_is_said(chain: Chain) -> None:
     assert backlog.short()
 
 
+def test_a_full_backlog_takes_what_is_urgent_and_lets_something_else_wait_in_the_database(chain: Chain) -> None:
+    backlog = Backlog(chain, chain.steps, limit=3)
+    assert all(backlog.offer(raw(f"d{n}"), 1000.0) for n in range(3))
+    assert backlog.offer(raw("urgent", priority=9), 1000.0)
+    assert not backlog.offer(raw("late"), 1000.0)
+    assert not backlog.offer(raw("idle", priority=-1), 1000.0)
+    assert backlog.more and len(backlog) == 3
+    assert names(backlog)[0] == "urgent"
+
+
 def test_a_draw_by_lot_never_goes_against_priority(chain: Chain) -> None:
     backlog = Backlog(chain, chain.steps)
     for number in range(40):
@@ -172,7 +182,12 @@ def test_against_a_model_nothing_is_lost_doubled_or_kept_beyond_the_limit(
                 there = name in (ready if kind == "ready" else later)
                 ready.pop(name, None)
                 later.pop(name, None)
-                assert kept == (there or place < limit)
+                if kind == "ready" and kept and not there and place >= limit:
+                    gone = [n for n in ready if n not in backlog._ready]
+                    assert len(gone) == 1, "one makes way for one"
+                    assert ready.pop(gone[0]).get("priority", 0) < priority
+                else:
+                    assert kept == (there or place < limit)
                 if kept and kind == "ready":
                     ready[name] = document
                 elif kept:

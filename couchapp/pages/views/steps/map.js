@@ -1,6 +1,6 @@
 // Where each document stands at each step: exactly one row for each step. Key [step number, state], value since when,
 // in milliseconds since 1970 (0: nobody knows); _stats of it gives the count, and the oldest as its minimum.
-// States: waiting (for an earlier step), ready, queued, in progress, done, failed, bad (the document is, undone here).
+// States: waiting (for an earlier step, or on hold), ready, queued, in progress, done, failed, bad (the document is, undone here).
 function map(doc) {
   var steps = "@chain@".steps, status, match, kind, held, entered, i, j, step, entry, state, since, need, blamed, ready;
 
@@ -47,7 +47,8 @@ function map(doc) {
       since = (kind === "queued" && (time(entry.queued) || time(entry.submitted)))
         || time(entry.started) || time(doc.updated) || entered;
     } else {
-      ready = (kind === "closed" || kind === "good") && doc[step.key] === undefined;
+      ready = (kind === "closed" || kind === "good") && doc[step.key] === undefined
+        && (doc.hold === undefined || doc.hold === null);
       for (j = 0; j < step.needs.length; j++) {
         need = member(doc[step.needs[j]]);
         if (need.state !== "done") ready = false;

@@ -1,0 +1,102 @@
+"""Finding the documents that a person means, in the database, in pages: views by run, step or status, or ``_find``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from orchestrator.chain import Chain
+from orchestrator.errors import SettingsError
+from orchestrator.selection import Selection, fits
+
+#: Documents read in one request.
+PAGE = 500
+
+
+def choose(database: Any, chain: Chain, selection: Selection) -> list[str]:
+    """The ids of the documents that fit, in the order of the source that they are read from.
+
+    Ids that a person named come back whatever stands there: what cannot be done to one is said of it, and not hidden.
+    Raises SettingsError where nothing was said, ChainError for an unknown step, and what the database raises.
+    """
+    if selection.empty:
+        raise SettingsError("say which documents: their ids, or --run, --runs, --status, --step, --query, --all")
+    _check(chain, selection)
+    if selection.documents and not _narrowed(selection):
+        return list(dict.fromkeys(selection.documents))
+    found: dict[str, dict[str, Any]] = {}
+    for document in _source(database, chain, selection):
+        if fits(selection, chain, document):
+            found.setdefault(str(document["_id"]), document)
+    names = set(found)
+    if selection.documents and (selection.query is not None or _by_run(selection)):
+        names &= set(selection.documents)
+    if selection.query is not None and _by_run(selection):
+        names &= {str(one["_id"]) for one in _asked(database, chain, selection.query)}
+    return [name for name in found if name in names]
+
+
+def _check(chain: Chain, selection: Selection) -> None:
+    """Raise ChainError for a step that is none, before anything is read."""
+    for name in (selection.step, selection.done):
+        if name:
+            chain.step(name)
+
+
+def _by_run(selection: Selection) -> bool:
+    return bool(selection.runs or selection.first_run or selection.last_run)
+
+
+def _narrowed(selection: Selection) -> bool:
+    """Whether more was said than ids."""
+    return bool(_by_run(selection) or selection.statuses or selection.step or selection.done) or (
+        selection.query is not None
+    )
+
+
+def _source(database: Any, chain: Chain, selection: Selection) -> Iterator[dict[str, Any]]:
+    """Documents from the narrowest source there is."""
+    if _by_run(selection):
+        for run in selection.runs:
+            yield from _rows(database, "pages/files", startkey=[run], endkey=[run, {}])
+        if selection.first_run or selection.last_run:
+            first = [selection.first_run] if selection.first_run else None
+            last = [selection.last_run, {}] if selection.last_run else None
+            yield from _rows(database, "pages/files", startkey=first, endkey=last)
+    elif selection.query is not None:
+        yield from _asked(database, chain, selection.query)
+    elif selection.documents:
+        names = list(dict.fromkeys(selection.documents))
+        for start in range(0, len(names), PAGE):
+            found = database.get_many(names[start : start + PAGE])
+            yield from (document for document in found.values() if document is not None)
+    elif selection.step or selection.done:
+        number = chain.step(selection.step or selection.done).number
+        states = ["ready", "waiting", "queued", "in progress", "failed"] if selection.step else ["done"]
+        for state in states:
+            yield from _rows(database, "pages/steps", startkey=[number, state], endkey=[number, state], reduce=False)
+    else:
+        yield from _rows(database, "pages/status", reduce=False)
+
+
+def _rows(database: Any, view: str, **params: Any) -> Iterator[dict[str, Any]]:
+    """The documents of a view's rows, page by page."""
+    place: dict[str, Any] = params
+    while True:
+        rows = list(database.view(view, include_docs=True, limit=PAGE, **place))
+        yield from (row.doc for row in rows if row.doc is not None)
+        if len(rows) < PAGE:
+            return
+        place = {**params, "startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
+
+
+def _asked(database: Any, chain: Chain, query: Any) -> Iterator[dict[str, Any]]:
+    """What a Mango selector finds among the data documents, page by page in the order of the ids."""
+    last = ""
+    while True:
+        selector = {"$and": [{"_id": {"$gt": last}}, {"type": chain.type}, query]}
+        found = database.find(selector, sort=[{"_id": "asc"}], limit=PAGE)
+        yield from found
+        if len(found) < PAGE:
+            return
+        last = str(found[-1]["_id"])

@@ -1,0 +1,301 @@
+"""People's operations from the command line, on a real database: chosen, decided, recorded, and carried out whole."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.couch import Database
+from orchestrator.engine import operations
+from orchestrator.engine.operations import Desk
+from orchestrator.errors import Exit, Unavailable
+from orchestrator.people import Order
+from orchestrator.selection import Selection
+
+Commands = Callable[..., Any]  # see conftest.py
+
+STEPS = '''
+def convert(document, work):
+    path = work.output_path("raw", document["_id"] + ".root")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(work.attempt)
+    with work.output_path("order").open("a") as order:
+        print(document["_id"], file=order)
+    return {"file": str(path), "plots": [str(path.with_suffix(".png")), {"file": "/etc/hostname.png", "scope": "run"}]}
+
+def analyse(document, work):
+    return {"read": work.input.read_text()}
+'''
+CHAIN = """
+name: two
+steps:
+- {name: convert, run: "twosteps:convert", version: "%s"}
+- {name: analyse, run: "twosteps:analyse"}
+"""
+
+
+def a_document(name: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "_id": name, "type": "daqdocument", "run_name": name[:3], "file_number": 0, "file": f"/daq/{name}",
+        "size": 12, "hostname": "daq1", "site": "here", "registered": "2026-01-22T11:00:00.000Z", "status": "closed",
+        **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def two(site: Any, database: Database) -> Any:
+    """A site whose chain writes a file for each document, with three documents of two runs through it."""
+    (site.folder / "twosteps.py").write_text(STEPS)
+    (site.folder / "chain.yaml").write_text(CHAIN % "1.0")
+    assert site("couchapp", "push").code == 0
+    database.bulk([a_document(name) for name in ("r01_0", "r01_1", "r02_0")])
+    poll(site)
+    return site
+
+
+def poll(site: Commands) -> None:
+    assert site("poll", "--until-idle", "--set", "workers=1").code == 0
+
+
+def records(database: Database) -> list[dict[str, Any]]:
+    return operations.latest(database, 100)
+
+
+def test_a_hold_keeps_pollers_away_until_it_is_released_and_both_are_recorded(site: Any, database: Database) -> None:
+    database.bulk([a_document("r01_0"), a_document("r01_1")])
+    held = site("hold", "r01_0", "--reason", "the disk is being moved")
+    assert (held.code, "r01_0: is on hold" in held.out) == (0, True)
+    poll(site)
+    assert (database.get("r01_0")["status"], database.get("r01_1")["status"]) == ("closed", "good")
+    assert site("status", "--json").json["pending"] == 0
+    (record,) = records(database)
+    assert (record["what"], record["state"], record["counts"]) == (
+        "hold", "done", {"changed": 1, "unchanged": 0, "refused": 0},
+    )  # fmt: skip
+    assert record["reason"] == "the disk is being moved" and "@" in record["by"]
+    assert database.get("r01_0")["operation"]["id"] == record["_id"]
+    assert "r01_0: is released" in site("release", "--all").out
+    poll(site)
+    assert database.get("r01_0")["status"] == "good"
+    assert [one["what"] for one in site("operations", "--json").json] == ["release", "hold"]
+    assert "the disk is" in site("operations").out
+    assert site("operations", record["_id"]).json["selection"] == {"documents": ["r01_0"]}
+
+
+def test_a_dry_run_decides_everything_and_writes_nothing(two: Any, database: Database) -> None:
+    before = database.info()["update_seq"]
+    said = two("reset", "--to", "convert", "--run", "r01", "--outputs", "removed", "--dry-run", "--json")
+    assert said.json["changed"] == {"r01_0": ["good", "closed"], "r01_1": ["good", "closed"]}
+    assert said.json["operation"] == ""
+    assert two("mark-bad", "nothing", "r01_0", "--reason", "x", "--dry-run").code == 1
+    assert database.info()["update_seq"] == before
+    assert (two.folder / "data" / "raw" / "r01_0.root").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("--run", "r01"), {"r01_0", "r01_1"}),
+        (("--run", "r01", "--run", "r02"), {"r01_0", "r01_1", "r02_0"}),
+        (("--runs", "r02.."), {"r02_0"}),
+        (("--runs", "..r01"), {"r01_0", "r01_1"}),
+        (("--runs", "r01..r02", "--status", "good"), {"r01_0", "r01_1", "r02_0"}),
+        (("--status", "failed"), set()),
+        (("--step", "analyse"), set()),
+        (("--query", '{"run_name": "r02"}'), {"r02_0"}),
+        (("--query", '{"proc0.software.step": "1.0"}', "--run", "r01"), {"r01_0", "r01_1"}),
+        (("r01_0", "r02_0", "--run", "r02"), {"r02_0"}),
+        (("r01_0", "--query", '{"run_name": "r02"}'), set()),
+        (("--all",), {"r01_0", "r01_1", "r02_0"}),
+    ],
+)
+def test_documents_are_chosen_by_any_word_and_all_must_fit(two: Any, words: tuple[str, ...], names: set[str]) -> None:
+    said = two("hold", *words, "--reason", "look", "--dry-run", "--json")
+    assert set(said.json["changed"]) == names, said.err
+
+
+def test_ids_come_from_standard_input_and_many_want_a_yes(
+    two: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("r01_0\nr02_0\n\n"))
+    assert two("hold", "-", "--reason", "x", "--set", "ask_above=2").code == 0
+    assert "hold" in database.get("r02_0") and "hold" not in database.get("r01_1")
+    monkeypatch.setattr("sys.stdin", io.StringIO("r01_0\nr02_0\n"))
+    refused = two("release", "-", "--set", "ask_above=1")
+    assert refused.code == Exit.USAGE and "nobody to ask" in refused.err
+    assert "hold" in database.get("r01_0")
+    monkeypatch.setattr("sys.stdin", io.StringIO("r01_0\nr02_0\n"))
+    assert two("release", "-", "--set", "ask_above=1", "--yes").code == 0
+
+
+def test_what_cannot_be_said_is_refused_in_words(two: Any) -> None:
+    for words, code, sentence in (
+        (("hold", "r01_0"), Exit.SETTINGS, "needs a reason"),
+        (("hold", "--reason", "x"), Exit.USAGE, "Say which"),
+        (("hold", "--runs", "r01", "--reason", "x"), Exit.SETTINGS, "FIRST..LAST"),
+        (("hold", "--query", "[1]", "--reason", "x"), Exit.SETTINGS, "Mango selector"),
+        (("reset", "r01_0", "--to", "convret"), Exit.SETTINGS, "did you mean 'convert'"),
+        (("priority", "r01_0", "--to", "10000000"), Exit.SETTINGS, "whole number"),
+        (("fail", "r01_0", "--reason", "x"), Exit.FAILED, "no step has it"),
+        (("operations", "r01_0", "--finish"), Exit.NOT_FOUND, "is no operation"),
+        (("operations", "--finish"), Exit.USAGE, "which operation"),
+    ):
+        said = two(*words)
+        assert (said.code, sentence in said.err) == (code, True), (words, said.err)
+
+
+def test_a_step_is_redone_by_its_version_with_what_depends_on_it(two: Any, database: Database) -> None:
+    (two.folder / "chain.yaml").write_text(CHAIN % "2.0")
+    assert two("couchapp", "push").code == 0
+    before = {name: database.get(name) for name in ("r01_0", "r01_1", "r02_0")}
+    assert "No document fits" in two("reprocess", "convert", "--version", "7").out
+    done = two("reprocess", "convert", "--not-version", "2.0", "--run", "r01", "--reason", "calibration")
+    assert done.code == 0, done.err
+    poll(two)
+    for name in ("r01_0", "r01_1"):
+        after = database.get(name)
+        assert after["proc0"]["software"]["step"] == "2.0" and after["proc0"]["number"] == 2
+        assert after["proc1"]["result"]["read"] == after["proc0"]["attempt"], "the analysis read the new output"
+        (past,) = operations.pasts(database, name)
+        assert past["entries"] == {key: before[name][key] for key in ("proc0", "proc1")}
+        assert past["operation"]["reason"] == "calibration"
+    assert database.get("r02_0")["_rev"] == before["r02_0"]["_rev"]
+    assert "proc0 proc1" in two("operations", "--document", "r01_0").out
+    assert "No document fits" in two("reprocess", "convert", "--version", "1.0", "--run", "r01").out
+
+
+def test_old_outputs_are_moved_beside_or_removed_and_nothing_else_is_touched(two: Any, database: Database) -> None:
+    data = two.folder / "data"
+    (data / "raw" / "r01_0.png").write_text("picture")
+    first = (data / "raw" / "r01_0.root").read_text()
+    done = two("reset", "r01_0", "--to", "convert", "--outputs", "moved", "--json").json
+    place = data / "past" / done["operation"].replace(":", "-") / "raw"
+    assert (place / "r01_0.root").read_text() == first and (place / "r01_0.png").read_text() == "picture"
+    assert not (data / "raw" / "r01_0.root").exists() and (data / "raw" / "r01_1.root").exists()
+    document = database.get("r01_0")
+    assert document["status"] == "closed" and "hold" not in document
+    (past,) = operations.pasts(database, "r01_0")
+    assert past["outputs"]["state"] == "moved"
+    assert {one["to"] for one in past["outputs"]["files"]} == {str(place / "r01_0.root"), str(place / "r01_0.png")}
+    poll(two)
+    assert (data / "raw" / "r01_0.root").exists()
+    assert two("reset", "r01_1", "--to", "convert", "--outputs", "removed").code == 0
+    assert not (data / "raw" / "r01_1.root").exists()
+
+
+def test_outputs_outside_the_data_folder_or_behind_a_link_are_never_touched(
+    two: Any, database: Database, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("mine")
+    data = two.folder / "data"
+    (data / "link").symlink_to(outside)
+    (data / "direct").symlink_to(outside / "precious")
+    for name, file in (
+        ("r01_0", str(outside / "precious")),
+        ("r01_1", f"{data}/raw/../../outside/precious"),
+    ):
+        document = database.get(name)
+        database.put({**document, "proc0": {**document["proc0"], "file": file, "result": {}}})
+        refused = two("reset", name, "--to", "convert", "--outputs", "removed")
+        assert refused.code == 1 and "is not in this site's data folder" in refused.err
+        assert database.get(name)["status"] == "good", "nothing was done to it"
+    for name, file in (("r02_0", data / "link" / "precious"), ("r01_0", data / "direct")):
+        document = database.get(name)
+        database.put({**document, "proc0": {**document["proc0"], "file": str(file), "result": {}}})
+        refused = two("reset", name, "--to", "convert", "--outputs", "removed")
+        assert refused.code == 1 and "not touched" in refused.err, refused.err
+        assert database.get(name)["hold"]["operation"], "it waits for somebody to look"
+    elsewhere = database.get("r01_1")
+    entry = {**elsewhere["proc0"], "site": "lyon", "file": str(data / "raw" / "r01_1.root")}
+    database.put({**elsewhere, "proc0": entry})
+    refused = two("reset", "r01_1", "--to", "convert", "--outputs", "moved")
+    assert "is at site 'lyon'" in refused.err
+    assert (outside / "precious").read_text() == "mine"
+
+
+class Breaking:
+    """A database that is away from its n-th bulk write on."""
+
+    def __init__(self, database: Database, bulks: int) -> None:
+        self._database, self._bulks = database, bulks
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "bulk":
+            self._bulks -= 1
+            if self._bulks < 0:
+                raise Unavailable("the cable is out")
+        return getattr(self._database, name)
+
+
+@pytest.mark.parametrize("bulks", range(5))
+def test_an_operation_that_is_cut_short_anywhere_is_visible_and_can_be_ended(
+    two: Any, database: Database, bulks: int
+) -> None:
+    from orchestrator import chain as chains
+
+    chain = chains.load(two.folder / "chain.yaml")
+    data = two.folder / "data"
+    whole = database.get("r01_0")
+    order = Order("reset", "ann", step="proc0", outputs="moved")
+    chosen = Selection(documents=("r01_0",))
+    broken = Desk(Breaking(database, bulks), chain, "here", data)
+    try:
+        broken.perform(order, ["r01_0"], chosen)
+    except Unavailable:
+        (record,) = records(database)
+        assert record["state"] == "begun"
+    sound = Desk(database, chain, "here", data)
+    sound.perform(order, ["r01_0"], chosen)  # the same command once more
+    for record in records(database):
+        sound.finish(record["_id"])
+    document = database.get("r01_0")
+    assert document["status"] == "closed" and "hold" not in document and "proc0" not in document
+    assert not (data / "raw" / "r01_0.root").exists()
+    kept = [past["entries"] for past in operations.pasts(database, "r01_0")]
+    assert {json.dumps(entries["proc0"], sort_keys=True) for entries in kept} == {
+        json.dumps(whole["proc0"], sort_keys=True)
+    }
+    assert len(list((data / "past").rglob("r01_0.root"))) == 1
+
+
+def test_a_document_that_somebody_changes_meanwhile_is_read_and_decided_on_again(two: Any, database: Database) -> None:
+    from orchestrator import chain as chains
+
+    class Racing(Breaking):
+        def __getattr__(self, name: str) -> Any:
+            if name == "bulk" and self._bulks > 0:
+                self._bulks -= 1
+                document = database.get("r01_0")
+                database.put({**document, "note": self._bulks, "proc1": {**document["proc1"], "seconds": self._bulks}})
+            return getattr(self._database, name)
+
+    desk = Desk(Racing(database, 3), chains.load(two.folder / "chain.yaml"), "here", two.folder / "data")
+    done = desk.perform(Order("reset", "ann", step="proc0"), ["r01_0"], Selection(documents=("r01_0",)))
+    assert list(done.changed) == ["r01_0"]
+    (past,) = operations.pasts(database, "r01_0")
+    assert past["entries"]["proc1"]["seconds"] == 0, "the past holds what was there when it went"
+    assert database.get("r01_0")["note"] == 0
+    refused = Desk(Racing(database, 99), desk.chain, "here", desk.data)
+    database.put({**database.get("r01_0"), "proc0": {"state": "done"}, "proc1": {"state": "done"}, "status": "good"})
+    said = refused.perform(Order("reset", "ann", step="proc0"), ["r01_0"], Selection(documents=("r01_0",)))
+    assert "changes faster" in said.refused["r01_0"]
+    assert len(operations.pasts(database, "r01_0")) == 1, "no past of what did not happen"
+
+
+def test_documents_with_a_priority_are_taken_first(two: Any, database: Database) -> None:
+    database.bulk([a_document(f"r03_{n}") for n in range(20)])
+    assert two("priority", "r03_7", "r03_13", "--to", "5").code == 0
+    assert two("priority", "r03_2", "--to", "-5").code == 0
+    rows = [str(row.id) for row in database.view("work/proc0", reduce=False).rows]
+    (two.folder / "data" / "order").unlink()
+    poll(two)
+    taken = (two.folder / "data" / "order").read_text().split()
+    for order in (rows, taken):
+        assert set(order[:2]) == {"r03_7", "r03_13"} and order[-1] == "r03_2"
