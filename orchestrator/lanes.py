@@ -115,7 +115,7 @@ def wrapped(source: str, name: str, data_type: str, arguments: tuple[str, ...]) 
         data_type: the type of the chain's documents.
         arguments: its parameters that are documents, ``("doc",)`` or, for a guard, ``("doc", "old")``.
     """
-    own = json.dumps({key: 1 for key in OWN})
+    own = json.dumps(dict.fromkeys(OWN, 1))
     turn = (
         "function turn(d) { var t = {}, k, h, own = " + own + ", plain = " + json.dumps(f"{name}_") + ";"
         " if (!d || d.type !== " + json.dumps(data_type) + ") return d;"

@@ -108,13 +108,12 @@ class Follower:
         self.checkpoint = checkpoint
         self.connected = False
         self.problem = ""
-        self._selector = selector
+        self._selector = database.feed_selector(selector) if selector is not None else None
         self._query: dict[str, Any] = encoded(dict(params or {}))
         if include_docs:
             self._query["include_docs"] = "true"
         if selector is not None:
             self._query["filter"] = "_selector"
-            selector = database.feed_selector(selector)
         elif filter is not None:
             self._query["filter"] = filter
         self._closed = threading.Event()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from orchestrator import documents, gathering
@@ -55,7 +56,8 @@ class Gatherer:
         self.gather: Gather = self.chain.gathers[self.name]
         self.steps = self.chain.of(self.name).steps
         found = gathering.claim_step(self.chain, self.gather)
-        self.lane, self.step = found or ("", None)
+        self.lane = found[0] if found else ""
+        self.step: Step | None = found[1] if found else None
         self.lane_chain = lane = self.chain.of(self.lane)
         self.members: Database = self.database
         if lane.branch.lane:
@@ -206,12 +208,10 @@ class Gatherer:
                 continue
             if there.get("status") == "bad":
                 why = f"its document {name} was marked bad: {there.get('reason') or 'no reason was given'}"
-                self._edit_members(self._ids(name), step, name, lambda d, why=why: _refused(d, step, why, now))
+                self._edit_members(self._ids(name), step, name, partial(_refused, step=step, why=why, now=now))
             elif documents.status_of(there) and all(documents.is_done(there, one) for one in self.steps):
-                ended = self._edit_members(
-                    self._ids(name), step, name, lambda d, there=there: gathering.done(d, step, there, last, now)
-                )
-                counts.finished += ended
+                tell = partial(gathering.done, step=step, gathered=there, last=last, now=now)
+                counts.finished += self._edit_members(self._ids(name), step, name, tell)
 
     def _ids(self, name: str) -> list[str]:
         return [row.id for row in self._rows("claimed", startkey=name, endkey=name)]
