@@ -21,11 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from orchestrator import batchjobs, documents
+from orchestrator import batchjobs, control, documents
 from orchestrator.capture import safe_file_name
 from orchestrator.chain import Chain, Step
 from orchestrator.couch import Database, Follower
 from orchestrator.documents import Claimant, iso
+from orchestrator.engine import controls
 from orchestrator.engine.farm import FarmEngine
 from orchestrator.engine.farmworld import World
 from orchestrator.engine.heartbeat import Heartbeat, beats
@@ -84,6 +85,7 @@ class Farmer:
         )  # fmt: skip
         self.heartbeat = Heartbeat(database, self.claimant, [s.key for s in self.engine.steps], time.time(), 0)
         self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
+        self._steering = control.name_of(settings.site)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._follower: Follower | None = None
         self._since = ""
@@ -179,11 +181,16 @@ class Farmer:
         if monotonic >= self._next["beat"]:
             self._beat(now)
             self._next["beat"] = monotonic + self.settings.lease / 4
-        if self.engine.stale:
+        again = self.engine.stale
+        if again:
             self.engine.load()
         while not self._rings.empty():
             for document in self._rings.get_nowait():
+                again = again or document["_id"] == self._steering
+                self.engine.note(document)
                 self.engine.backlog.offer(document, now)
+        if again or monotonic >= self._next["sweep"]:
+            self._obey()
         if monotonic >= self._next["sweep"] or self.engine.backlog.short():
             self._sweep(now)
             self._next["sweep"] = monotonic + self.settings.sweep
@@ -197,6 +204,22 @@ class Farmer:
 
     # --- parts ---
 
+    def _obey(self) -> None:
+        """Heed what people have paused, drained and limited since, and which attempts they have cancelled."""
+        found = controls.read(self.database, self.settings.site)
+        if found != self.engine.control:
+            self.engine.obey(found)
+            self._next["sweep"] = 0.0
+            for step in self.engine.steps:
+                if found.why_not(step):
+                    log.warning("%s", found.why_not(step))
+            log.info("limits: %s", self.engine.farm.limits)
+        mine = [self.settings.site, self.name]
+        rows = self.database.view("farm/cancelled", startkey=mine, endkey=mine)
+        for document in self.database.get_many([str(row.id) for row in rows]).values():
+            if document is not None:
+                self.engine.note(document)
+
     def _new_name(self, step: Step) -> str:
         return f"{self.prefix}{step.name[:30]}-{uuid.uuid4().hex[:10]}"
 
@@ -204,7 +227,7 @@ class Farmer:
         """Look at all that is ready, later steps first. Raises NotFound if the couchapp has not been pushed."""
         backlog = self.engine.backlog
         backlog.more = False
-        for step in reversed(self.engine.steps):
+        for step in reversed(self.engine.open):
             place: dict[str, Any] = {}
             while True:
                 if backlog.room() <= 0:
@@ -226,6 +249,7 @@ class Farmer:
         self.heartbeat.write(
             now, held=len(self.engine.held), backlog=len(self.engine.backlog), farm=self.name, states=states,
             scheduler=self.farm.scheduler, away={"since": iso(away[0]), "why": away[1]} if away else None,
+            limits=self.engine.farm.limits.model_dump(), lease=self.settings.lease,
         )  # fmt: skip
 
     def _look_for_another(self) -> None:
@@ -257,18 +281,26 @@ class Farmer:
         self._wake.clear()
 
     def _follow(self) -> None:
-        """The feed's thread: ring with every document that may be ready."""
-        selector = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
+        """The feed's thread: ring with every document that may be ready, or that a person has changed."""
+        ready = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
+        cancels = [{f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps]
+        selector = {"$or": [ready, {"_id": self._steering}, *cancels]}
         self._follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
         try:
             for batch in self._follower.batches():
                 found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
                 if found:
                     self._rings.put(found)
-                    if any(documents.ready_step(self.chain, document, self.engine.steps) for document in found):
+                    if any(self._urgent(document) for document in found):
                         self._wake.set()
         except DatabaseError as error:
             log.error("the feed has ended, sweeps go on: %s", error)
+
+    def _urgent(self, document: dict[str, Any]) -> bool:
+        """Whether a document is worth a round at once."""
+        if document["_id"] == self._steering or documents.holder(document) is not None:
+            return True
+        return documents.ready_step(self.chain, document, self.engine.open) is not None
 
     def _end(self) -> None:
         if self._follower is not None:

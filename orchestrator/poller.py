@@ -20,10 +20,12 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
-from orchestrator import faults
+from orchestrator import control, faults
 from orchestrator.chain import Chain
+from orchestrator.control import Control
 from orchestrator.couch import Database, Follower
 from orchestrator.documents import Claimant, Report, iso
+from orchestrator.engine import controls
 from orchestrator.engine.engine import DEPTH, Engine
 from orchestrator.engine.heartbeat import Heartbeat
 from orchestrator.engine.recovery import Recovery
@@ -97,6 +99,8 @@ class Poller:
         self.heartbeat = Heartbeat(
             database, self.claimant, [step.key for step in steps], time.time(), self.terms.workers
         )
+        #: What people have paused here; ``_rang``: it may have changed.
+        self.control, self._rang = Control(site), True
         self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
         self._follower: Follower | None = None
         self._since = ""
@@ -197,6 +201,8 @@ class Poller:
         while self.engine.unwanted:
             self.pool.call_off(*self.engine.unwanted.popitem())
         if not stopping:
+            if self._documents is None and (self._rang or monotonic >= self._next["sweep"]):
+                self._obey()
             if monotonic >= self._next["sweep"] or self.engine.backlog.short():
                 self._sweep(now)
                 self._next["sweep"] = monotonic + self.terms.sweep
@@ -253,6 +259,21 @@ class Poller:
             due = min(due, self.pool.next_birth() or due)
         return max(0.0, due)
 
+    def _obey(self) -> None:
+        """Heed what people have paused since, and look at all work again where they have let some go on."""
+        self._rang = False
+        found = controls.read(self.database, self.claimant.site)
+        if found == self.control:
+            return
+        self.control = found
+        allowed = [step for step in self.engine.steps if found.may_start(step.name, step.farm)]
+        self.engine.allow(allowed)
+        self._next["sweep"] = 0.0
+        for step in self.engine.steps:
+            if step not in allowed:
+                log.warning("%s", found.why_not(step))
+        log.info("steps that may begin: %s", ", ".join(step.name for step in allowed) or "none")
+
     def _sweep(self, now: float) -> None:
         """Look at all that is ready, later steps first. Raises NotFound if the couchapp has not been pushed."""
         self.engine.backlog.more = False
@@ -260,7 +281,7 @@ class Poller:
             named = self.database.get_many(self._documents).values()
             self.engine.offer([document for document in named if document is not None], now, swept=True)
             return
-        for step in reversed(self.engine.steps):
+        for step in reversed(self.engine.open):
             place: dict[str, Any] = {}
             while True:
                 if self.engine.backlog.room() <= 0:
@@ -333,13 +354,18 @@ class Poller:
                 self._ended.wait(FEED_WAIT)
 
     def _follow_once(self) -> None:
+        steering = control.name_of(self.claimant.site)
         # The last two tell of documents that a person has taken away from a step that runs here.
-        selector = {"type": self.chain.type, "status": {"$in": ["closed", "good", "failed", "bad"]}}
+        told = {"type": self.chain.type, "status": {"$in": ["closed", "good", "failed", "bad"]}}
+        selector = {"$or": [told, {"_id": steering}]}
         follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
         self._follower = follower
         if self._ended.is_set():
             return
         for batch in follower.batches():
+            if any(change.id == steering for change in batch.changes):
+                self._rang = True
+                self.pool.wake()
             found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
             while found and not self._ended.is_set():
                 try:
