@@ -3,24 +3,33 @@
 ``batchjob``, a list in the document, has one entry for each attempt that was to go to a farm: ``{step, scheduler,
 cluster, name, task, attempt, submitted, number, script, stdout, stderr}``. ``submitted`` and ``number`` are null from
 the intent until the batch system's answer is recorded; ``name`` is what the job is found by if that answer is lost.
+
+``cancel``, in ``procN`` while a farm has the document, is a person's word that this attempt shall end: ``{by, at,
+reason, then}``. It is the intent; the farm's daemon acts on it, and whatever then becomes of the attempt, unless it was
+done before, the document is ``failed``, or (``then`` is ``hold``) given back with the hold that came with the word.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator import documents
 from orchestrator.chain import Step
-from orchestrator.documents import Claimant, Document, iso
+from orchestrator.documents import Claimant, Document, Report, iso
+from orchestrator.errors import IllegalTransition
 from orchestrator.transitions import Kind, Status, check
 
 #: Identities of farm daemons begin so. They stay the same across restarts, as the jobs do.
 IDENTITY = "farm:"
 #: More past jobs than this are not kept in a document; attempts have documents of their own.
 KEPT = 20
+#: What becomes of a document whose attempt a person has cancelled: it is failed, or given back and waits with a hold.
+FAILED, HOLD = "failed", "hold"
+#: The class of the "error" of an attempt that a person has ended: no chain tries it again by itself.
+BY_PERSON = "person"
 
 
 def identity(site: str, farm: str) -> str:
@@ -128,8 +137,62 @@ def ran_on(document: Document, step: Step, host: str) -> Document:
     return {**document, step.key: {**document[step.key], "host": host}} if host else document
 
 
+def cancel(document: Document, by: str, reason: str, then: str, now: float) -> Document:
+    """The document with a person's word that the attempt which a farm makes at it shall end.
+
+    Raises IllegalTransition where no farm has the document.
+    """
+    name = document.get("_id")
+    held = documents.holder(document)
+    if held is None:
+        raise IllegalTransition(f"document {name!r} has status {document.get('status')!r}: no batch job has it")
+    key, entry = held
+    if not entry.get("farm"):
+        raise IllegalTransition(
+            f"document {name!r} is in the hands of {entry.get('poller')} at {entry.get('host')}, not of a batch job"
+        )
+    word = {"by": by, "at": iso(now), "reason": reason[: documents.REASON_LIMIT]}
+    changed = {**document, key: {**entry, "cancel": {**word, "then": then}}, "updated": iso(now)}
+    return {**changed, "hold": word} if then == HOLD else changed
+
+
+def cancelled(entry: Any) -> str:
+    """Who has cancelled the attempt of a ``procN``, and why, in words; empty where nobody has."""
+    asked = entry.get("cancel") if isinstance(entry, dict) else None
+    if not isinstance(asked, dict):
+        return ""
+    return f"cancelled by {asked.get('by') or 'a person'}: {asked.get('reason') or 'no reason was given'}"
+
+
+def end_cancelled(document: Document, step: Step, report: Report, now: float) -> tuple[Document, Document]:
+    """The document after the end of an attempt that a person has cancelled, and the attempt's own document.
+
+    ``report`` is what is known of that end.
+    """
+    entry = document[step.key]
+    reason = cancelled(entry)
+    told = replace(report, error_class=BY_PERSON, reason=f"{reason} ({report.reason})" if report.reason else reason)
+    failed, record = documents.fail(document, step, told, now)
+    record["state"] = "cancelled"
+    asked = entry["cancel"]
+    if asked.get("then") != HOLD:
+        return failed, record
+    number = documents.count(entry.get("number"), 1) + 1
+    waiting = documents.release(document, step, told.reason, now)
+    waiting["retry"] |= {"number": number, "first": number, "losses": 0, "error_class": BY_PERSON}
+    return waiting, record
+
+
 def sentence(key: str, entry: Mapping[str, Any], document: Mapping[str, Any], kind: Kind) -> str:
     """Where a document that is at a farm stands, for people."""
+    stands = _stands(key, entry, document, kind)
+    asked = entry.get("cancel")
+    if not isinstance(asked, dict):
+        return stands
+    return f"{stands} It is to be ended, {cancelled(entry)} (at {asked.get('at')}): the farm's daemon sees to it."
+
+
+def _stands(key: str, entry: Mapping[str, Any], document: Mapping[str, Any], kind: Kind) -> str:
     job = job_of(document, str(entry.get("attempt")))
     what = f"{key} ({entry.get('step')})"
     where = f"farm {entry.get('farm')} as task {entry.get('task')} of batch job {entry.get('job')}"

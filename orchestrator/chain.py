@@ -57,8 +57,8 @@ class Step(Model):
     site: Name = Field("here", description="the one site that runs this step")
     executor: Literal["local", "farm", "gather"] = Field(
         "local",
-        description="how it is run: in the poller's own pool of workers, as batch jobs on a farm, or by the document that "
-        "a gather makes of many (see gathers / step)",
+        description="how it is run: in the poller's own pool of workers, as batch jobs on a farm, or by the document "
+        "that a gather makes of many (see gathers / step)",
     )
     farm: Name | None = Field(None, description="with executor farm: which of the chain's farms")
     documents_per_job: int = Field(
@@ -75,7 +75,8 @@ class Step(Model):
     retries: Retries = Field(default_factory=Retries, description="what happens after an attempt that failed")
     needs: tuple[str, ...] | None = Field(
         None,
-        description="the earlier steps that must be done first, and steps of other lanes; without it, all earlier steps",
+        description="the steps that must be done first, earlier ones or those of other lanes; without it, all earlier "
+        "ones",
     )
     version: str = Field("1", description="recorded with every result, so that one knows what to redo")
     description: str = Field("", description="for people")
@@ -136,7 +137,9 @@ class Gather(Model):
     own: Bytes | None = Field(
         None, description="with a period: a run of this size or more gets a document of its own, as soon as it is ready"
     )
-    largest: Bytes | None = Field(None, description="with a period: one document gathers no more than this; a run stays whole")
+    largest: Bytes | None = Field(
+        None, description="with a period: one document gathers no more than this; a run stays whole"
+    )
     step: str = Field(
         "", description="the step of a lane (executor gather) that these documents do for their members; empty: none"
     )

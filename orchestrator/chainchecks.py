@@ -30,9 +30,10 @@ def named_checks(chain: Chain) -> list[str]:
     names = [step.name for _, steps in every for step in steps]
     for name in sorted({n for n in names if names.count(n) > 1}):
         faults.append(f"steps: all step names must be unique, and {name!r} stands there {names.count(name)} times")
+    in_lanes = [step.name for where, steps in every if not where.startswith("gathers") for step in steps]
     for where, steps in every:
         own = [s.name for s in steps]
-        beside = [] if where.startswith("gathers") else [s.name for w, ss in every if not w.startswith("gathers") for s in ss]
+        beside = [] if where.startswith("gathers") else in_lanes
         for step in steps:
             faults.extend(_step_faults(chain, step, f"{where}steps[{step.number}] ({step.name})", own, beside))
     faults.extend(_branch_faults(chain))
@@ -85,7 +86,7 @@ def _branch_faults(chain: Chain) -> list[str]:
     for name, step in lane_steps.items():
         loop = _circle(chain, name, [])
         if loop:
-            faults.append(f"lanes: {' waits for '.join(loop)}: none of them would ever begin; drop a need of {step.name!r}")
+            faults.append(f"lanes: {' waits for '.join(loop)}: none would ever begin; drop a need of {step.name!r}")
             break
     types = [chain.type, *(gather.type for gather in chain.gathers.values())]
     for name, gather in chain.gathers.items():

@@ -30,7 +30,7 @@ from orchestrator.chain import Chain, Step
 from orchestrator.errors import ChainError
 from orchestrator.lanes import wrapped
 
-DESIGNS = ("work", "pages", "filters", "guard")
+DESIGNS = ("work", "farm", "pages", "filters", "guard")
 BUILTIN_REDUCES = ("_count", "_sum", "_stats", "_approx_count_distinct")
 
 _TOKEN = re.compile(r'"@([a-z]+)@"')

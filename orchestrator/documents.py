@@ -31,7 +31,7 @@ from orchestrator.transitions import HELD, WAITING, Kind, Status, check, parse
 
 Document = dict[str, Any]
 
-#: A document whose poller was lost this often in a row is suspected of killing its host and ends failed.
+#: A document whose poller or job was lost this often in a row is suspected of killing its host and ends failed.
 LOSSES_LIMIT = 20
 #: A count in a document that is larger was not written by the orchestrator.
 COUNT_LIMIT = 10**6
@@ -221,10 +221,10 @@ def fail(document: Document, step: Step, report: Report, now: float) -> tuple[Do
 
 
 def lose(document: Document, step: Step, reason: str, now: float) -> tuple[Document, Document]:
-    """The document taken back from a poller that is no more, and the document of the attempt that was lost with it.
+    """The document taken back from a poller or batch job that is no more, and the document of the attempt lost with it.
 
-    A loss does not count as one of the step's retries: the poller died, not the step. After LOSSES_LIMIT of them in a
-    row the document is suspected of being the cause and ends failed.
+    A loss does not count as one of the step's retries: the poller or the job died, not the step. After LOSSES_LIMIT of
+    them in a row the document is suspected of being the cause and ends failed.
     """
     found = document.get(step.key)
     entry = found if isinstance(found, dict) else {}  # a person's hand, perhaps: it is freed all the same

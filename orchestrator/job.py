@@ -98,12 +98,22 @@ class Job:
         logs = Path(self.chunk.logs) if self.chunk.logs else self._scratch / "logs"
         places = Places(Path(self.chunk.output), self._scratch / "work", logs)
         spool = Spool(self._scratch, f"job-{os.getpid()}")
-        pool = self._pool = Pool(chain, places, spool, 1, name="job", cost=lambda _: 1.0, depth=1.0)
+
+        def workers() -> Pool:
+            return Pool(chain, places, spool, 1, name="job", cost=lambda _: 1.0, depth=1.0)
+
+        pool = self._pool = workers()
+        skipped: list[Task] = []
         closed = False
         try:
             while left and not self._signals and self.path.exists():
+                # The mark comes first: who withdraws an attempt looks at the mark after that, so one of the two sees
+                # what the other has done.
                 self._mark(left[0])
                 faults.point("job.marked")
+                if left[0].attempt in self._withdrawn().attempts:
+                    skipped.append(left.pop(0))
+                    continue
                 report = self._one(pool, left[0])
                 if report is None:  # it was ended, or no worker can be made
                     closed = True
@@ -111,11 +121,14 @@ class Job:
                 faults.point("job.ran")
                 self._leave(report)
                 faults.point("job.left")
-                left.pop(0)
+                ended = left.pop(0)
+                if closed and not self._unborn and not self._signals and ended.attempt in self._withdrawn().end:
+                    pool, closed = workers(), False  # this one alone was to end
+                    self._pool = pool
                 if closed:
                     break
             self._mark(None)
-            self._hand_back(left)
+            self._hand_back([*skipped, *left])
             faults.point("job.ended")
         finally:
             self._pool = None
@@ -134,6 +147,14 @@ class Job:
             return False
         return attempt in jobfiles.Returned.from_json(value_of(returned)).attempts
 
+    def _withdrawn(self) -> jobfiles.Withdrawn:
+        """The attempts that who submitted this job wants no more."""
+        try:
+            data = (self.folder / jobfiles.withdrawn_name(self.chunk.task)).read_bytes()
+        except FileNotFoundError:
+            return jobfiles.Withdrawn()
+        return jobfiles.Withdrawn.from_json(value_of(data))
+
     def _one(self, pool: Pool, task: Task) -> Report | None:
         """Have one attempt made: its report, or None if it has to be ended here."""
         self._unborn = ""
@@ -147,7 +168,7 @@ class Job:
                         self._unborn = event.unborn
                         return None
                     pool.submit(event.tasks)
-            if ENDINGS & set(self._signals) or not self.path.exists():
+            if ENDINGS & set(self._signals) or not self.path.exists() or task.attempt in self._withdrawn().end:
                 return None
 
     def _ended(self, task: Task, last: list[Event]) -> Report:
@@ -186,7 +207,7 @@ class Job:
         if not left:
             return
         names = ", ".join(one.name for one in self._signals)
-        reason = f"its job was ended before it came to it ({names or 'withdrawn, or no worker could be made'})"
+        reason = f"its job did not come to it ({names or 'it was withdrawn, or no worker could be made'})"
         attempts = [task.attempt for task in left]
         self._write(jobfiles.returned_name(self.chunk.task), {"attempts": attempts, "reason": reason})
 

@@ -3,6 +3,7 @@
     jobs/<job>/chunk-<task>.json      what the task is to do: documents, attempts, the step; gone: do nothing
     jobs/<job>/started-<task>.json    who has begun the task (made once, exclusively) and on which attempt it works
     jobs/<job>/returned-<task>.json   attempts that it hands back undone, and why
+    jobs/<job>/withdrawn-<task>.json  attempts that it shall not begin, and those it shall end (by who submits)
     jobs/<job>/<attempt>.result       what became of one attempt
     jobs/<job>/submitting             the submit command was, or is about to be, given; when
     logs/<job>/script, out-<task>, err-<task>     for people; they stay
@@ -44,6 +45,10 @@ def started_name(task: int) -> str:
 
 def returned_name(task: int) -> str:
     return f"returned-{task}.json"
+
+
+def withdrawn_name(task: int) -> str:
+    return f"withdrawn-{task}.json"
 
 
 def result_name(attempt: str) -> str:
@@ -116,6 +121,22 @@ class Returned:
         if not isinstance(data, dict) or not isinstance(data.get("attempts"), list):
             raise ValueError("it names no attempts")
         return cls([str(attempt) for attempt in data["attempts"]], str(data.get("reason", "")))
+
+
+@dataclass
+class Withdrawn:
+    """Attempts that a task shall not begin, those of them that it shall end even if it has begun them, and why."""
+
+    attempts: list[str] = field(default_factory=list)
+    end: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    @classmethod
+    def from_json(cls, data: Any) -> Withdrawn:
+        """Raises ValueError for what is none."""
+        if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("attempts", "end")):
+            raise ValueError("it names no attempts")
+        return cls([str(one) for one in data["attempts"]], [str(one) for one in data["end"]], str(data.get("reason")))
 
 
 def result_to_json(report: Report, host: str, number: str) -> dict[str, Any]:

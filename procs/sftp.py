@@ -36,6 +36,7 @@ from procs.sftp_source import Source, paced
 
 RESUME_FROM = 4 * 1024 * 1024  # bytes; of smaller files no part is looked for at a first attempt
 READ_BACK = 255 * 1024  # bytes; smaller files are proved by reading them back, in the same exchange as the writing
+FOLLOW_FROM = 8_000_000  # bytes; larger files are summed up at the far end while they arrive
 PROGRESS_EVERY = 32 * 1024 * 1024  # bytes between two reports of progress
 
 DEFAULTS: dict[str, Any] = {
@@ -155,8 +156,8 @@ class Copy:
             try:
                 with self._explained(source):  # here, so that the room on the disk is looked at before the part goes
                     start = self._resumed(source, target, part)
-                    self._send(source, part, start, registered)
-                    if not self._transport.rename_new(part, target):
+                    proved = self._send(source, part, start, registered)
+                    if not self._placed(source, part, target, proved):
                         if (reused := self._reused(source, target, registered)) is not None:
                             self._transport.remove(part)
                             return reused
@@ -255,12 +256,15 @@ class Copy:
 
     # ---- sending
 
-    def _send(self, source: Source, part: PurePosixPath, start: int, registered: str | None) -> None:
-        """Write the rest of the file into ``part`` and prove the whole of it."""
-        transport, small = self._transport, source.size <= READ_BACK
+    def _send(self, source: Source, part: PurePosixPath, start: int, registered: str | None) -> bool:
+        """Write the rest of the file into ``part``; whether the whole of it is proved to be there."""
+        transport = self._transport
+        small = source.size <= READ_BACK
+        read_back = source.size if small and not transport.places_at_once() else 0
         sent = transport.send(
             part, paced(source.chunks(start), self._chosen.bandwidth * 1e6), offset=start, flush=self._chosen.flush,
-            confirmed=self._progress(source.size, start), read_back=source.size if small else 0,
+            confirmed=self._progress(source.size, start), read_back=read_back,
+            follow=source.size >= FOLLOW_FROM,
         )  # fmt: skip
         source.unchanged()
         if registered not in (None, source.checksum):
@@ -270,16 +274,29 @@ class Copy:
                 f"the copy of {source.path} on {transport.where} has {sent.size} bytes instead of {source.size}: "
                 "tried again."
             )
-        if small and sent.read_back is not None and len(sent.read_back) == source.size:
-            far = f"sha256:{hashlib.sha256(sent.read_back).hexdigest()}"
+        if read_back and sent.read_back is not None and len(sent.read_back) == source.size:
+            self._compare(source, f"sha256:{hashlib.sha256(sent.read_back).hexdigest()}")
+        elif sent.checksum is not None:
+            self._compare(source, sent.checksum)
         else:
-            if source.size >= PROGRESS_EVERY:
-                self._work.progress(1.0, "the far end computes its checksum")
-            far = transport.checksum(part)
+            return False
+        return True
+
+    def _placed(self, source: Source, part: PurePosixPath, target: PurePosixPath, proved: bool) -> bool:
+        """Prove the copy, if it is not proved yet, and give it its last name. False if the name is taken."""
+        if proved:
+            return self._transport.rename_new(part, target)
+        if source.size >= PROGRESS_EVERY:
+            self._work.progress(1.0, "the far end computes its checksum")
+        found = self._transport.place(part, target, source.checksum)
+        self._compare(source, found.checksum)
+        return bool(found.placed)
+
+    def _compare(self, source: Source, far: str) -> None:
         if far != source.checksum:
             raise TransientError(
-                f"the copy of {source.path} on {transport.where} has the checksum {far} instead of {source.checksum}: "
-                "tried again from the beginning."
+                f"the copy of {source.path} on {self._transport.where} has the checksum {far} instead of "
+                f"{source.checksum}: tried again from the beginning."
             )
 
     def _progress(self, size: int, start: int) -> Callable[[int], None]:

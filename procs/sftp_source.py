@@ -9,21 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from orchestrator.errors import TransientError
 from procs.outputs import storage, storage_fault
 
-CHUNK = 1020 * 1024  # bytes read at once: four requests of 255 KiB
-AHEAD = 8  # chunks read before they are sent
+CHUNK = 510 * 1024  # bytes read at once: two requests of 255 KiB
+AHEAD = 6  # chunks read before they are sent
 SMALL = CHUNK  # a file of this size is not worth a thread
 
 
 class Source:
     """An open file and what it was when it was opened."""
 
-    def __init__(self, path: Path, stream: BinaryIO) -> None:
+    def __init__(self, path: Path, stream: FileIO) -> None:
         self.path = path
         self._stream = stream
         self._before = os.fstat(stream.fileno())
@@ -48,16 +48,17 @@ class Source:
         """Reads the first ``count`` bytes only to sum them up; `chunks` goes on from there."""
         self._sum = hashlib.sha256()
         self._seek(0)
+        buffer = memoryview(bytearray(min(CHUNK, count)))
         while count > 0:
-            count -= len(self._read(min(CHUNK, count)))
+            count -= self._read(buffer[:count])
 
     def rewind(self) -> None:
         """Begins anew."""
         self._sum = hashlib.sha256()
         self._seek(0)
 
-    def chunks(self, start: int) -> Iterator[bytes]:
-        """The bytes from ``start``, where the file stands, to the end.
+    def chunks(self, start: int) -> Iterator[memoryview]:
+        """The bytes from ``start``, where the file stands, to the end. Each chunk holds until the next is asked for.
 
         Raises:
             TransientError: the file grew or shrank meanwhile, or cannot be read.
@@ -66,10 +67,10 @@ class Source:
         if left <= SMALL:
             yield from self._in_turn(left)
             return
-        ahead: queue.Queue[bytes | BaseException | None] = queue.Queue(AHEAD)
+        ahead: queue.Queue[memoryview | BaseException | None] = queue.Queue(AHEAD)
         stopped = threading.Event()
 
-        def hand_on(item: bytes | BaseException | None) -> None:
+        def hand_on(item: memoryview | BaseException | None) -> None:
             while not stopped.is_set():
                 try:
                     ahead.put(item, timeout=0.2)
@@ -108,24 +109,31 @@ class Source:
                         "tried again once it is quiet."
                     )
 
-    def _in_turn(self, left: int) -> Iterator[bytes]:
+    def _in_turn(self, left: int) -> Iterator[memoryview]:
+        # The same few buffers in turn, since fresh ones cost more than the reading: as many as can wait, one that is
+        # being sent, and one that is being filled.
+        buffers = [memoryview(bytearray(min(CHUNK, left))) for _ in range(AHEAD + 2 if left > CHUNK else 1)]
+        number = 0
         while left > 0:
-            chunk = self._read(min(CHUNK, left))
-            left -= len(chunk)
-            yield chunk
+            chunk = buffers[number % len(buffers)][:left]
+            count = self._read(chunk)
+            left -= count
+            number += 1
+            yield chunk[:count]
 
     def _seek(self, place: int) -> None:
         self._stream.seek(place)
 
-    def _read(self, count: int) -> bytes:
+    def _read(self, into: memoryview) -> int:
+        """Fills a buffer, or a part of it; how many bytes."""
         try:
-            chunk = self._stream.read(count)
+            count: int = self._stream.readinto(into)
         except OSError as error:
             raise storage_fault(error, self.path, "reading") from error
-        if not chunk:
+        if not count:
             raise TransientError(f"{self.path} became shorter while it was sent: tried again once it is quiet.")
-        self._sum.update(chunk)
-        return chunk
+        self._sum.update(into[:count])
+        return count
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
@@ -133,12 +141,12 @@ def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def paced(
-    chunks: Iterator[bytes],
+    chunks: Iterator[memoryview],
     rate: float,
     *,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], object] | None = None,
-) -> Iterator[bytes]:
+) -> Iterator[memoryview]:
     """The same bytes, no faster than ``rate`` bytes/s; 0 is no limit."""
     if rate <= 0:
         yield from chunks

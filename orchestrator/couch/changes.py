@@ -247,7 +247,7 @@ class Follower:
                 if self.mode == "continuous":
                     yield from self._lines()
                 else:
-                    yield _batch(self._stream.json(), self.since)
+                    yield _batch(self._stream.json(), self.since, self.database.seen)
         except Broken as error:
             raise Unavailable(f"{self._subject}: {error}") from error
 
@@ -290,7 +290,7 @@ class Follower:
                     return
                 if "error" in row and "id" not in row:
                     raise Broken(f"the feed ended with {row.get('error')}: {row.get('reason')}")
-                changes.append(_change(row))
+                changes.append(_change(row, self.database.seen))
         except Broken as error:
             broken = error
         if changes:  # whole rows that came before the connection was cut
@@ -314,21 +314,21 @@ def _seq(value: Any) -> str:
     return value if isinstance(value, str) else wire.dumps(value).decode()
 
 
-def _change(row: dict[str, Any]) -> Change:
+def _change(row: dict[str, Any], seen: Callable[[dict[str, Any]], dict[str, Any]]) -> Change:
     try:
         revs = tuple(leaf["rev"] for leaf in row["changes"])
         doc = row.get("doc")
-        seen = self.database.seen(doc) if isinstance(doc, dict) else None
-        return Change(_seq(row["seq"]), row["id"], revs, bool(row.get("deleted")), seen)
+        found = seen(doc) if isinstance(doc, dict) else None
+        return Change(_seq(row["seq"]), row["id"], revs, bool(row.get("deleted")), found)
     except (KeyError, TypeError) as error:
         raise Broken(f"a row of the feed lacks {error}") from error
 
 
-def _batch(answer: Any, since: str) -> Batch:
+def _batch(answer: Any, since: str, seen: Callable[[dict[str, Any]], dict[str, Any]]) -> Batch:
     """A long-poll round's answer."""
     if not isinstance(answer, dict) or "results" not in answer:
         raise Broken("the answer is no feed. Is it CouchDB?")
-    changes = [_change(row) for row in answer["results"]]
+    changes = [_change(row, seen) for row in answer["results"]]
     last = answer.get("last_seq", changes[-1].seq if changes else since)
     return Batch(changes, _seq(last))
 

@@ -6,6 +6,8 @@
     writer       the thread that commits; updates: what one commit does; validation: the guards it asks
     revisions    the tree of one document; documents: one document on its way in or out
     changes      filters of the feed
+    replicator   replications: replication_job, replication (one run), peer (one end of it), replication_log, remotes
+    multipart    documents with their attachments, in and out: attachment_parts, replication_attachments
     collation, javascript, views, mango    design functions, indexes and queries
     server       starts it all; testing: a server process for tests
 """

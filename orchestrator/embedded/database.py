@@ -323,6 +323,11 @@ class DatabaseStore:
         for watcher in list(self._watchers):
             watcher()
 
+    def watch(self, ring: Callable[[], None]) -> Callable[[], None]:
+        """Have a function called after each commit, from any thread; what is given back ends that."""
+        self._watchers.add(ring)
+        return lambda: self._watchers.discard(ring)
+
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[asyncio.Event]:
         """An event that is set after each commit and when the database is closed."""

@@ -25,6 +25,7 @@ from orchestrator.embedded.http_database import token
 from orchestrator.embedded.http_request import Request, Response, refusal
 from orchestrator.embedded.layout import SYSTEM_DATABASES
 from orchestrator.embedded.problems import Problem, bad_request, missing, not_implemented, storage_problem
+from orchestrator.embedded.replicator import Replicator
 from orchestrator.embedded.security import USER_PREFIX, Accounts, User, require_member
 from orchestrator.embedded.store import Store
 from orchestrator.embedded.views import Views
@@ -76,6 +77,7 @@ class Application:
         self.builders = ThreadPoolExecutor(READERS, "builder")
         self.closing = False
         self.views = Views(lambda: store.functions, token)
+        self.replicator = Replicator(store)
 
     def _user_document(self, name: str) -> dict[str, Any] | None:
         return self.store.database("_users").get(USER_PREFIX + name)
@@ -197,6 +199,7 @@ class Application:
 
     def close(self) -> None:
         """End the threads; the store is closed by whoever opened it."""
+        self.replicator.close()
         self.store.end_functions()
         self.views.close()
         self.threads.shutdown(wait=False, cancel_futures=True)

@@ -8,7 +8,15 @@ from typing import Any
 from orchestrator.embedded import compaction, http_bulk
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.http_request import Request, Response, answer
-from orchestrator.embedded.problems import Problem, bad_request, forbidden, method_not_allowed, missing, no_database
+from orchestrator.embedded.problems import (
+    Problem,
+    bad_request,
+    forbidden,
+    method_not_allowed,
+    missing,
+    no_database,
+    not_implemented,
+)
 from orchestrator.embedded.security import (
     check_security,
     require_database_admin,
@@ -26,6 +34,8 @@ async def root(request: Request) -> Response:
         require_server_admin(request.user)
         if request.query.get("partitioned") == "true":
             raise Problem(501, "not_implemented", "Partitioned databases are not supported by the embedded database.")
+        if name.endswith("/_replicator"):
+            raise not_implemented("A replicator database besides _replicator")
         await request.app.thread(store.create, name)
         return answer({"ok": True}, 201).with_header("Location", request.location(name))
     if method == "DELETE":
@@ -34,6 +44,8 @@ async def root(request: Request) -> Response:
                 "You tried to DELETE a database with a ?=rev parameter. Did you mean to DELETE a document instead?"
             )
         require_server_admin(request.user)
+        if name == "_replicator":
+            raise not_implemented("Deleting the replicator database")
         await request.app.thread(_delete, request, name)
         return answer({"ok": True})
     if method not in ("GET", "HEAD", "POST"):

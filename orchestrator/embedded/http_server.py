@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
-from orchestrator.embedded import http_database
+from orchestrator.embedded import http_database, http_replicate
 from orchestrator.embedded.http_bulk import new_id
 from orchestrator.embedded.http_request import Request, Response, answer
 from orchestrator.embedded.problems import (
@@ -141,10 +141,10 @@ async def dbs_info(request: Request) -> Response:
 
 
 async def active_tasks(request: Request) -> Response:
-    """``GET /_active_tasks``: indexes that are being built."""
+    """``GET /_active_tasks``: indexes that are being built, and replications."""
     allow(request, "GET")
     require_server_admin(request.user)
-    return answer(await request.app.thread(request.app.views.active_tasks))
+    return answer([*await request.app.thread(request.app.views.active_tasks), *request.app.replicator.tasks()])
 
 
 async def membership(request: Request) -> Response:
@@ -207,9 +207,11 @@ _HANDLERS: dict[str, Callable[[Request], Awaitable[Response]]] = {
     "_active_tasks": active_tasks,
     "_membership": membership,
     "_session": session,
+    "_replicate": http_replicate.replicate,
+    "_scheduler": http_replicate.scheduler,
     "_utils": utils,
 }
 _UNSUPPORTED = frozenset(
-    {"_replicate", "_scheduler", "_node", "_config", "_stats", "_cluster_setup", "_db_updates", "_reshard",
+    {"_node", "_config", "_stats", "_cluster_setup", "_db_updates", "_reshard",
      "_search_analyze", "_nouveau_analyze", "_log", "_restart"}
 )  # fmt: skip

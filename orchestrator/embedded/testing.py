@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -145,6 +146,92 @@ class EmbeddedServer:
         if process.stdin is not None:
             process.stdin.close()
         self.exit_code = process.returncode
+
+
+class Link:
+    """A network between two servers that can be cut, mended and stalled: a TCP relay on a port of its own.
+
+    Args:
+        target: the port on this machine that it leads to.
+
+    Attributes:
+        url: of the relay.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._whole = threading.Event()
+        self._flowing = threading.Event()
+        self._whole.set()
+        self._flowing.set()
+        self._closed = False
+
+    def __enter__(self) -> Link:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self._closed = True
+        self._flowing.set()
+        self.cut()
+        self._listener.close()
+
+    def cut(self) -> None:
+        """Break all connections off; new ones are closed at once until :meth:`mend`."""
+        self._whole.clear()
+        with self._lock:
+            ends, self._open = self._open, set()
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._whole.set()
+        self._flowing.set()
+
+    def stall(self) -> None:
+        """Keep connections open and let nothing through, until :meth:`mend`: what a firewall does that forgets."""
+        self._flowing.clear()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                if not self._whole.is_set():
+                    raise ConnectionError("cut")
+                far = socket.create_connection(("127.0.0.1", self._target), timeout=5.0)
+            except OSError:
+                near.close()
+                continue
+            far.settimeout(None)
+            with self._lock:
+                self._open |= {near, far}
+            if not self._whole.is_set():
+                self.cut()  # cut while this one was being made
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._flowing.wait()
+                sink.sendall(data)
+        with self._lock:
+            self._open -= {source, sink}
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def _outlive_nobody() -> None:

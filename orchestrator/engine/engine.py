@@ -123,6 +123,11 @@ class Engine:
 
     # --- documents in ---
 
+    def allow(self, steps: Iterable[Step]) -> None:
+        """From now on begin these of the steps alone. What is claimed or runs is not touched."""
+        self.open = tuple(steps)
+        self.backlog.serve(self.open)
+
     def offer(self, found: Iterable[Document], now: float, *, swept: bool = False) -> None:
         """Documents as the feed or, ``swept``, a view shows them. What we hold or have since written is passed over.
 
@@ -345,7 +350,7 @@ class Engine:
             return
         changed = documents.finish(write.document, write.step, report, now)
         result = Write(changed, write.step, write.attempt, report, refused=write.refused)
-        following = documents.ready_step(self.chain, changed, self.steps) if go_on else None
+        following = documents.ready_step(self.chain, changed, self.open) if go_on else None
         if following is not None and following.number > write.step.number and self._budget >= self.cost(following):
             self._budget -= self.cost(following)
             result.then, result.then_attempt = following, self.new_attempt()

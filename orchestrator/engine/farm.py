@@ -19,6 +19,7 @@ from typing import Any
 
 from orchestrator import batchjobs, documents, faults
 from orchestrator.chain import Chain, Step
+from orchestrator.control import Control
 from orchestrator.documents import Claimant, Document
 from orchestrator.engine import submission, verdicts
 from orchestrator.engine.backlog import Backlog
@@ -27,6 +28,7 @@ from orchestrator.engine.farmworld import Files, World
 from orchestrator.engine.fate import Fate, Result, Verdict, Witness, fate, witness
 from orchestrator.engine.submission import Pace, Places
 from orchestrator.engine.verdicts import AtFarm, Listed
+from orchestrator.engine.withdrawal import Withdrawal, unwanted
 from orchestrator.errors import OrchestratorError
 from orchestrator.farms import Farm
 from orchestrator.schedulers import SchedulerUnavailable, SubmissionRejected, UnfitJob
@@ -62,12 +64,34 @@ class FarmEngine:
         self.steps = self.chain.farmed(self.claimant.site, self.name)
         self.backlog = Backlog(self.chain, self.steps)
         self.pace = Pace(self.farm.limits.submissions_per_minute)
+        self.control = Control(self.claimant.site)
+        #: Those of the steps that may begin: people can pause some.
+        self.open = self.steps
+        self.withdrawal = Withdrawal(self.world)
+        self._as_in_chain = self.farm.limits
         self.stale = True
         self._gone_since: dict[str, float] = {}
         self._not_before: dict[str, tuple[float, float]] = {}
         self._refused: dict[str, str] = {}
         #: Attempts whose end cannot or need not be written: they are let go of all the same.
         self._dropped: set[str] = set()
+
+    # --- what people say ---
+
+    def obey(self, control: Control) -> None:
+        """Heed what people have paused, drained and limited. What is let go on is found by a sweep."""
+        self.control = control
+        self.open = tuple(step for step in self.steps if control.may_start(step.name, self.name))
+        self.backlog.serve(self.open)
+        limits = control.apply(self.name, self._as_in_chain)
+        self.farm = self.farm.model_copy(update={"limits": limits})
+        self.pace.per_minute = limits.submissions_per_minute
+
+    def note(self, document: Document) -> None:
+        """Take in that a document which the farm has was changed: a person may have cancelled its attempt."""
+        at = self._at(document)
+        if at is not None and at.attempt in self.held:
+            self.held[at.attempt] = at
 
     # --- what is at the farm ---
 
@@ -110,7 +134,7 @@ class FarmEngine:
         """Write the intent of as many jobs as limits allow. Raises what the database raises."""
         most = self.pace.left(now) - len(self._pending())
         room = self.room()
-        if most <= 0 or room <= 0 or not self.steps:
+        if most <= 0 or room <= 0 or not self.open:
             return
         taken = self.backlog.take(now, float(room), lambda step: 1.0 / step.documents_per_job)
         intents = submission.plan(taken, self.farm, new_name, most)
@@ -172,7 +196,12 @@ class FarmEngine:
                     self.world.mark_submitting(job, now)
                 if not certain or now - given < self.farm.grace.submission:
                     continue
+                if unwanted(members, self.control, self.name).keys() == {at.attempt for at in members}:
+                    self.world.unmark_submitting(job)  # it is taken back, as one that never was submitted
+                    continue
                 log.warning("job %s was to be submitted, and nothing knows of it: submitting it again", job)
+            if not self.control.may_start(members[0].step.name, self.name):
+                continue
             if self.pace.left(now) <= 0:
                 return
             self._give(job, members, now)
@@ -299,6 +328,9 @@ class FarmEngine:
         for attempt, at in self.held.items():
             if at.number:
                 fates[attempt] = self._fate(at, files[at.job], listed, now)
+        taken = unwanted(self.held.values(), self.control, self.name, files)
+        if taken:
+            fates |= self.withdrawal.fates(taken, self.held, files, listed, now)
         self._record(fates, now, files)
         return listed
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from orchestrator import jobfiles, software
 from orchestrator.documents import Report
-from orchestrator.jobfiles import Chunk, Marker, Returned
+from orchestrator.jobfiles import Chunk, Marker, Returned, Withdrawn
 from orchestrator.lines import line_of, value_of
 from orchestrator.schedulers import Answer, Command, HistoryUnavailable, JobSpec, Listing, Query, Scheduler, Submitted
 from orchestrator.schedulers import ask as batch
@@ -17,14 +17,25 @@ from orchestrator.transports import FileRefused, Transport, TransportUnavailable
 
 log = logging.getLogger(__name__)
 
+#: Files of a job's tasks that are read again when they have changed, by the first word of their names.
+_FORMS: dict[str, type[Marker] | type[Returned] | type[Withdrawn]] = {
+    "started": Marker, "returned": Returned, "withdrawn": Withdrawn,
+}  # fmt: skip
+
 
 @dataclass
 class Files:
-    """What a job has left so far: attempts with results, markers by task, attempts handed back with the reason."""
+    """What a job has left so far: attempts with results, markers by task, attempts handed back with the reason.
+
+    ``withdrawn`` are attempts, with the reason, that its tasks have been told not to begin, ``ending`` those of them
+    that they have been told to end.
+    """
 
     results: set[str] = field(default_factory=set)
     markers: dict[int, Marker] = field(default_factory=dict)
     returned: dict[str, str] = field(default_factory=dict)
+    withdrawn: dict[str, str] = field(default_factory=dict)
+    ending: set[str] = field(default_factory=set)
 
 
 class World:
@@ -60,6 +71,10 @@ class World:
         self.submissions += 1
         return self.scheduler.read_submit(self._run(self.scheduler.submit(spec)), spec)
 
+    def cancel(self, keys: Iterable[str]) -> None:
+        """Have jobs and tasks (`Scheduler.key`) cancelled. Raises SchedulerUnavailable."""
+        batch.cancel(self.scheduler, list(keys), self._run)
+
     # --- files of a job ---
 
     def prepare(self, spec: JobSpec, chunks: Iterable[Chunk]) -> None:
@@ -94,6 +109,11 @@ class World:
     def _submitting(self, job: str) -> str:
         return f"{jobfiles.folder(self.spool, job)}/{jobfiles.SUBMITTING}"
 
+    def withdraw(self, job: str, task: int, attempts: Iterable[str], end: Iterable[str], why: str) -> None:
+        """Tell a task not to begin these attempts, and to end the one that it is at, if it is among ``end``."""
+        path = f"{jobfiles.folder(self.spool, job)}/{jobfiles.withdrawn_name(task)}"
+        self.transport.write(path, line_of(asdict(Withdrawn(sorted(attempts), sorted(end), why))))
+
     def look(self, job: str) -> Files:
         """What a job has left so far; small files that have not changed are not read again."""
         found = Files()
@@ -108,13 +128,13 @@ class World:
                 found.results.add(name.removesuffix(jobfiles.RESULT))
                 continue
             kind, _, rest = name.removesuffix(".json").partition("-")
-            if kind not in ("started", "returned") or not rest.isdecimal():
+            if kind not in _FORMS or not rest.isdecimal():
                 continue
             known = self._read.get((job, name))
             if known is None or known[:2] != (entry.mtime, entry.size):
                 try:
                     data = value_of(self.transport.read(f"{folder}/{name}"))
-                    value = Marker.from_json(data) if kind == "started" else Returned.from_json(data)
+                    value = _FORMS[kind].from_json(data)
                 except ValueError as error:
                     log.error("%s of job %s cannot be read: %s", name, job, error)
                     continue
@@ -123,6 +143,9 @@ class World:
                 found.markers[int(rest)] = known[2]
             elif isinstance(known[2], Returned):
                 found.returned |= dict.fromkeys(known[2].attempts, known[2].reason)
+            elif isinstance(known[2], Withdrawn):
+                found.withdrawn |= dict.fromkeys(known[2].attempts, known[2].reason)
+                found.ending |= set(known[2].end)
         return found
 
     def result(self, job: str, attempt: str) -> tuple[Report, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator import batchjobs, documents
 from orchestrator.chain import Chain, Step
@@ -35,6 +35,8 @@ class AtFarm:
     number: str = ""
     begun: bool = False
     says: str = ""
+    #: Who has cancelled it, and why; empty: nobody.
+    cancelled: str = ""
 
 
 @dataclass
@@ -67,6 +69,7 @@ def at_farm(chain: Chain, document: Document, identity: str) -> AtFarm | None:
         str(document["_id"]), step, attempt, str(entry.get("job")), documents.count(entry.get("task"), 1),
         documents.count(entry.get("degrade"), 0), str(job.get("number") or ""),
         status is not None and status.kind is Kind.IN_PROGRESS, str(entry.get("says") or ""),
+        batchjobs.cancelled(entry),
     )  # fmt: skip
 
 
@@ -131,8 +134,11 @@ def says(at: AtFarm, words: str, now: float) -> Decide:
     return _held(at, lambda document: Change(batchjobs.says(document, at.step, words, now)))
 
 
-def _end(at: AtFarm, dropped: set[str], make: Callable[[Document], Change]) -> Decide:
-    """A decision that ends the attempt."""
+def _end(at: AtFarm, dropped: set[str], report: Report, make: Callable[[Document], Change], now: float) -> Decide:
+    """A decision that ends the attempt: as ``make`` says, or, if a person has cancelled it meanwhile, as they wish.
+
+    ``report`` is what is known of the end. What was done all the same counts as done.
+    """
 
     def decide(document: Document) -> Change | None:
         if not documents.held_by(document, at.step.key, at.attempt):
@@ -142,34 +148,50 @@ def _end(at: AtFarm, dropped: set[str], make: Callable[[Document], Change]) -> D
             )  # fmt: skip
             dropped.add(at.attempt)
             return None
+        if not report.ok and batchjobs.cancelled(document[at.step.key]):
+            return Change(*batchjobs.end_cancelled(document, at.step, _timed(document, at, report, now), now))
         return make(document)
 
     return decide
 
 
+def _told(at: AtFarm, error_class: str | None, reason: str, now: float) -> Report:
+    """What is known of an attempt that has left no report."""
+    key = at.step.key
+    return Report(at.document, key, at.attempt, now, now, exit_code=None, error_class=error_class, reason=reason)
+
+
+def _timed(document: Document, at: AtFarm, report: Report, now: float) -> Report:
+    """The report with when the attempt began, which its document knows."""
+    if report.finished > report.started:
+        return report
+    entry = document[at.step.key]
+    started = documents.seconds_of(entry.get("started") or entry.get("queued")) or now
+    return replace(report, started=started, seconds=round(max(0.0, now - started), 3))
+
+
 def released(at: AtFarm, why: str, now: float, dropped: set[str]) -> Decide:
     """The attempt had not begun."""
-    return _end(at, dropped, lambda document: Change(documents.release(document, at.step, why, now)))
+    report = _told(at, "transient", "it had not begun", now)
+    return _end(at, dropped, report, lambda document: Change(documents.release(document, at.step, why, now)), now)
 
 
 def lost(at: AtFarm, found: Fate, now: float, dropped: set[str]) -> Decide:
     """The attempt is lost, by no fault of its step."""
-    return _end(at, dropped, lambda document: Change(*documents.lose(document, at.step, found.reason, now)))
+    report = _told(at, "transient", found.reason, now)
+    return _end(
+        at, dropped, report, lambda document: Change(*documents.lose(document, at.step, found.reason, now)), now
+    )
 
 
 def failed(at: AtFarm, found: Fate, now: float, dropped: set[str]) -> Decide:
     """The attempt has failed, by the batch system's word."""
+    report = _told(at, found.error_class or "code", found.reason, now)
 
     def make(document: Document) -> Change:
-        entry = document[at.step.key]
-        started = documents.seconds_of(entry.get("started") or entry.get("queued")) or now
-        report = Report(
-            at.document, at.step.key, at.attempt, started, now, seconds=round(max(0.0, now - started), 3),
-            exit_code=None, error_class=found.error_class, reason=found.reason,
-        )  # fmt: skip
-        return Change(*documents.fail(document, at.step, report, now))
+        return Change(*documents.fail(document, at.step, _timed(document, at, report, now), now))
 
-    return _end(at, dropped, make)
+    return _end(at, dropped, report, make, now)
 
 
 def reported(at: AtFarm, report: Report, host: str, now: float, dropped: set[str]) -> Decide:
@@ -181,4 +203,4 @@ def reported(at: AtFarm, report: Report, host: str, now: float, dropped: set[str
             return Change(documents.finish(placed, at.step, report, now))
         return Change(*documents.fail(placed, at.step, report, now))
 
-    return _end(at, dropped, make)
+    return _end(at, dropped, report, make, now)

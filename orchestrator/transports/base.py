@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.transports.errors import FileRefused, TransportError
-from orchestrator.transports.model import Answer, Confirmed, Entry, RemotePath, Sent, Space
+from orchestrator.transports.model import Answer, Confirmed, Entry, Placed, RemotePath, Sent, Space
 
 CHUNK = 1 << 20  # bytes handed on at once when whole files are sent
 READ_LIMIT = 64 << 20  # bytes that `read` takes into memory: result files and logs, never raw data
@@ -97,12 +97,13 @@ class Transport(ABC):
     def send(
         self,
         path: RemotePath,
-        chunks: Iterable[bytes],
+        chunks: Iterable[bytes | memoryview],
         *,
         offset: int = 0,
         flush: bool = True,
         confirmed: Confirmed | None = None,
         read_back: int = 0,
+        follow: bool = False,
         mode: int = 0o644,
     ) -> Sent:
         """Writes ``chunks`` into a file, in place, without waiting for each to be confirmed, and checks every answer.
@@ -112,6 +113,7 @@ class Transport(ABC):
             flush: wait until the far end has it on its disk, where it can.
             confirmed: called now and then with the number of bytes confirmed.
             read_back: read so many bytes of the file's beginning in the same breath (for small files).
+            follow: have it summed up there while it comes, where that can be done (for large files).
 
         Raises:
             FileRefused: full disk, quota, permission. The file is left as it is.
@@ -138,7 +140,16 @@ class Transport(ABC):
     def close(self) -> None:
         """Ends the connection. The next use would make a new one."""
 
-    # ---- files: the same for all
+    # ---- files: the same for all, unless the far end can do it in fewer exchanges
+
+    def places_at_once(self) -> bool:
+        """Whether `place` costs no more than one exchange: then nothing need be read back before it."""
+        return False
+
+    def place(self, part: RemotePath, target: RemotePath, checksum: str) -> Placed:
+        """Gives a file its last name, as `rename_new`, if it has that checksum."""
+        found = self.checksum(part)
+        return Placed(found, self.rename_new(part, target) if found == checksum else None)
 
     def exists(self, path: RemotePath) -> bool:
         return self.stat(path) is not None

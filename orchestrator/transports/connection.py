@@ -18,6 +18,7 @@ import paramiko
 from orchestrator.transports import hostkeys
 from orchestrator.transports.access import SiteAccess, password
 from orchestrator.transports.errors import LoginRefused, TransportError, TransportUnavailable
+from orchestrator.transports.stream import Stream
 from orchestrator.transports.watch import Limit, Watch
 
 #: AES-GCM first: with the processor's help it is three times as fast as the ciphers that paramiko prefers.
@@ -45,6 +46,7 @@ class Connection:
         self.why_ended = ""
         self._jump: Connection | None = None
         self._socket: socket.socket | paramiko.Channel | None = None
+        self._stream: Stream | None = None
         self._transport: paramiko.Transport | None = None
         self.watch = Watch(self._end)
 
@@ -75,6 +77,13 @@ class Connection:
         if self._transport is None:
             raise TransportUnavailable(f"there is no connection to {self.where}")
         return self._transport
+
+    @property
+    def stream(self) -> Stream:
+        """What its packets go through."""
+        if self._stream is None:
+            raise TransportUnavailable(f"there is no connection to {self.where}")
+        return self._stream
 
     @property
     def alive(self) -> bool:
@@ -158,8 +167,9 @@ class Connection:
         """Socket, key exchange, host key."""
         access, waits = self.access, self.access.timeouts
         self._socket = self._connect()
+        self._stream = Stream(self._socket)
         with self.guarded("agree on keys", waits.banner + 1, "answer of an SSH server"):
-            transport = self._transport = paramiko.Transport(self._socket)
+            transport = self._transport = paramiko.Transport(self._stream)
             transport.set_log_channel(_QUIET)
             transport.banner_timeout = transport.handshake_timeout = waits.banner
             transport.auth_timeout = transport.channel_timeout = waits.login

@@ -111,12 +111,13 @@ class LocalTransport(Transport):
     def send(
         self,
         path: RemotePath,
-        chunks: Iterable[bytes],
+        chunks: Iterable[bytes | memoryview],
         *,
         offset: int = 0,
         flush: bool = True,
         confirmed: Confirmed | None = None,
         read_back: int = 0,
+        follow: bool = False,
         mode: int = 0o644,
     ) -> Sent:
         with self._said(path, "write"):

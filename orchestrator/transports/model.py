@@ -65,10 +65,25 @@ class Space:
 
 @dataclass(frozen=True)
 class Sent:
-    """What stands at the far end after `Transport.send`: its size, and its first bytes if they were read back."""
+    """What stands at the far end after `Transport.send`.
+
+    Its size; its first bytes if they were read back; its checksum if the far end has summed it up meanwhile.
+    """
 
     size: int
     read_back: bytes | None = None
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What became of a file that was to get its last name: the checksum it has, and whether it has the name now.
+
+    None: nothing was tried, which is a matter of the file system there.
+    """
+
+    checksum: str
+    placed: bool | None
 
 
 def raw(path: RemotePath) -> bytes:

@@ -281,16 +281,16 @@ class Sftp:
         self.dispatch(data)
         return number
 
-    def request(self, kind: Kind, *fields: bytes | memoryview) -> tuple[int, bytes]:
-        """A request and its number, for `_dispatch`."""
+    def request(self, kind: Kind, *fields: bytes | memoryview, more: int = 0) -> tuple[int, bytes]:
+        """A request, without its last ``more`` bytes, and its number, for `dispatch`."""
         self._number = (self._number + 1) & 0xFFFFFFFF
-        return self._number, packet(kind, self._number, *fields)
+        return self._number, packet(kind, self._number, *fields, more=more)
 
-    def dispatch(self, data: bytes) -> None:
-        """Sends requests, one or several at once."""
+    def dispatch(self, data: bytes, rest: memoryview | None = None) -> None:
+        """Sends requests, one or several at once; ``rest`` is the end of the last one."""
         self._expect_within("room for more data")
         try:
-            self._write(data)
+            self._write(data, rest)
         except LOST as error:
             raise self._lost(error) from error
         except BaseException:  # half of a request may be on its way
@@ -299,14 +299,31 @@ class Sftp:
         finally:
             self._limit.until = inf
 
-    def _write(self, data: bytes) -> None:
-        start = 0
-        most = self._channel.out_max_packet_size - 64  # what the library sends at once: no second copy then
-        while start < len(data):
-            sent = self._channel.send(data[start : start + most])
+    def _write(self, data: bytes, rest: memoryview | None = None) -> None:
+        # In pieces that the library sends at once. Large blocks are never put together here: fresh memory of such a
+        # size costs the kernel more time than their encryption takes.
+        most = self._channel.out_max_packet_size - 64
+        first = 0
+        with self.connection.stream.together():
+            for start in range(0, len(data), most):
+                piece = data[start : start + most]
+                if rest is not None and start + most >= len(data):
+                    first = most - len(piece)
+                    piece += rest[:first]
+                self._write_piece(piece)
+            if rest is not None:
+                for start in range(first, len(rest), most):
+                    self._write_piece(bytes(rest[start : start + most]))
+
+    def _write_piece(self, piece: bytes) -> None:
+        channel = self._channel
+        while piece:
+            if channel.out_window_size < len(piece):  # the library may have to wait now
+                self.connection.stream.flush()
+            sent = channel.send(piece)
             if sent == 0:
                 raise EOFError
-            start += sent
+            piece = piece[sent:]
 
     def answer(self, number: int) -> tuple[Kind, bytes]:
         """The answer to one request; those to others are kept."""

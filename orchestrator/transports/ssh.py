@@ -9,7 +9,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from orchestrator.transports import command
 from orchestrator.transports.access import SiteAccess
@@ -17,14 +18,14 @@ from orchestrator.transports.base import Transport, digest, missing
 from orchestrator.transports.connection import Connection
 from orchestrator.transports.errors import (
     FileRefused,
-    NoShell,
     TransportError,
     TransportRefused,
     TransportUnavailable,
 )
-from orchestrator.transports.model import Answer, Confirmed, Entry, RemotePath, Sent, Space, raw
+from orchestrator.transports.helper import Helper
+from orchestrator.transports.model import Answer, Confirmed, Entry, Placed, RemotePath, Sent, Space, raw
 from orchestrator.transports.sftp import Sftp, entry
-from orchestrator.transports.sums import Summer
+from orchestrator.transports.sums import Sums
 from orchestrator.transports.wire import Open
 
 FIRST_PAUSE = 1.0  # s after a connection that could not be made, before the next is tried; doubled each time
@@ -57,16 +58,14 @@ class SshTransport(Transport):
         self._last: TransportError | None = None
         self._idle: list[Sftp] = []
         self._busy = 0
-        self._summer: Summer | None = None
-        self._summing = threading.Lock()
-        self._no_shell: Connection | None = None  # the connection on which a shell was asked for in vain
+        self._sums = Sums()
 
     def __repr__(self) -> str:
         return f"<SshTransport {self.where}>"
 
     def close(self) -> None:
         with self._lock:
-            current, self._current, self._summer = self._current, None, None
+            current, self._current, self._sums = self._current, None, Sums()
             self._idle.clear()
         if current is not None:
             current.close()
@@ -127,19 +126,21 @@ class SshTransport(Transport):
     def send(
         self,
         path: RemotePath,
-        chunks: Iterable[bytes],
+        chunks: Iterable[bytes | memoryview],
         *,
         offset: int = 0,
         flush: bool = True,
         confirmed: Confirmed | None = None,
         read_back: int = 0,
+        follow: bool = False,
         mode: int = 0o644,
     ) -> Sent:
         name = raw(path)
-        flags = Open.WRITE | Open.CREATE | (Open.READ if read_back else 0) | (0 if offset else Open.TRUNCATE)
-        with self._sftp() as sftp:
+        with self._sftp() as sftp, ExitStack() as stack:
+            flags = Open.WRITE | Open.CREATE | (Open.READ if read_back else 0) | (0 if offset else Open.TRUNCATE)
             handle = sftp.open(name, flags, mode)
-            upload = sftp.upload(handle, name, offset, confirmed)
+            follower = stack.enter_context(self._sums.following(sftp.connection, name)) if follow else None
+            upload = sftp.upload(handle, name, offset, _both(follower, confirmed))
             try:
                 if offset:
                     sftp.cut(handle, name, offset)
@@ -151,7 +152,20 @@ class SshTransport(Transport):
             except BaseException:
                 upload.give_up()
                 raise
-            return upload.finish(flush, read_back)
+            sent = upload.finish(flush, read_back)
+            return sent if follower is None else replace(sent, checksum=follower.total(sent.size))
+
+    def places_at_once(self) -> bool:
+        return self._sums.python(self._connection())
+
+    def place(self, part: RemotePath, target: RemotePath, checksum: str) -> Placed:
+        connection = self._connection()
+        placed = self._sums.place(connection, raw(part), raw(target), checksum)
+        if placed is None:
+            return super().place(part, target, checksum)
+        if placed.placed is None and placed.checksum == checksum:
+            return replace(placed, placed=self.rename_new(part, target))
+        return placed
 
     def receive(self, path: RemotePath, *, length: int | None = None) -> Iterator[bytes]:
         with self._sftp() as sftp:
@@ -161,16 +175,8 @@ class SshTransport(Transport):
         found = self.stat(path)
         if found is None:
             raise missing(path, self.where)
-        connection = self._connection()
-        if self._no_shell is not connection:
-            try:
-                with self._summing:
-                    if self._summer is None or not self._summer.usable or self._summer.connection is not connection:
-                        self._summer = Summer(connection)
-                    return self._summer.sum(raw(path), found.size, length)
-            except NoShell:
-                self._no_shell = connection
-        return digest(self.receive(path, length=length))
+        total = self._sums.sum(self._connection(), raw(path), found.size, length)
+        return total or digest(self.receive(path, length=length))
 
     def absolute(self, path: RemotePath) -> str:
         with self._sftp() as sftp:
@@ -265,3 +271,16 @@ def _make(sftp: Sftp, folder: bytes) -> None:
     except FileRefused as error:
         if error.errno != errno.EEXIST:
             raise
+
+
+def _both(follower: Helper | None, confirmed: Confirmed | None) -> Confirmed | None:
+    """Tells both how far a file has come."""
+    if follower is None:
+        return confirmed
+
+    def tell(done: int) -> None:
+        follower.upto(done)
+        if confirmed is not None:
+            confirmed(done)
+
+    return tell

@@ -1,21 +1,25 @@
-"""Checksums computed at the far end: one shell that stays, since a session for each file costs more than the sum.
+"""Checksums computed at the far end: by Python where it is there (`helper`), else by a program in a shell.
 
-The shell is fed one line a file, each word quoted, and the file as standard input of the program, so that no name can
-be taken for an option or change the shape of the answer.
+Either stays, since a session for each file costs more than the sum. The shell is fed one line a file, each word quoted,
+and the file as standard input of the program, so that no name can be taken for an option or change the shape of the
+answer.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import paramiko
 
 from orchestrator.transports.command import quoted
 from orchestrator.transports.connection import Connection
 from orchestrator.transports.errors import FileRefused, NoShell
-from orchestrator.transports.model import shown
+from orchestrator.transports.helper import SLOWEST, Helper
+from orchestrator.transports.model import Placed, shown
 
 #: Programs that print a SHA-256 first on their line, the fastest to start first: GNU, BSD, openssl, perl (macOS).
 PROGRAMS = ("sha256sum", "sha256 -q", "openssl dgst -sha256 -r", "shasum -a 256")
@@ -23,8 +27,6 @@ PROGRAMS = ("sha256sum", "sha256 -q", "openssl dgst -sha256 -r", "shasum -a 256"
 #: the sha256sum of many systems.
 FOR_LARGE = (2, 0, 1, 3)
 LARGE = 16_000_000  # bytes; the few milliseconds that openssl takes to start are saved twice from here on
-#: Slower than this (bytes/s) no disk is taken to be: a checksum may take its size by this, and a minute.
-SLOWEST = 5_000_000
 _HEX = re.compile(rb"\\?([0-9a-f]{64})\b")
 
 
@@ -106,3 +108,81 @@ class Summer:
         word = bytes(self._buffer[at + len(mark) : end]).strip()
         del self._buffer[: end + 1]
         return word
+
+
+class Sums:
+    """Whoever sums files up at the other end of a connection. Safe for threads; after a lost connection begins anew."""
+
+    def __init__(self) -> None:
+        self._asking, self._following = threading.Lock(), threading.Lock()
+        self._asked: Helper | None = None
+        self._follower: Helper | None = None
+        self._summer: Summer | None = None
+        self._no_python: Connection | None = None  # the connection on which it was asked for in vain
+        self._no_shell: Connection | None = None
+
+    def python(self, connection: Connection) -> bool:
+        """Whether `place` will do its work."""
+        with self._asking:
+            return self._helper(connection) is not None
+
+    def place(self, connection: Connection, part: bytes, target: bytes, checksum: str) -> Placed | None:
+        """See `Transport.place`; None if there is no Python. Raises FileRefused."""
+        with self._asking:
+            helper = self._helper(connection)
+            return None if helper is None else helper.place(part, target, checksum)
+
+    def sum(self, connection: Connection, path: bytes, size: int, length: int | None) -> str | None:
+        """The checksum of a file of ``size`` bytes, or of its first ``length``; None if nobody there can compute it.
+
+        Raises FileRefused.
+        """
+        with self._asking:
+            helper = self._helper(connection)
+            if helper is not None:
+                return helper.sum(path, size, length)
+            if self._no_shell is connection:
+                return None
+            try:
+                if not _fits(self._summer, connection):
+                    self._summer = Summer(connection)
+                assert self._summer is not None
+                return self._summer.sum(path, size, length)
+            except NoShell:
+                self._no_shell = connection
+                return None
+
+    @contextmanager
+    def following(self, connection: Connection, path: bytes) -> Iterator[Helper | None]:
+        """Has a file summed up while it is written; None if nobody can, or whoever can is at another file."""
+        if self._no_python is connection or not self._following.acquire(blocking=False):
+            yield None
+            return
+        try:
+            if not _fits(self._follower, connection):
+                self._follower = self._made(connection)
+            if self._follower is not None:
+                self._follower.follow(path)
+            yield self._follower
+        finally:
+            if self._follower is not None and self._follower.following:  # it was given up half-way
+                self._follower.close()
+            self._following.release()
+
+    def _helper(self, connection: Connection) -> Helper | None:
+        if self._no_python is connection:
+            return None
+        if not _fits(self._asked, connection):
+            self._asked = self._made(connection)
+        return self._asked
+
+    def _made(self, connection: Connection) -> Helper | None:
+        try:
+            return Helper(connection)
+        except NoShell:
+            self._no_python = connection
+            return None
+
+
+def _fits(one: Helper | Summer | None, connection: Connection) -> bool:
+    return one is not None and one.usable and one.connection is connection

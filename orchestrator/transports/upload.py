@@ -21,21 +21,27 @@ class Upload:
         self._sftp = sftp
         self._handle = handle
         self._path = path
-        self._at = self._done = offset
+        self._begin = self._at = self._done = offset
         self._confirmed = confirmed
         self._under_way: dict[int, int] = {}
-        # The newest write is held back, to be sent with the next request: for a small file all goes in one packet.
+        # The first write is held back, to be sent with the next request: for a small file all goes in one packet.
         self._held: tuple[int, bytes] | None = None
         self._fault: FileRefused | None = None
 
-    def write(self, chunk: bytes) -> bool:
-        """Sends a chunk. False once the far end has refused something: go on to `finish`."""
+    def write(self, chunk: bytes | memoryview) -> bool:
+        """Sends a chunk; of its bytes nothing is kept. False once something was refused: go on to `finish`."""
         sftp, view = self._sftp, memoryview(chunk)
         for start in range(0, len(view), sftp.block):
             piece = view[start : start + sftp.block]
-            self._dispatch_held()
-            self._held = sftp.request(Kind.WRITE, text(self._handle), long(self._at), word(len(piece)), piece)
-            self._under_way[self._held[0]] = len(piece)
+            number, head = sftp.request(
+                Kind.WRITE, text(self._handle), long(self._at), word(len(piece)), more=len(piece)
+            )
+            if self._at == self._begin:
+                self._held = number, head + piece
+            else:
+                self._dispatch_held()
+                sftp.dispatch(head, piece)
+            self._under_way[number] = len(piece)
             self._at += len(piece)
             self._settle(UNDER_WAY)
         return self._fault is None

@@ -92,9 +92,9 @@ def text(value: bytes) -> bytes:
     return struct.pack(">I", len(value)) + value
 
 
-def packet(kind: Kind, number: int, *fields: bytes | memoryview) -> bytes:
-    """A whole request."""
-    return struct.pack(">IBI", 5 + sum(map(len, fields)), kind, number) + b"".join(fields)
+def packet(kind: Kind, number: int, *fields: bytes | memoryview, more: int = 0) -> bytes:
+    """A whole request, or one without its last ``more`` bytes, which are sent after it."""
+    return struct.pack(">IBI", 5 + sum(map(len, fields)) + more, kind, number) + b"".join(fields)
 
 
 class Reader:

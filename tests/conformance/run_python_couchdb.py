@@ -4,10 +4,10 @@
                                          JSON list of the tests that are not to be run)
 
 python-couchdb 1.2 was written for servers where anybody is admin. Here each of its requests to the server under test
-gets the admin's login unless it brings one of its own, and the one address that is written into a test leads to the
-server under test; nothing else is changed. A test that does not pass is tried once more: the parts of a CouchDB hear
-of some changes a moment later. Prints one JSON object: the names of the tests to their outcome, "ok", "left out" or
-what was raised.
+gets the admin's login unless it brings one of its own, a replication's two databases get it too (CouchDB 3 wants their
+URLs), and the one address that is written into a test leads to the server under test; nothing else is changed. A test
+that does not pass is tried once more: the parts of a CouchDB hear of some changes a moment later. Prints one JSON
+object: the names of the tests to their outcome, "ok", "left out" or what was raised.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import unittest
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 WRITTEN = "http://localhost:5984"
 MISSING, LEFT_OUT = "there is no such test", "left out"
@@ -27,7 +28,7 @@ MODULES = ("client", "couch_tests", "design", "couchhttp", "multipart", "mapping
 
 def log_in(name: str, password: str) -> None:
     """Make every request without credentials an admin's."""
-    from couchdb import http
+    from couchdb import client, http
 
     plain = http.Session.request
     place = os.environ["COUCHDB_URL"].rstrip("/")
@@ -38,6 +39,18 @@ def log_in(name: str, password: str) -> None:
         return plain(self, method, url.replace(WRITTEN, place, 1), *rest, **named)
 
     http.Session.request = request
+    end_of = {"auth": {"basic": {"username": name, "password": password}}}
+    plainly = client.Server.replicate
+
+    def replicate(self: Any, source: str, target: str, **options: Any) -> Any:
+        # CouchDB 3 wants both ends by their URL and with a login, its own databases too.
+        ends = [{"url": f"{place}/{quote(one, safe='')}", **end_of} for one in (source, target)]
+        said = plainly(self, *ends, **options)
+        if options.get("continuous"):
+            plainly(self, *ends, **options, cancel=True)
+        return said
+
+    client.Server.replicate = replicate
 
 
 def named(test: unittest.TestCase) -> str:

@@ -19,7 +19,6 @@ CONFIG = "/_config and /_stats moved below /_node/ in CouchDB 2.0"
 INTEGERS = "sequences are opaque strings since CouchDB 2.0; the test compares them with integers"
 SHOWS = "show and list functions: deprecated in CouchDB 3, answered 501 by the embedded server"
 UPDATES = "update handlers: answered 501 by the embedded server"
-REPLICATION = "_replicate: answered 501 by the embedded server; CouchDB 3 wants credentials in the request"
 MOMENT = "asks at once for what CouchDB does a moment after its answer"
 DATA = "needs a directory that is in python-couchdb's repository but not in its distribution"
 
@@ -28,8 +27,6 @@ LEFT_OUT = {
     "client.ServerTestCase.test_init_with_session": CONFIG,
     "client.ServerTestCase.test_server_vars": CONFIG,
     "client.ServerTestCase.test_server_stats": CONFIG,
-    "client.ServerTestCase.test_replicate": REPLICATION,
-    "client.ServerTestCase.test_replicate_continuous": REPLICATION,
     "client.DatabaseTestCase.test_add_index": "CouchDB 3 lists one member more, `partitioned`",
     "couchhttp.SessionTestCase.test_timeout": INTEGERS,
     "couchhttp.SessionTestCase.test_timeout_retry": "a near server answers before its time-out, rounded up, is over",

@@ -143,6 +143,21 @@ def test_the_warning_alone_lets_the_document_in_work_go_on(tmp_path: Path) -> No
     assert task.results()["a1"]["error_class"] is None and task.returned() == ["a2"]
 
 
+def test_single_documents_are_withdrawn_and_the_others_are_done(tmp_path: Path) -> None:
+    task = Task(tmp_path, 4, slow=[1])
+    job = task.start()
+    task.wait_for("a1")
+    told = jobfiles.Withdrawn(["a1", "a2"], [], "drained")
+    (tmp_path / jobfiles.withdrawn_name(1)).write_text(json.dumps(asdict(told)))
+    time.sleep(1.0)
+    assert task.marker()["attempt"] == "a1", "what has begun is not ended by a drain"
+    told.end.append("a1")
+    (tmp_path / jobfiles.withdrawn_name(1)).write_text(json.dumps(asdict(told)))
+    assert job.wait(30) == 0
+    assert task.results()["a1"]["reason"] == "its job was withdrawn"
+    assert task.returned() == ["a2"] and task.effects() == ["d0", "d3"]
+
+
 def test_a_chunk_of_another_version_is_refused(tmp_path: Path) -> None:
     task = Task(tmp_path, 1)
     task.path.write_text(json.dumps({"format": 99}))

@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 UNSUPPORTED = [
-    ("POST", "/_replicate"), ("GET", "/_scheduler/jobs"), ("GET", "/_node/_local/_config"), ("GET", "/_utils/"),
+    ("PUT", "/a%2F_replicator"), ("DELETE", "/_replicator"), ("GET", "/_node/_local/_config"), ("GET", "/_utils/"),
     ("GET", "/_db_updates"), ("POST", "/abc/_purge"), ("GET", "/abc/_shards"), ("GET", "/abc/_partition/x"),
     ("GET", "/abc/_design/d/_show/x"), ("GET", "/abc/_design/d/_list/x/y"), ("POST", "/abc/_design/d/_update/x"),
     ("GET", "/abc/_design/d/_rewrite/x"), ("GET", "/abc/_design/d/_search/x"), ("PUT", "/xyz?partitioned=true"),

@@ -90,7 +90,7 @@ class Database:
         return [
             SimpleNamespace(id=d["_id"], key=[0, ""], value={"poller": d["proc0"]["poller"]})
             for d in self.documents.values()
-            if d["status"] == f"proc 0 {kind}"
+            if d.get("status") == f"proc 0 {kind}"
         ]
 
 

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.transports import FileRefused, LocalTransport, Transport, TransportError, TransportUnavailable
+from orchestrator.transports import (
+    FileRefused,
+    LocalTransport,
+    Transport,
+    TransportError,
+    TransportUnavailable,
+    helper,
+    sums,
+)
 from orchestrator.transports.base import digest
 from orchestrator.transports.ssh import SshTransport
 from orchestrator.transports.testing import Sshd
@@ -227,24 +235,32 @@ def test_one_transport_serves_threads(there: Transport, folder: str) -> None:
         assert all(pool.map(use, range(24)))
 
 
+@pytest.fixture(params=["python", "shell"])
+def summing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who computes checksums at the far end."""
+    if request.param == "shell":
+        monkeypatch.setattr(helper, "COMMAND", "no-python-here")
+    return str(request.param)
+
+
 def test_a_checksum_that_was_given_up_is_not_taken_for_the_next_one(
-    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+    sshd: Sshd, summing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SshTransport(sshd.access()) as transport:
         transport.write("first", b"first")
         transport.write("second", b"second")
         assert transport.checksum("first") == digest([b"first"])
-        summer = transport._summer
+        summer = {"python": transport._sums._asked, "shell": transport._sums._summer}[summing]
         assert summer is not None
 
         def interrupted() -> bytes:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(summer, "_until_mark", interrupted)
+            patch.setattr(summer, {"python": "_answer", "shell": "_until_mark"}[summing], interrupted)
             transport.checksum("first")
         assert transport.checksum("second") == digest([b"second"])
-        assert transport._summer is not summer
+        assert not summer.usable
         transport.remove("first")
         transport.remove("second")
 
@@ -253,10 +269,9 @@ def test_a_checksum_that_was_given_up_is_not_taken_for_the_next_one(
 def test_each_program_for_checksums_gives_the_same(
     sshd: Sshd, program: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import orchestrator.transports.sums as sums
-
     if program == 2 and subprocess.run(["which", "openssl"], capture_output=True).returncode:
         pytest.skip("needs openssl: apt-get install openssl")
+    monkeypatch.setattr(helper, "COMMAND", "no-python-here")
     monkeypatch.setattr(sums, "FOR_LARGE", (program,))
     monkeypatch.setattr(sums, "LARGE", 1000)
     with SshTransport(sshd.access()) as transport:
@@ -266,3 +281,48 @@ def test_each_program_for_checksums_gives_the_same(
             assert transport.checksum(name) == digest([data])
             assert transport.checksum(name, size - 1) == digest([data[:-1]])
             assert transport.remove(name)
+
+
+def test_a_file_gets_its_last_name_only_with_the_right_checksum_and_only_if_it_is_free(
+    there: Transport, folder: str
+) -> None:
+    part, target = f"{folder}/-part $(x)\n", f"{folder}/it's"
+    there.write(part, b"content")
+    wrong = there.place(part, target, digest([b"other"]))
+    assert wrong.checksum == digest([b"content"]) and not wrong.placed and there.stat(target) is None
+    assert there.place(part, target, digest([b"content"])).placed is True
+    assert there.read(target) == b"content" and there.stat(part) is None
+    there.write(part, b"content")
+    assert there.place(part, target, digest([b"content"])).placed is False and there.exists(part)
+    with pytest.raises(FileRefused) as caught:
+        there.place(f"{folder}/absent", target, digest([b"content"]))
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_a_large_file_is_summed_up_while_it_comes(sshd: Sshd, summing: str) -> None:
+    data = os.urandom(20_000_000)
+    with SshTransport(sshd.access()) as transport:
+        for offset in (0, 5_000_001):
+            sent = transport.send("followed", [data[offset:]], offset=offset, follow=True)
+            assert sent.checksum == (digest([data]) if summing == "python" else None)
+            assert transport.checksum("followed") == digest([data])
+        with pytest.raises(ZeroDivisionError):
+            transport.send("followed", (bytes(1 // (3 - n)) * 9_000_000 for n in range(9)), follow=True)
+        sent = transport.send("followed", [data], follow=True)
+        assert sent.checksum == (digest([data]) if summing == "python" else None)
+        transport.remove("followed")
+
+
+def test_python_that_dies_at_the_far_end_is_started_again_and_the_file_goes_on(sshd: Sshd) -> None:
+    data = os.urandom(12_000_000)
+    with SshTransport(sshd.access()) as transport:
+
+        def chunks() -> Iterator[bytes]:
+            yield data[:6_000_000]
+            transport.run(["sh", "-c", "kill -9 $(pgrep -u $(id -u) python3)"])
+            yield data[6_000_000:]
+
+        assert transport.send("dies", chunks(), follow=True).checksum is None
+        assert transport.checksum("dies") == digest([data])
+        assert transport.send("dies", [data], follow=True).checksum == digest([data])
+        transport.remove("dies")
