@@ -28,9 +28,8 @@ from typing import Any
 from orchestrator import roles
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import ChainError
-from orchestrator.lanes import wrapped
+from orchestrator.lanes import DESIGNS, wrapped
 
-DESIGNS = ("work", "farm", "pages", "filters", "guard")
 BUILTIN_REDUCES = ("_count", "_sum", "_stats", "_approx_count_distinct")
 
 _TOKEN = re.compile(r'"@([a-z]+)@"')

@@ -17,9 +17,9 @@ from orchestrator import gathering
 from orchestrator.chain import Chain
 from orchestrator.couch import Database
 from orchestrator.documents import Claimant
-from orchestrator.engine.gather import Gatherer
+from orchestrator.engine.gather import Counts, Gatherer
 from orchestrator.engine.heartbeat import Heartbeat
-from orchestrator.errors import ChainError, Unavailable
+from orchestrator.errors import ChainError, Refused, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,12 @@ class Daemon:
         waiting: dict[str, Any] = {}
         for gatherer in self.gatherers:
             if monotonic >= self._due[gatherer.name]:
-                counts = gatherer.round(now)
+                try:
+                    counts = gatherer.round(now)
+                except Refused as error:
+                    log.error("gather %s: %s", gatherer.name, error)
+                    waiting[gatherer.name] = {"": str(error)}
+                    counts = Counts()
                 busy = busy or counts.any()
                 if counts.any():
                     log.info(

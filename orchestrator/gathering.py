@@ -155,7 +155,7 @@ def new(
     """The document of these members, ready for its first step."""
     made = {
         "_id": identity, "type": gather.type, "gather": name, "site": gather.site, "status": "closed",
-        "members": members, "size": sum(int(one.get("size") or 0) for one in members),
+        "members": members, "bytes": sum(int(one.get("size") or 0) for one in members),
         "registered": iso(now), "updated": iso(now), "of": list(plan.stamp),
     }  # fmt: skip
     if plan.run is not None:
@@ -196,7 +196,7 @@ def again(
         ]
     return {
         **kept, "status": "closed", "members": members, "of": list(plan.stamp), "updated": iso(now),
-        "size": sum(int(one.get("size") or 0) for one in members),
+        "bytes": sum(int(one.get("size") or 0) for one in members),
     }  # fmt: skip
 
 

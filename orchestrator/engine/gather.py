@@ -191,7 +191,7 @@ class Gatherer:
             both = [*there.get("members", ()), *late]
             total = sum(int(one.get("size") or 0) for one in both)
             try:
-                self.database.put({**there, "members": both, "size": total, "updated": documents.iso(now)})
+                self.database.put({**there, "members": both, "bytes": total, "updated": documents.iso(now)})
             except Conflict:
                 return None
         elif late:
