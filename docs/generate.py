@@ -217,6 +217,22 @@ def fate_table() -> str:
     return table(("the job's files", "queue", "accounting", "verdict", "reason"), [*rows()])
 
 
+def findings_table() -> str:
+    """What an audit can find."""
+    from orchestrator.audit.findings import KINDS
+
+    words = _Words()
+    rows = [(f"`{name}`", one.severity, one.meaning, one.remedy.format_map(words)) for name, one in KINDS.items()]
+    return table(("finding", "severity", "what it means", "what to do"), rows)
+
+
+class _Words(dict[str, str]):
+    """{document} as DOCUMENT."""
+
+    def __missing__(self, key: str) -> str:
+        return key.upper()
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "settings": settings_table,
@@ -227,6 +243,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "diagram": diagram,
     "exit-codes": exit_codes,
     "fate": fate_table,
+    "findings": findings_table,
 }
 
 

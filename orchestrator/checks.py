@@ -66,7 +66,9 @@ def environment(settings: Settings, environ: Mapping[str, str]) -> Iterator[Find
             "warning",
             "settings",
             f"the page is open to the network ({settings.web_host})",
-            "put a proxy with a login before it",
+            "put a proxy with https before it: passwords must not travel in the clear"
+            if settings.web_reading == "login"
+            else "set `web_reading` to `login`, and put a proxy with https before it",
         )
 
 

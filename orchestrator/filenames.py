@@ -11,11 +11,23 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import DataError
+
+_UNFINISHED = re.compile(r"\.(.+)\.([^./]+)\.part\Z", re.DOTALL)
+
+
+def unfinished(name: str) -> tuple[str, str] | None:
+    """Of an output that is being written: the name that it is to get, and the attempt; None for any other name.
+
+    ``.<name>.<attempt>.part`` is what steps call it (`procs.outputs.atomic_output`).
+    """
+    match = _UNFINISHED.match(name)
+    return (match[1], match[2]) if match else None
 
 
 def text_of(path: str | bytes | os.PathLike[str]) -> str:

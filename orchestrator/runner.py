@@ -24,7 +24,7 @@ from typing import Any
 
 from orchestrator import capture, faults
 from orchestrator.errors import DataError, FormatError, OrchestratorError, SettingsError, StepError
-from orchestrator.filenames import text_of
+from orchestrator.filenames import text_of, unfinished
 from orchestrator.jobchain import ChainData, StepData
 from orchestrator.lifeline import die_with_parent
 from orchestrator.reports import Report
@@ -50,6 +50,12 @@ class Task:
     step: str
     attempt: str
     source: str | None = None
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether another attempt was made before this one, by the document's account."""
+        entry = self.document.get(self.step)
+        return isinstance(entry, dict) and entry.get("number") not in (None, 1)
 
     def to_json(self) -> dict[str, Any]:
         return {"document": self.document, "step": self.step, "attempt": self.attempt, "source": self.source}
@@ -109,6 +115,8 @@ class Runner:
             else:
                 report.result = self._object(step).process(task.document, work)
             report.result = _checked(report.result)
+            if task.is_repeated:
+                _clear_unfinished(report.result, task.attempt)
         except Exception as error:
             report.result = {}
             _explain(error, report, log)
@@ -256,6 +264,21 @@ def _explain(error: Exception, report: Report, log: logging.Logger) -> None:
     report.reason = _cleaned(report.reason[:REASON_LIMIT])
     if report.exit_code == 0:
         report.exit_code = 1
+
+
+def _clear_unfinished(result: Mapping[str, Any], attempt: str) -> None:
+    """Remove what earlier attempts, which were killed, left unfinished of the outputs that this one has now made."""
+    paths = [Path(value) for value in result.values() if isinstance(value, str) and value.startswith("/")]
+    for folder in {path.parent for path in paths}:
+        wanted = {path.name for path in paths if path.parent == folder}
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    part = unfinished(entry.name)
+                    if part is not None and part[0] in wanted and part[1] != attempt:
+                        os.unlink(entry.path)  # noqa: PTH108
+        except OSError:
+            continue  # litter harms nobody; the audit names what stays
 
 
 def _cpu_seconds() -> float:

@@ -95,6 +95,9 @@ class Settings(BaseModel):
         "Names by which the status page may be opened, besides addresses and this machine's own names; * allows any.",
         shown="none",
     )
+    web_reading: Literal["anyone", "login"] = _field(
+        "anyone", "Who may read the status page: whoever reaches it, or only people who have logged in."
+    )
     embedded: Literal["auto", "always", "never"] = _field(
         "auto",
         "Whether `up` starts the embedded database; auto: if url is a loopback address with nothing behind it.",

@@ -61,7 +61,8 @@ DAEMONS: Final = (
 def roles_of(daemon: str, settings: Settings) -> tuple[str, ...]:
     """The roles that a daemon of this site needs, and no more."""
     if daemon == "web":
-        return (roles.VIEWER,)
+        # Where anybody at this machine may change documents without a login, the page does it in its own name.
+        return (roles.VIEWER, roles.OPERATOR) if settings.web_changes == "anyone-here" else (roles.VIEWER,)
     return (roles.REPLICATOR,) if daemon == "replicator" else (roles.site_role(settings.site),)
 
 

@@ -18,6 +18,7 @@ import click
 
 from orchestrator import faults
 from orchestrator.cli import operations as _operations
+from orchestrator.cli.audit import audit
 from orchestrator.cli.chain import chain
 from orchestrator.cli.check import check
 from orchestrator.cli.context import SiteGroup
@@ -57,7 +58,7 @@ def cli() -> None:
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Begin", (demo, init, check, remote)),
     ("Run a site", (up, down)),
-    ("Look and act", (status, show, jobs, run)),
+    ("Look and act", (status, show, audit, jobs, run)),
     ("Operations on documents", _operations.COMMANDS),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, user, db, import_)),

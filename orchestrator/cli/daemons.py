@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,8 +194,12 @@ def page(site: Context) -> Any:
     """The status page's application for this site."""
     from orchestrator.connect import run_database
     from orchestrator.web.app import create_app
+    from orchestrator.web.login import Login
+    from orchestrator.web.login_sessions import Sessions
+    from orchestrator.web.roles import anyone_here, nobody
 
     settings = site.settings
+    otherwise = anyone_here if settings.web_changes == "anyone-here" else nobody
     factory: Any = functools.partial(run_database, settings, os.environ, timeout=PAGE_PATIENCE, daemon="web")
     return create_app(
         factory,
@@ -202,6 +207,8 @@ def page(site: Context) -> Any:
         files_root=settings.data,
         logs_root=settings.logs,
         title=site.chain.name,
+        login=Login(Sessions(settings.url, settings.database, time.monotonic), otherwise),
+        closed=settings.web_reading == "login",
         allowed_hosts=[*settings.web_hosts, settings.web_host, socket.gethostname(), socket.getfqdn()],
     )
 

@@ -72,6 +72,8 @@ def _once(
     for name, document in database.get_many(list(ids)).items():
         if document is None:
             log.warning("document %s has been deleted while it was at a farm", name)
+            if refused is not None:
+                refused(name, "it has been deleted")
             continue
         try:
             change = decisions[name](document)

@@ -22,13 +22,15 @@ from orchestrator.chain import Chain, Step
 from orchestrator.control import Control
 from orchestrator.documents import Claimant, Document
 from orchestrator.engine import submission, verdicts
+from orchestrator.engine.absence import Absence
 from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.edits import Change, Decide, edit
 from orchestrator.engine.farmworld import Files, World
-from orchestrator.engine.fate import Fate, Result, Verdict, Witness, fate, witness
+from orchestrator.engine.fate import Fate, Verdict
 from orchestrator.engine.submission import Pace, Places
 from orchestrator.engine.verdicts import AtFarm, Listed
 from orchestrator.engine.withdrawal import Withdrawal, unwanted
+from orchestrator.engine.witnesses import Witnesses
 from orchestrator.errors import OrchestratorError
 from orchestrator.farms import Farm
 from orchestrator.schedulers import SchedulerUnavailable, SubmissionRejected, UnfitJob
@@ -55,8 +57,6 @@ class FarmEngine:
     places: Places
     new_attempt: Callable[[], str]
     held: dict[str, AtFarm] = field(default_factory=dict)
-    #: Since when the batch system cannot be asked (s since 1970), and why.
-    away: tuple[float, str] | None = None
     #: What the last round saw, by job name and state, for people.
     states: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -70,7 +70,8 @@ class FarmEngine:
         self.withdrawal = Withdrawal(self.world)
         self._as_in_chain = self.farm.limits
         self.stale = True
-        self._gone_since: dict[str, float] = {}
+        self.witnesses = Witnesses(self.world)
+        self._never_there = Absence()
         self._not_before: dict[str, tuple[float, float]] = {}
         self._refused: dict[str, str] = {}
         #: Attempts whose end cannot or need not be written: they are let go of all the same.
@@ -92,6 +93,15 @@ class FarmEngine:
         at = self._at(document)
         if at is not None and at.attempt in self.held:
             self.held[at.attempt] = at
+
+    @property
+    def away(self) -> tuple[float, str] | None:
+        """Since when the batch system cannot be asked (s since 1970), and why."""
+        return self.witnesses.away
+
+    @away.setter
+    def away(self, value: tuple[float, str] | None) -> None:
+        self.witnesses.away = value
 
     # --- what is at the farm ---
 
@@ -185,16 +195,16 @@ class FarmEngine:
             given = self.world.submitting(job)
             if given is not None:
                 if listed is None:
-                    listed = self.ask(now)
+                    listed = self.witnesses.ask(now)
                 number = self._found(job, listed)
                 if number:
                     log.warning("job %s was submitted before, as number %s: found by its name", job, number)
                     self._record_number(job, members, number, now)
                     continue
-                certain = listed.queue is not None and listed.queue.complete and self._history(listed)
-                if given > now:  # by a clock that has been put back since: the period begins now
-                    self.world.mark_submitting(job, now)
-                if not certain or now - given < self.farm.grace.submission:
+                certain = listed.queue is not None and listed.queue.complete and self.witnesses.history(listed)
+                # not since it was given: a batch system that hung may have the command before it, and take it yet
+                since = self._never_there.since(job, now, gone=certain)
+                if since is None or now - since < self.farm.grace.submission:
                     continue
                 if unwanted(members, self.control, self.name).keys() == {at.attempt for at in members}:
                     self.world.unmark_submitting(job)  # it is taken back, as one that never was submitted
@@ -208,7 +218,7 @@ class FarmEngine:
 
     def _found(self, job: str, listed: Listed) -> str:
         """The number of a job by its name, from any of the three witnesses."""
-        for listing in (listed.queue, listed.history if self._history(listed) else None):
+        for listing in (listed.queue, listed.history if self.witnesses.history(listed) else None):
             for known in listing.named(job) if listing else ():
                 return known.number
         markers = self.world.look(job).markers.values()
@@ -225,6 +235,8 @@ class FarmEngine:
                 tasks.setdefault(at.task, []).append((document, at.attempt))
             else:
                 self.held.pop(at.attempt, None)  # a person has taken it out of our hands
+        members = [at for at in members if at.attempt in self.held]
+        self._never_there.forget(job)
         if not tasks:
             return
         try:
@@ -239,7 +251,7 @@ class FarmEngine:
             self.world.mark_submitting(job, now)
             faults.point("farm.noted")
             self.pace.made(now)
-            submitted = self.world.submit(spec)
+            submitted = self.world.submit(spec, self.farm.grace.submission)
             faults.point("farm.submitted")
         except SubmissionRejected as error:
             self.world.unmark_submitting(job)
@@ -256,7 +268,7 @@ class FarmEngine:
             if not error.perhaps_done:
                 self.world.unmark_submitting(job)
                 self._not_before[job] = (now + self.farm.every, 0.0)
-            self._is_away(str(error), now)
+            self.witnesses.is_away(str(error), now)
         else:
             if submitted.note:
                 log.warning("job %s: the batch system said: %s", job, submitted.note)
@@ -282,40 +294,12 @@ class FarmEngine:
 
     # --- watching ---
 
-    def ask(self, now: float) -> Listed:
-        """One round's look at the queue: one call."""
-        try:
-            listing = self.world.queue()
-        except SchedulerUnavailable as error:
-            self._is_away(str(error), now)
-            return Listed(None)
-        self.away = None
-        if listing.unread:
-            log.warning("a part of the queue's answer cannot be read: %s", listing.unread[0])
-        return Listed(listing)
-
-    def _is_away(self, why: str, now: float) -> None:
-        if self.away is None:
-            log.warning("%s", why)
-            self.away = (now, why)
-
-    def _history(self, listed: Listed) -> bool:
-        """Ask for the history, once a round; whether what it says of an absence counts."""
-        if not listed.history_asked:
-            listed.history_asked = True
-            try:
-                listed.history = self.world.history()
-                listed.keeps_history = listed.history is not None
-            except SchedulerUnavailable as error:
-                log.warning("%s", error)
-        return not listed.keeps_history or (listed.history is not None and listed.history.complete)
-
     def watch(self, now: float) -> Listed | None:
         """Look at all witnesses and record what follows. Raises Unavailable; nothing is lost by that."""
         if not self.held:
             self.states = {}
             return None
-        listed = self.ask(now)
+        listed = self.witnesses.ask(now)
         files: dict[str, Files | None] = {}
         for job in {at.job for at in self.held.values()}:
             try:
@@ -327,40 +311,21 @@ class FarmEngine:
         self.states = {}
         for attempt, at in self.held.items():
             if at.number:
-                fates[attempt] = self._fate(at, files[at.job], listed, now)
+                fates[attempt], said = self.witnesses.fate(at, files[at.job], listed, now, self.farm.grace)
+                counts = self.states.setdefault(at.job, {})
+                counts[said.value] = counts.get(said.value, 0) + 1
         taken = unwanted(self.held.values(), self.control, self.name, files)
         if taken:
             fates |= self.withdrawal.fates(taken, self.held, files, listed, now)
         self._record(fates, now, files)
         return listed
 
-    def _fate(self, at: AtFarm, files: Files | None, listed: Listed, now: float) -> Fate:
-        result = verdicts.result_of(at, files)
-        job = listed.job(listed.queue, at.job, at.task)
-        queue = witness(job, asked=listed.queue is not None and listed.queue.complete)
-        past, accounting = None, Witness.UNAVAILABLE
-        if queue is Witness.ABSENT and result not in (Result.THERE, Result.RETURNED):
-            whole = self._history(listed)
-            past = listed.job(listed.history, at.job, at.task)
-            accounting = witness(past, asked=whole, history=listed.keeps_history)
-        counts = self.states.setdefault(at.job, {})
-        counts[queue.value] = counts.get(queue.value, 0) + 1
-        told = past or job
-        if queue in (Witness.QUEUED, Witness.HELD, Witness.RUNNING):
-            self._gone_since.pop(at.attempt, None)
-            since = None
-        else:
-            since = self._gone_since.setdefault(at.attempt, now)
-        grace = {"unknown": self.farm.grace.unknown, "result": self.farm.grace.result}
-        said = verdicts.said(told)
-        return fate(queue=queue, accounting=accounting, result=result, since=since, now=now, said=said, grace=grace)
-
     # --- recording ---
 
     def _record(self, fates: dict[str, Fate], now: float, files: dict[str, Files | None] | None = None) -> None:
         """Write what the verdicts say; then the spool's files of what is written go."""
         decisions: dict[str, Decide] = {}
-        over: set[str] = set()
+        over: dict[str, Verdict] = {}
         for attempt, found in fates.items():
             at = self.held[attempt]
             decide: Decide | None = None
@@ -384,7 +349,7 @@ class FarmEngine:
             if decide is not None:
                 decisions[at.document] = decide
             if found.verdict in (Verdict.DONE, Verdict.RETURNED, Verdict.LOST, Verdict.FAILED):
-                over.add(attempt)
+                over[attempt] = found.verdict
         if over:
             faults.point("farm.recording")
         saved = self._edit(decisions)
@@ -408,20 +373,26 @@ class FarmEngine:
                     self._dropped.add(at.attempt)
                 self._refused[at.attempt] = why
 
-    def _let_go(self, over: set[str], saved: dict[str, Document], now: float) -> None:
+    def _let_go(self, over: dict[str, Verdict], saved: dict[str, Document], now: float) -> None:
         jobs: set[str] = set()
-        for attempt in over:
+        given_up: set[tuple[str, int]] = set()
+        for attempt, verdict in over.items():
             at = self.held[attempt]
             if at.document not in saved and attempt not in self._dropped:
                 continue  # not written this time: the next round decides again
             del self.held[attempt]
             self._dropped.discard(attempt)
-            self._gone_since.pop(attempt, None)
+            self.witnesses.forget(attempt)
             self._refused.pop(attempt, None)
             jobs.add(at.job)
+            if verdict is not Verdict.DONE:
+                given_up.add((at.job, at.task))
             if at.document in saved:
                 self.backlog.offer(saved[at.document], now)
             self.world.forget(at.job, [attempt])
+        # what goes on although its node or its job counts as gone is to end: others have its documents now
+        for job, task in given_up - {(at.job, at.task) for at in self.held.values()}:
+            self.world.give_up(job, task)
         left = {at.job for at in self.held.values()}
         for job in jobs - left:
             faults.point("farm.forgotten")

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from orchestrator import jobfiles, software
 from orchestrator.documents import Report
 from orchestrator.jobfiles import Chunk, Marker, Returned, Withdrawn
 from orchestrator.lines import line_of, value_of
-from orchestrator.schedulers import Answer, Command, HistoryUnavailable, JobSpec, Listing, Query, Scheduler, Submitted
+from orchestrator.schedulers import (
+    Answer,
+    Command,
+    HistoryUnavailable,
+    JobSpec,
+    JobState,
+    Listing,
+    Query,
+    Scheduler,
+    Submitted,
+)
 from orchestrator.schedulers import ask as batch
 from orchestrator.software import Installed
 from orchestrator.transports import FileRefused, Transport, TransportUnavailable
 
 log = logging.getLogger(__name__)
 
+#: So long (s) an answer may take to come back once its command has ended.
+ANSWER = 10.0
+#: Exit codes of coreutils' timeout for a command that it had to end, by SIGTERM or by SIGKILL.
+TIMED_OUT = (124, 137)
+#: Bytes at the end of a job's stderr in which the batch system's own words are looked for.
+LAST_WORDS = 8192
 #: Files of a job's tasks that are read again when they have changed, by the first word of their names.
 _FORMS: dict[str, type[Marker] | type[Returned] | type[Withdrawn]] = {
     "started": Marker, "returned": Returned, "withdrawn": Withdrawn,
@@ -66,10 +82,20 @@ class World:
         except HistoryUnavailable:
             return None
 
-    def submit(self, spec: JobSpec) -> Submitted:
-        """Give the submit command, and nothing else: the files are there."""
+    def submit(self, spec: JobSpec, grace: float = 90.0) -> Submitted:
+        """Give the submit command, and nothing else: the files are there.
+
+        The command is ended at the farm after two thirds of ``grace`` (s), which is how long its job is waited for if
+        no answer comes: also one whose daemon or connection is gone must not submit later than that.
+        """
         self.submissions += 1
-        return self.scheduler.read_submit(self._run(self.scheduler.submit(spec)), spec)
+        command = self.scheduler.submit(spec)
+        seconds = min(command.timeout, grace / 1.5)
+        words = ("timeout", "--kill-after=2", f"{seconds:.3f}", *command.argv)
+        answer = self._run(replace(command, argv=words, timeout=seconds + ANSWER))
+        if answer.exit_code in TIMED_OUT:
+            answer = Answer(None, answer.stdout, answer.stderr)
+        return self.scheduler.read_submit(answer, spec)
 
     def cancel(self, keys: Iterable[str]) -> None:
         """Have jobs and tasks (`Scheduler.key`) cancelled. Raises SchedulerUnavailable."""
@@ -162,6 +188,16 @@ class World:
         """Results that are recorded, or that nobody wants."""
         for attempt in attempts:
             self.transport.remove(f"{jobfiles.folder(self.spool, job)}/{jobfiles.result_name(attempt)}")
+
+    def last_words(self, job: str, task: int) -> tuple[JobState, str] | None:
+        """What the batch system wrote into the stderr of a job that failed, and which end it means; mostly nothing."""
+        path = f"{jobfiles.logs(self.spool, job)}/err-{task}"
+        answer = self.transport.run(["tail", "-c", str(LAST_WORDS), "--", path])
+        return self.scheduler.read_stderr(answer.stdout) if answer.ok else None
+
+    def give_up(self, job: str, task: int) -> None:
+        """Take the chunk file away: what still runs of the task, if anything does, ends within seconds."""
+        self.transport.remove(f"{jobfiles.folder(self.spool, job)}/{jobfiles.chunk_name(task)}")
 
     def remove(self, job: str) -> None:
         """Everything of a job but what people read. A task of it that begins only now finds nothing to do."""

@@ -151,6 +151,23 @@ class Spool:
             self._lock = None
 
 
+def is_locked(path: Path) -> bool:
+    """Whether the lock file at ``path`` is held, that is, whether its poller lives; so too if it may not be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _locked_file(folder: Path, name: str) -> int:
     """A new lock file, held: it is there only once it is locked, or another poller might take its maker for dead."""
     temporary = folder / f".{name}.new"

@@ -64,8 +64,11 @@ def problem(check: str, text: str, remedy: str, code: Exit = Exit.FAILED) -> Fou
 class Checks:
     """The checks of one farm, in order. ``run`` yields what each found."""
 
-    def __init__(self, target: Target, settings: Settings, *, job: float = 0.0) -> None:
+    def __init__(
+        self, target: Target, settings: Settings, *, job: float = 0.0, clock: Callable[[], float] = time.time
+    ) -> None:
         """``job``: how long (s) to wait for a real job; 0: none is submitted."""
+        self._clock = clock
         self.target, self.farm, self.settings, self._job = target, target.farm, settings, job
         self.transport = target.transport
         self.place = f"farms / {target.name}"
@@ -161,8 +164,9 @@ class Checks:
 
     def spool(self) -> Iterator[Found]:
         """Made if it is not there; a file is written, put in the place of another, read, removed."""
-        yield from self._folder("spool", self.target.spool)
-        found = self.transport.stat(self.target.spool)
+        tried = list(self._folder("spool", self.target.spool))
+        yield from tried
+        found = self.transport.stat(self.target.spool) if tried[-1].level == "ok" else None
         if found is not None and found.mode & stat.S_IWOTH and not found.mode & stat.S_ISVTX:
             yield warning(
                 "spool", f"everybody may write into {self.target.spool}: they could change what jobs run",
@@ -217,9 +221,9 @@ class Checks:
             yield ok("links", "a task can be claimed by one job alone")
 
     def clock(self) -> Iterator[Found]:
-        before = time.time()
+        before = self._clock()
         answer = self.transport.run(["date", "-u", "+%s"])
-        after = time.time()
+        after = self._clock()
         if not answer.ok or not answer.stdout.strip().isdecimal():
             yield warning("clock", f"the time there cannot be asked for: {answer.said}", "try by hand: date -u")
             return
@@ -280,7 +284,9 @@ class Checks:
     def python(self) -> Iterator[Found]:
         if not self.farm.python:
             self._installed = install.current(self.transport, self.target.spool, self.target.prefix)
-        words: Sequence[str] = self.farm.python or (self._installed.python if self._installed else ())
+        words: Sequence[str] = places(self.farm, self._installed, self.settings).python
+        if self.farm.transport == "ssh" and not self.farm.python and self._installed is None:
+            words = ()  # whichever would be installed for
         try:
             found = far.find(self.transport, words)
         except FarError as error:

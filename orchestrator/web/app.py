@@ -23,6 +23,7 @@ from orchestrator.version import VERSION
 from orchestrator.web import human
 from orchestrator.web.headers import Guard, problem
 from orchestrator.web.live import RETRY_SECONDS, Follow, Hub
+from orchestrator.web.login import Gate, Login
 from orchestrator.web.pages import Pages
 from orchestrator.web.paging import BadQuery
 from orchestrator.web.render import HERE, html, json_answer, wants_json
@@ -62,6 +63,8 @@ def create_app(
     logs_root: Folders = None,
     title: str = "Orchestrator",
     allowed_hosts: Iterable[str] = (),
+    login: Login | None = None,
+    closed: bool = False,
     follow: Follow | None = None,
     live: bool = True,
     clock: Callable[[], float] = time.time,
@@ -75,6 +78,8 @@ def create_app(
         logs_root: the folder or folders that logs may be shown from.
         title: what the pages call themselves: the experiment's name, say.
         allowed_hosts: names, besides localhost, under which the page may be opened; ``*`` allows any.
+        login: knows people by their accounts at the database; without it nobody can log in.
+        closed: reading needs a login too.
         follow: where changes come from, for tests; by default the database's changes feed.
         live: False for a page that does not follow changes at all.
         clock: seconds since 1970, by which the pages tell ages and keep answers.
@@ -104,7 +109,13 @@ def create_app(
     )
     app.state.hub = hub
     app.state.source = source
+    app.state.login = login
     app.include_router(pages.router)
+    if login is not None:
+        app.state.who = login.who
+        app.include_router(login.router(pages))
+        if closed:
+            app.add_middleware(Gate, login=login)
     app.mount("/static", _Static(directory=HERE / "static"), name="static")
     answers = _Answers(pages)
     app.add_exception_handler(OrchestratorError, answers.ours)

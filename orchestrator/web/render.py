@@ -122,10 +122,18 @@ def html(template: str, request: Request, context: dict[str, Any], status: int =
         ago=lambda time: human.ago(time, now),
         path=request.scope.get("path", ""),
         version=VERSION,
+        login=getattr(request.app.state, "login", None) is not None,
+        session=_session(request),
         **context,
     )  # fmt: skip
     headers = {"Vary": "Accept"}
     return Response(text.encode("utf-8", "replace"), status, headers, "text/html; charset=utf-8")
+
+
+def _session(request: Request) -> Any:
+    """Who is logged in, where the page has logins at all."""
+    login = getattr(request.app.state, "login", None)
+    return None if login is None else login.session(request)
 
 
 def json_answer(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
@@ -18,16 +18,24 @@ from starlette.requests import Request
 
 from orchestrator.web.headers import host_name
 
+if TYPE_CHECKING:
+    from orchestrator.couch import Database
+
 #: Roles of people. An admin may do whatever an operator may.
 ROLES = ("operator", "admin")
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who is known: the name is written into the documents that they change."""
+    """Somebody who is known: the name is written into the documents that they change.
+
+    ``database`` gives the run database in the person's own name, so that its guard sees who it is; None where the page
+    acts in its own name (`anyone_here`).
+    """
 
     name: str
     roles: frozenset[str] = field(default_factory=frozenset)
+    database: Callable[[], Database] | None = field(default=None, compare=False, repr=False)
 
     def may(self, role: str) -> bool:
         """Whether the person has the role, or one above it."""
@@ -61,7 +69,7 @@ def require(role: str) -> Callable[[Request], Person]:
             raise HTTPException(401, "Log in first: this changes documents. On the command line it needs no page.")
         if not found.may(role):
             raise HTTPException(403, f"{found.name} may not do this: it needs the role {role}.")
-        return Person(found.name, found.roles)
+        return found
 
     return person
 
@@ -71,10 +79,15 @@ def _ours(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise HTTPException(415, "Send the request as JSON, with Content-Type: application/json.")
-    origin = request.headers.get("origin")
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") or (
-        origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
-    ):
+    if from_elsewhere(request):
         raise HTTPException(403, "This request comes from a page elsewhere, which may change nothing here.")
     if host_name(request.headers.get("host", "")) is None:
         raise HTTPException(403, "This request names no host.")
+
+
+def from_elsewhere(request: Request) -> bool:
+    """Whether the browser says that another site's page has made this request."""
+    origin = request.headers.get("origin")
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return True
+    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()

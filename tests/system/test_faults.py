@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,9 +20,11 @@ import pytest
 import orchestrator
 from orchestrator import chain as chains
 from orchestrator import designs, faults
+from orchestrator.audit.auditor import Auditor
 from orchestrator.couch import Credentials, Server, deploy
 from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.schedulers.fsched import PROGRAM
+from orchestrator.settings import Settings
 
 pytestmark = pytest.mark.system
 CODE = Path(orchestrator.__file__).parent.parent
@@ -29,14 +32,23 @@ PATIENCE = 60.0  # s for any one process to come to its end
 
 STEPS = '''
 """A step that counts how often it runs, and puts its attempt into its output."""
-import os
+import os, signal
 from procs.outputs import atomic_output
+
+def strike(where, work):
+    """A fault point of the step's own: it dies here once, if a file says so."""
+    if (work.output.parent / where).exists() and work.settings["step"] == 0:
+        (work.output.parent / where).rename(work.output.parent / "note")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 def mark(document, work):
     path = work.output_path("out", document["_id"] + "." + str(work.settings["step"]))
-    with atomic_output(path, work.attempt) as temporary:
+    def last_look(temporary):
+        strike("written", work)
+    with atomic_output(path, work.attempt, check=last_look) as temporary:
         temporary.write_text(work.attempt)
-    with open(work.output_path("effects"), "a") as file:
+    strike("renamed", work)
+    with open(work.output.parent / "effects", "a") as file:
         file.write(f"{document['_id']} {work.settings['step']} {work.attempt}\\n")
     work.directory.joinpath("left").write_text("x")
     print("a word for the log")
@@ -104,7 +116,7 @@ class Place:
         log = (self.folder / "log").read_text()
         found = self.documents()
         assert Counter(d["status"] for d in found.values()) == {"good": count}, log
-        ran = [tuple(line.split()) for line in (self.folder / "data" / "effects").read_text().splitlines()]
+        ran = [tuple(line.split()) for line in (self.folder / "effects").read_text().splitlines()]
         for name, document in found.items():
             for step in self.chain.steps:
                 entry = document[step.key]
@@ -120,6 +132,15 @@ class Place:
         assert not (list(pollers.iterdir()) if pollers.exists() else []), log
         assert not list((self.folder / "data").rglob(".*.part"))
         assert not self.database.local_docs("poller:", "poller:\uffff"), log
+        self.audit()
+
+    def audit(self) -> None:
+        """Nothing is amiss, not even litter."""
+        settings = Settings.load(self.folder)
+        auditor = Auditor(
+            self.chain, self.database, settings, deep=True, grace=0.0, wait=time.sleep, clock=time.time
+        )
+        assert auditor.run().to_json()["findings"] == []
 
     def check_farm(self) -> None:
         """No job was submitted twice, and the farm's spool holds nothing that anybody waits for."""
@@ -186,6 +207,18 @@ def test_killed_in_a_poller_or_its_workers(make_place: Callable[[str], Place], n
     place.check(count, doubles=2 * deaths)  # each of the two workers may have been between its effect and its report
 
 
+@pytest.mark.parametrize("name", ["written", "renamed"])
+def test_killed_between_an_outputs_last_byte_and_its_name_or_after(
+    make_place: Callable[[str], Place], name: str
+) -> None:
+    place = make_place(LOCAL)
+    place.add(2)
+    (place.folder / name).touch()
+    assert place.run("poll", "--until-idle") == 0
+    assert place.note.exists()
+    place.check(2, doubles=0)
+
+
 FARM = """
 name: marks
 farms:
@@ -238,3 +271,4 @@ def test_killed_in_the_registrar(make_place: Callable[[str], Place], name: str) 
     found = place.documents()
     assert sorted(d["size"] for d in found.values()) == [1, 2, 3, 4, 5]
     assert all(d["_rev"].startswith("1-") for d in found.values()), "a document was written twice"
+    place.audit()

@@ -295,6 +295,9 @@ def test_a_job_that_nothing_knows_is_lost_after_the_grace_period_alone(tmp_path:
     model.round()
     assert model.statuses() == {"proc 0 queued": 2}, "who cannot be asked says nothing"
     model.farm.down = False
+    for _ in range(25):
+        model.round()
+    assert model.statuses() == {"proc 0 queued": 2}, "the time in which nobody could be asked does not count"
     for _ in range(10):
         model.round()
     lost = [d for d in model.database.documents.values() if d["type"] == "attempt"]

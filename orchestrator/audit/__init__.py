@@ -1,0 +1,1 @@
+"""The audit: database, spool, farms and disk checked against each other."""
