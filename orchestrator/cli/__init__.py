@@ -23,7 +23,7 @@ from orchestrator.cli.chain import chain
 from orchestrator.cli.check import check
 from orchestrator.cli.context import SiteGroup
 from orchestrator.cli.couchapp import couchapp
-from orchestrator.cli.daemons import db, gather, poll, register, simulate, web
+from orchestrator.cli.daemons import db, poll, register, simulate, web
 from orchestrator.cli.demo import demo
 from orchestrator.cli.documents import show
 from orchestrator.cli.farm import farm, job, jobs
@@ -33,10 +33,10 @@ from orchestrator.cli.run import run
 from orchestrator.cli.site import init, settings, version
 from orchestrator.cli.status import status
 from orchestrator.cli.up import down, up
-from orchestrator.cli.user import user
 from orchestrator.errors import Exit, OrchestratorError
 from orchestrator.version import VERSION
 
+from orchestrator.cli.user import user
 
 @click.group(
     cls=SiteGroup,
@@ -62,7 +62,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Operations on documents", _operations.COMMANDS),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, user, db, import_)),
-    ("Single daemons", (poll, gather, farm, job, web)),
+    ("Single daemons", (poll, farm, job, web)),
     ("About", (settings, version)),
 )
 for _, _commands in SECTIONS:
