@@ -249,7 +249,7 @@ class Farmer:
         self.heartbeat.write(
             now, held=len(self.engine.held), backlog=len(self.engine.backlog), farm=self.name, states=states,
             scheduler=self.farm.scheduler, away={"since": iso(away[0]), "why": away[1]} if away else None,
-            limits=self.engine.farm.limits.model_dump(), lease=self.settings.lease,
+            limits=self.engine.farm.limits.model_dump(), room=self.engine.room(), lease=self.settings.lease,
         )  # fmt: skip
 
     def _look_for_another(self) -> None:

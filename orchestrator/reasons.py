@@ -6,15 +6,22 @@ Pure: from the chain, the document and the time. The page, ``orchestrator show``
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator import batchjobs, documents
 from orchestrator.chain import Chain, Step
+from orchestrator.control import Control
 from orchestrator.transitions import Kind
 
+#: Where nobody asks, or nothing is said to be paused.
+NONE_PAUSED: Mapping[str, Control] = MappingProxyType({})
 
-def why(chain: Chain, document: Mapping[str, Any], now: float) -> str:
-    """One or two sentences on the document's state and what follows from it."""
+
+def why(
+    chain: Chain, document: Mapping[str, Any], now: float, controls: Mapping[str, Control] = NONE_PAUSED
+) -> str:
+    """One or two sentences on the document's state and what follows from it; ``controls``: what is paused, by site."""
     if document.get("type") != chain.type:
         return f"It is of type {document.get('type')!r}; the chain {chain.name!r} is for {chain.type!r}."
     status = documents.status_of(document)
@@ -31,14 +38,29 @@ def why(chain: Chain, document: Mapping[str, Any], now: float) -> str:
         return _held(held[0], held[1], document, status.kind)
     if documents.complete(chain, document):
         return "Every step is done."
+    if document.get("hold") is not None:
+        return on_hold(document)
     step = documents.ready_step(chain, document)
     if step is None:
         return _stuck(chain, document)
-    return ready_because(document, step, now)
+    return ready_because(document, step, now, controls)
 
 
-def ready_because(document: Mapping[str, Any], step: Step, now: float) -> str:
+def on_hold(document: Mapping[str, Any]) -> str:
+    """Who has put it on hold, since when, and why."""
+    hold = document.get("hold")
+    if not isinstance(hold, dict):
+        return "It is on hold; who put it there is not known."
+    return f"It is on hold, by {hold.get('by')} since {hold.get('at')}: {_sentence(hold.get('reason'))}"
+
+
+def ready_because(
+    document: Mapping[str, Any], step: Step, now: float, controls: Mapping[str, Control] = NONE_PAUSED
+) -> str:
     """Why a step that is ready has not begun."""
+    paused = controls[step.site].why_not(step) if step.site in controls else ""
+    if paused:
+        return paused
     retry = document.get("retry")
     if isinstance(retry, dict) and retry.get("step") == step.key and retry.get("reason"):
         wait = documents.not_before(document, step) - now
@@ -51,7 +73,9 @@ def ready_because(document: Mapping[str, Any], step: Step, now: float) -> str:
     return f"It is ready for {step.key} ({step.name}) and waits for a {who} of site {step.site!r} with room."
 
 
-def why_not_ready(chain: Chain, document: Mapping[str, Any], step: Step, now: float) -> str | None:
+def why_not_ready(
+    chain: Chain, document: Mapping[str, Any], step: Step, now: float, controls: Mapping[str, Control] = NONE_PAUSED
+) -> str | None:
     """The condition that keeps one step from being claimed, or None if it is ready."""
     if documents.ready(chain, document, step):
         return None
@@ -61,7 +85,7 @@ def why_not_ready(chain: Chain, document: Mapping[str, Any], step: Step, now: fl
     if missing and documents.holder(document) is None and documents.status_of(document) is not None:
         names = ", ".join(f"{need.key} ({need.name})" for need in missing)
         return f"{step.key} ({step.name}) needs {names}, not done yet."
-    return why(chain, document, now)
+    return why(chain, document, now, controls)
 
 
 def _failed(chain: Chain, document: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from orchestrator.cli.context import SiteGroup
 from orchestrator.cli.couchapp import couchapp
 from orchestrator.cli.daemons import db, poll, register, simulate, web
 from orchestrator.cli.demo import demo
-from orchestrator.cli.documents import show
+from orchestrator.cli.documents import explain, show
 from orchestrator.cli.farm import farm, job, jobs
 from orchestrator.cli.importing import import_
 from orchestrator.cli.remote import remote
@@ -58,7 +58,7 @@ def cli() -> None:
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Begin", (demo, init, check, remote)),
     ("Run a site", (up, down)),
-    ("Look and act", (status, show, audit, jobs, run)),
+    ("Look and act", (status, show, explain, audit, jobs, run)),
     ("Operations on documents", _operations.COMMANDS),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, user, db, import_)),

@@ -1,4 +1,4 @@
-"""``show``: a single document, looked at."""
+"""``show`` and ``explain``: a single document, looked at."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from orchestrator.cli.context import Context, SiteCommand, json_option, pass_sit
 if TYPE_CHECKING:
     from orchestrator.chain import Chain
     from orchestrator.cli.output import Output
+    from orchestrator.explain import Explanation
 
 
 @click.command(cls=SiteCommand, short_help="Show all about one document.")
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
 @pass_site
 def show(site: Context, document: str, log: bool) -> None:
     """Show all about one document: its file, its steps, its attempts, and why it is not further."""
+    from orchestrator.engine import controls
     from orchestrator.reasons import why
 
     found = site.database.get(document)
+    sentence = why(site.chain, found, time.time(), controls.read_all(site.database, site.chain))
     rows = site.database.view("pages/attempts", startkey=[document], endkey=[document, {}], include_docs=True).rows
     attempts = [row.doc for row in rows if row.doc]
     if site.as_json:
-        site.output.json({"document": found, "attempts": attempts, "why": why(site.chain, found, time.time())})
+        site.output.json({"document": found, "attempts": attempts, "why": sentence})
         return
     _head(site.output, found)
-    site.output.line(f"  why      {why(site.chain, found, time.time())}")
+    site.output.line(f"  why      {sentence}")
     _steps(site.output, found, site.chain, site.settings.folder)
     if attempts:
         site.output.line("Attempts that did not succeed", style="bold")
@@ -86,3 +89,51 @@ def _steps(out: Output, document: dict[str, Any], chain: Chain, folder: Path) ->
             )
         )
     out.table(("", "step", "state", "took", "host", "file or reason"), rows, right=(3,))
+
+
+@click.command(cls=SiteCommand, short_help="Say why a document does not go on.")
+@click.argument("document")
+@click.argument("step", required=False)
+@json_option
+@pass_site
+def explain(site: Context, document: str, step: str | None) -> None:
+    """Say why DOCUMENT does not go on, or why it is not at STEP: the condition that does not hold, and what to do.
+
+    Who owns the step, who would take it and whether he is alive, what people have paused, what the farm says, and every
+    attempt that did not succeed, with the end of the last one's log.
+    """
+    from orchestrator.facts import explained
+
+    found = site.database.get(document)
+    asked = site.chain.step(step) if step else None
+    settings = site.settings
+    why = explained(site.database, site.chain, found, settings.site, settings.lease, time.time(), asked)
+    if site.as_json:
+        site.output.json(why.to_json())
+        return
+    site.output.line(f"{why.document}: {why.status}", style="bold")
+    _explain(site.output, why, "  ")
+
+
+def _explain(out: Output, why: Explanation, indent: str) -> None:
+    """Print an explanation, and below it that of the step which must come first."""
+    out.line(f"{indent}why      {why.sentence} [{why.cause}]")
+    if why.owner:
+        out.line(f"{indent}owner    {why.owner}")
+    for number, taker in enumerate(why.takers):
+        out.line(f"{indent}{'served by' if not number else '         '} {taker.words()}")
+    for note in why.notes:
+        out.line(f"{indent}note     {note}")
+    for one in why.attempts:
+        what = f"{one['step']} no. {one['number']}: {one['state']} ({one['error_class']})"
+        out.line(f"{indent}attempt  {what} on {one['host']} at {one['finished']}: {one['reason']}")
+    if why.log:
+        out.line(f"{indent}the end of its log:")
+        for line in why.log.splitlines():
+            out.line(f"{indent}  | {line}")
+    if why.because is not None:
+        out.line(f"{indent}and {why.because.step or 'that one'}:")
+        _explain(out, why.because, indent + "  ")
+        return
+    for advice in why.next:
+        out.line(f"{indent}next     {advice}", style="bold")

@@ -1,0 +1,396 @@
+"""Why a document does not go on: the one condition that does not hold, whose it is, who would take it, what to do.
+
+Pure, over facts that were read before (`orchestrator.facts` reads them): the chain, the document, heartbeats, attempts,
+what people have paused, and the chain that the database's views were made from. `reasons` says in a sentence what the
+document alone tells; here the world around it is looked at too.
+
+Every explanation has a *cause*, a word for programs:
+
+    through           every step is done
+    running           an attempt is being made (``queued``: its batch job waits at a farm)
+    wrong-type, unknown-status, open, bad, failed, given-up, hold
+    needs             the step asked for needs another first; ``because`` says what keeps that one
+    retry             another attempt will follow, and not yet
+    chain-changed     the document or the database's views are of another chain
+    odd-entry         a step's entry stands in the document, and says neither done nor failed
+    other-site        the step belongs to a site whose daemons are not seen in this database
+    paused            a person has paused or drained the step, the farm or the site
+    no-poller         nobody has ever been heard of who serves the step
+    poller-silent     those who do have not been heard of for a lease
+    draining          those who do take no more
+    poller-lost       who has the document is silent: it will be taken back
+    job-held          the batch system says why its job does not go on
+    job-unsubmitted   its job is intended, and not known to the batch system
+    farm-silent       the farm's daemon is silent
+    farm-away         the farm's batch system cannot be asked
+    farm-full         the farm's limits are reached
+    busy              all who serve the step have their hands full
+    soon              nothing keeps it: it is taken next
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from orchestrator import batchjobs, documents, reasons
+from orchestrator.chain import Chain, Step
+from orchestrator.control import Control
+from orchestrator.documents import seconds_of
+from orchestrator.transitions import Kind
+
+#: Lines of the last attempt's log that an explanation shows.
+LOG_LINES = 15
+
+
+#: Makes an explanation: the cause, a sentence (that of `reasons` if empty), the step, what to do.
+Because = Callable[..., "Explanation"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was read. ``site`` is where it is asked; ``lease`` (s) that of this site's daemons; ``beats`` by poller.
+
+    ``deployed``: the chain in short that the database's views are made from, or None where there is none. ``ahead``:
+    how many documents are ready for the step before this one, itself counted; None where it is not ready for one.
+    """
+
+    now: float
+    site: str = "here"
+    lease: float = 60.0
+    beats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    attempts: tuple[Mapping[str, Any], ...] = ()
+    controls: Mapping[str, Control] = field(default_factory=dict)
+    deployed: Mapping[str, Any] | None = None
+    ahead: int | None = None
+
+
+@dataclass(frozen=True)
+class Taker:
+    """One daemon that serves a step: ``quiet`` since its last heartbeat (s), ``held`` attempts in its hands."""
+
+    id: str
+    host: str
+    alive: bool
+    quiet: float
+    held: int
+    backlog: int
+    workers: int
+    draining: bool
+
+    def words(self) -> str:
+        """For people."""
+        seen = f"{self.quiet:.0f} s ago" if self.quiet < 600 else f"{self.quiet / 3600:.1f} h ago"
+        state = "draining" if self.alive and self.draining else "alive" if self.alive else "silent"
+        return f"{self.id} on {self.host}: {state} (heard {seen}), {self.held} in hand, {self.backlog} waiting"
+
+
+@dataclass
+class Explanation:
+    """Why. ``next`` says what to do, a sentence each; ``because`` explains the step that is needed first."""
+
+    document: str
+    status: str
+    cause: str
+    sentence: str
+    step: str = ""
+    owner: str = ""
+    takers: list[Taker] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    next: list[str] = field(default_factory=list)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    log: str = ""
+    because: Explanation | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def explain(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step | None = None) -> Explanation:
+    """Why the document, or one step of it, does not go on."""
+    made = _cause(chain, document, facts, step)
+    key = made.step
+    tried = [dict(one) for one in facts.attempts if not key or one.get("step") == key or step is None]
+    shown = ("step", "number", "state", "error_class", "reason", "host", "started", "finished", "log")
+    made.attempts = [{name: one.get(name) for name in shown} for one in tried]
+    if tried:
+        made.log = "\n".join(str(tried[-1].get("log_tail") or "").splitlines()[-LOG_LINES:])
+    own = next((one for one in chain.steps if one.key == key), None)
+    if own is not None:
+        where = f", farm {own.farm}" if own.executor == "farm" else ""
+        made.owner = f"{own.key} ({own.name}) belongs to site {own.site}{where}"
+        made.takers = made.takers or takers(own, facts)
+    mark = document.get("operation")
+    if isinstance(mark, dict):
+        why = f": {mark.get('reason')}" if mark.get("reason") else ""
+        what = f"{mark.get('what')}, by {mark.get('by')} at {mark.get('at')}{why}"
+        made.notes.append(f"the last thing a person did to it: {what}")
+    return made
+
+
+def takers(step: Step, facts: Facts) -> list[Taker]:
+    """The daemons that say of themselves that they serve the step, the living first."""
+    found = []
+    for name, beat in facts.beats.items():
+        served = beat.get("steps")
+        if beat.get("site") != step.site or not isinstance(served, list) or step.key not in served:
+            continue
+        if (step.executor == "farm") != name.startswith(batchjobs.IDENTITY):
+            continue
+        found.append(_taker(name, beat, facts))
+    return sorted(found, key=lambda one: (not one.alive, one.quiet, one.id))
+
+
+def _taker(name: str, beat: Mapping[str, Any], facts: Facts) -> Taker:
+    lease = beat.get("lease")
+    patience = float(lease) if isinstance(lease, int | float) and lease > 0 else facts.lease
+    quiet = max(0.0, facts.now - (seconds_of(beat.get("at")) or 0.0))
+    held, backlog, workers = (documents.count(beat.get(key), 0) for key in ("held", "backlog", "workers"))
+    draining = beat.get("draining") is True
+    return Taker(name, str(beat.get("host")), quiet < patience, quiet, held, backlog, workers, draining)
+
+
+# --- the one cause ---
+
+
+def _cause(chain: Chain, document: Mapping[str, Any], facts: Facts, asked: Step | None) -> Explanation:
+    name, status = str(document.get("_id")), documents.status_of(document)
+    sentence = reasons.why(chain, document, facts.now)
+
+    def because(cause: str, words: str = "", *, step: str = "", then: tuple[str, ...] = ()) -> Explanation:
+        return Explanation(name, str(document.get("status")), cause, words or sentence, step, next=list(then))
+
+    if document.get("type") != chain.type:
+        return because("wrong-type", then=(f"look at it as what it is; no step of the chain {chain.name} takes it",))
+    if status is None:
+        return because("unknown-status", then=("an admin sets its status to closed or good, or imports it anew",))
+    if asked is not None and documents.is_done(document, asked):
+        return because("through", f"{asked.key} ({asked.name}) is done already.", step=asked.key)
+    if status.kind is Kind.OPEN:
+        return because("open", then=("wait until the DAQ closes the file; the registrar must be running",))
+    if status.kind is Kind.BAD:
+        return because("bad", then=(f"if it is fit for processing: orchestrator mark-good {name}",))
+    if status.kind is Kind.FAILED:
+        return _failed(chain, document, because)
+    if documents.holder(document) is not None:
+        return _held(chain, document, facts, asked, because)
+    if documents.complete(chain, document):
+        return because("through")
+    step = asked or _next(chain, document)
+    if step is None or (step.key in document and not documents.is_done(document, step)):
+        return _stuck(chain, document, step, because)
+    missing = [need for need in chain.needs(step) if not documents.is_done(document, need)]
+    if missing:
+        names = ", ".join(f"{need.key} ({need.name})" for need in missing)
+        made = because("needs", f"{step.key} ({step.name}) needs {names}, not done yet.", step=step.key)
+        made.because = explain(chain, document, facts, missing[0])
+        made.next = [f"first: {one}" for one in made.because.next]
+        return made
+    hold = document.get("hold")
+    if hold is not None:
+        operation = hold.get("operation") if isinstance(hold, dict) else None
+        then = f"orchestrator operations --finish {operation}" if operation else f"orchestrator release {name}"
+        return because("hold", reasons.on_hold(document), step=step.key, then=(then,))
+    return _ready(chain, document, facts, step, because)
+
+
+def _next(chain: Chain, document: Mapping[str, Any]) -> Step | None:
+    """The step that would be done next, were the document not on hold."""
+    return documents.ready_step(chain, {**document, "hold": None})
+
+
+def _failed(chain: Chain, document: Mapping[str, Any], because: Because) -> Explanation:
+    again = f"orchestrator retry {document.get('_id')}"
+    for step in chain.steps:
+        entry = document.get(step.key)
+        if isinstance(entry, dict) and entry.get("state") == "failed":
+            return because("failed", step=step.key, then=(f"mend the cause, then: {again}",))
+    mark = document.get("operation")
+    who = f" by {mark.get('by')}" if isinstance(mark, dict) and mark.get("what") == "abandon" else ""
+    words = f"It was given up{who}: {document.get('reason') or 'no reason was given'}."
+    return because("given-up", words, then=(f"to take it up again: {again}",))
+
+
+def _held(
+    chain: Chain, document: Mapping[str, Any], facts: Facts, asked: Step | None, because: Because
+) -> Explanation:
+    held, status = documents.holder(document), documents.status_of(document)
+    assert held is not None and status is not None
+    key, entry = held
+    name = str(document.get("_id"))
+    step = next((one for one in chain.steps if one.key == key), None)
+    if step is None:
+        known = ", ".join(one.key for one in chain.steps)
+        words = f"It is held by {key} ({entry.get('step')}), and the chain has only {known}: it has changed."
+        then = f"orchestrator abandon {name}, then orchestrator retry {name}"
+        return because("chain-changed", words, step=key, then=(then,))
+    poller = str(entry.get("poller"))
+    beat = facts.beats.get(poller)
+    taker = _taker(poller, beat, facts) if beat is not None else None
+    if poller.startswith(batchjobs.IDENTITY):
+        made = _at_farm(document, key, entry, status.kind, beat, taker, because)
+    elif taker is None or not taker.alive:
+        seen = f"has been silent for {taker.quiet:.0f} s" if taker else "has left no heartbeat in this database"
+        words = f"{key} ({step.name}) is in the hands of poller {poller} on {entry.get('host')}, which {seen}."
+        then = f"start a poller of site {step.site}: it takes the document back (orchestrator up)"
+        if any(one.alive for one in takers(step, facts)):
+            then = "wait: another poller of the site takes it back when the lease is over"
+        made = because("poller-lost", words, step=key, then=(then,))
+    else:
+        made = because("running", step=key)
+        if taker.held > taker.workers:
+            made.notes.append(f"the poller has {taker.held} attempts in hand for {taker.workers} workers: it may wait")
+        running = (beat or {}).get("running")
+        for one in running if isinstance(running, list) else ():
+            if isinstance(one, dict) and one.get("attempt") == entry.get("attempt") and one.get("fraction") is not None:
+                made.notes.append(f"{100 * float(one['fraction']):.0f} % done {one.get('text') or ''}".rstrip())
+    made.takers = [taker] if taker else []
+    if document.get("hold") is not None:
+        made.notes.append(f"no further step will begin: {reasons.on_hold(document)}")
+    if asked is not None and asked.key != key:
+        made.notes.append(f"{asked.key} ({asked.name}) can begin at the earliest when {key} has ended")
+    return made
+
+
+def _at_farm(
+    document: Mapping[str, Any], key: str, entry: Mapping[str, Any], kind: Kind,
+    beat: Mapping[str, Any] | None, taker: Taker | None, because: Because,
+) -> Explanation:  # fmt: skip
+    """A document that a farm's daemon has."""
+    farm = entry.get("farm")
+    sentence = batchjobs.sentence(key, entry, document, kind)
+    job = batchjobs.job_of(document, str(entry.get("attempt")))
+    away = beat.get("away") if beat is not None else None
+    if taker is None or not taker.alive:
+        seen = f"silent for {taker.quiet:.0f} s" if taker else "not heard of"
+        words = f"The daemon of farm {farm} is {seen}; jobs go on without it, and nothing is recorded. {sentence}"
+        made = because("farm-silent", words, step=key, then=(f"orchestrator farm {farm}, or orchestrator up",))
+    elif isinstance(away, dict):
+        words = f"Farm {farm} cannot be asked since {away.get('since')}: {away.get('why')}. {sentence}"
+        made = because("farm-away", words, step=key, then=("it goes on by itself when the farm answers again",))
+    elif kind is Kind.IN_PROGRESS:
+        made = because("running", sentence, step=key)
+    elif not job.get("number"):
+        made = because("job-unsubmitted", sentence, step=key, then=(f"see the log of `orchestrator farm {farm}`",))
+    elif entry.get("says"):
+        then = f"ask the farm about job {job['number']}, or release it there"
+        made = because("job-held", sentence, step=key, then=(then,))
+    else:
+        made = because("queued", sentence, step=key)
+    states = (beat or {}).get("states")
+    if isinstance(states, dict) and isinstance(states.get(entry.get("job")), dict):
+        told = ", ".join(f"{count} {state}" for state, count in sorted(states[entry.get("job")].items()))
+        made.notes.append(f"the batch system last said of this job's tasks: {told}")
+    return made
+
+
+def _stuck(chain: Chain, document: Mapping[str, Any], step: Step | None, because: Because) -> Explanation:
+    """No step is ready: an entry is in the way."""
+    for one in chain.steps if step is None else (step,):
+        entry = document.get(one.key)
+        if one.key not in document or documents.is_done(document, one):
+            continue
+        named = entry.get("step") if isinstance(entry, dict) else None
+        then = (f"orchestrator reset {document.get('_id')} --to {one.name}",)
+        if isinstance(named, str) and named != one.name:
+            words = f"{one.key} was {named!r} when it was written, and is {one.name!r} now: the chain has changed."
+            return because("chain-changed", words, step=one.key, then=then)
+        return because("odd-entry", step=one.key, then=then)
+    return because("odd-entry")
+
+
+def _ready(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step, because: Because) -> Explanation:
+    """The document is ready for the step: what keeps those who would take it?"""
+    found = takers(step, facts)
+    what = f"{step.key} ({step.name})"
+    wait = documents.not_before(document, step) - facts.now
+    control = facts.controls.get(step.site)
+    stopped = control.why_not(step) if control is not None else ""
+    living = [one for one in found if one.alive]
+    if wait > 0:
+        made = because("retry", step=step.key, then=("it goes on by itself",))
+    elif stopped:
+        scope = control.stops_of(step.name, step.farm)[0].scope if control else None
+        word = "" if scope is None or not scope.name else f" --{scope.kind} {scope.name}"
+        made = because("paused", stopped, step=step.key, then=(f"orchestrator resume{word}",))
+    elif not _same_views(chain, step, facts.deployed):
+        words = f"It is ready for {what}, but the database's views are of another chain: no sweep will find it."
+        made = because("chain-changed", words, step=step.key, then=("orchestrator couchapp push",))
+    elif not found and step.site != facts.site:
+        words = (
+            f"It is ready for {what}, which belongs to site {step.site!r}; none of its daemons is seen in this "
+            f"database (this is site {facts.site!r})."
+        )
+        then = f"ask at site {step.site}, and look whether its database gets what is in ours"
+        made = because("other-site", words, step=step.key, then=(then,))
+    elif not found:
+        words = f"It is ready for {what}, and no {_who(step)} that serves it has been heard of."
+        made = because("no-poller", words, step=step.key, then=(_start(step),))
+    elif not living:
+        words = f"It is ready for {what}; the {_who(step)} that serves it has been silent for {found[0].quiet:.0f} s."
+        made = because("poller-silent", words, step=step.key, then=(_start(step),))
+    elif all(one.draining for one in living):
+        words = f"It is ready for {what}; who serves it is draining and takes no more."
+        made = because("draining", words, step=step.key, then=(_start(step),))
+    else:
+        made = _with_takers(facts, step, living, what, because)
+    made.takers = found
+    if facts.ahead is not None and facts.ahead > 1:
+        made.notes.append(f"{facts.ahead - 1} documents are ready for {step.key} before it (by priority, run, file)")
+    return made
+
+
+def _with_takers(facts: Facts, step: Step, living: list[Taker], what: str, because: Because) -> Explanation:
+    """Somebody lives who would take it."""
+    if step.executor == "farm":
+        beat = facts.beats[living[0].id]
+        away = beat.get("away")
+        if isinstance(away, dict):
+            since = f"cannot be asked since {away.get('since')}: {away.get('why')}"
+            words = f"It is ready for {what}; farm {step.farm} {since}."
+            return because("farm-away", words, step=step.key, then=("it goes on by itself",))
+        full = _full(beat)
+        if full:
+            words = f"It is ready for {what}; farm {step.farm} has as many jobs as its limits allow: {full}."
+            return because("farm-full", words, step=step.key, then=(f"wait, or change limits of farm {step.farm}",))
+    if all(one.held >= max(1, one.workers) for one in living) and step.executor == "local":
+        held, waiting = sum(one.held for one in living), sum(one.backlog for one in living)
+        words = (
+            f"It is ready for {what}; {len(living)} living poller(s) have {held} attempts in hand and {waiting} "
+            "documents waiting."
+        )
+        return because("busy", words, step=step.key, then=("wait; a higher priority is taken first",))
+    return because("soon", step=step.key)
+
+
+def _full(beat: Mapping[str, Any]) -> str:
+    """How the farm's limits are reached, in words, from what its daemon says; empty where they are not."""
+    room, limits = beat.get("room"), beat.get("limits")
+    states = beat.get("states")
+    jobs = len(states) if isinstance(states, dict) else 0
+    if isinstance(room, int) and not isinstance(room, bool) and room <= 0:
+        said = f", {limits}" if isinstance(limits, dict) else ""
+        return f"{jobs} jobs are there{said}"
+    return ""
+
+
+def _same_views(chain: Chain, step: Step, deployed: Mapping[str, Any] | None) -> bool:
+    """Whether the database's view of the step is made from this chain; unknown counts as yes."""
+    if deployed is None:
+        return True
+    listed = deployed.get("steps")
+    rows = {str(one.get("key")): one for one in listed if isinstance(one, dict)} if isinstance(listed, list) else {}
+    row = rows.get(step.key)
+    needs = [need.key for need in chain.needs(step)]
+    return deployed.get("type") == chain.type and row is not None and row.get("needs") == needs
+
+
+def _who(step: Step) -> str:
+    return "poller" if step.executor == "local" else f"daemon of farm {step.farm}"
+
+
+def _start(step: Step) -> str:
+    one = f"orchestrator farm {step.farm}" if step.executor == "farm" else "orchestrator poll"
+    return f"at site {step.site}: orchestrator up, or {one}"
