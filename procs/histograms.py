@@ -115,8 +115,13 @@ def _factor(calibration: dict[str, Any], channel: str) -> float | None:
 
 
 def _pages(filled: dict[str, Counts], scope: str) -> list[Page]:
+    return pages_of(filled, FILE_PAGES if scope == "file" else RUN_PAGES)
+
+
+def pages_of(filled: dict[str, Counts], quantities: tuple[str, ...]) -> list[Page]:
+    """One picture for each of ``quantities`` of which there are histograms."""
     pages = []
-    for quantity in FILE_PAGES if scope == "file" else RUN_PAGES:
+    for quantity in quantities:
         panels = [counts for name, counts in filled.items() if name.split("_")[0] == quantity]
         if panels:
             pages.append(Page(quantity, PAGE_TITLES[quantity], panels, log=quantity in LOGARITHMIC))

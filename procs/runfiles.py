@@ -203,12 +203,12 @@ def publish(
         scope), ``run``.
     """
     save(path, work.attempt, histograms, {PROVENANCE: note})
-    plots = _draw(path, work, pages(histograms, "file") if pages else [], path.name.removesuffix(MEMBER), "file")
+    plots = draw(path, work, pages(histograms, "file") if pages else [], path.name.removesuffix(MEMBER), "file")
     with locked(path.parent, lock_timeout):
         whole = rebuild(path.parent, run, work.attempt, work.log)
         number = len(whole.members)
         title = f"run {run}, {number} file{'' if number == 1 else 's'}"
-        plots += _draw(whole.path, work, pages(whole.histograms, "run") if pages else [], title, "run")
+        plots += draw(whole.path, work, pages(whole.histograms, "run") if pages else [], title, "run")
     return {
         **describe(path),
         **summary(histograms),
@@ -217,7 +217,8 @@ def publish(
     }
 
 
-def _draw(path: Path, work: Work, pages: list[Page], title: str, scope: str) -> list[dict[str, str]]:
+def draw(path: Path, work: Work, pages: list[Page], title: str, scope: str) -> list[dict[str, str]]:
+    """Draw the pictures beside the file ``path``; what a result says of them: file, title, scope."""
     drawn = []
     for each in pages:
         picture = path.with_name(f"{path.stem}_{each.suffix}.png")

@@ -33,10 +33,10 @@ from orchestrator.cli.run import run
 from orchestrator.cli.site import init, settings, version
 from orchestrator.cli.status import status
 from orchestrator.cli.up import down, up
+from orchestrator.cli.user import user
 from orchestrator.errors import Exit, OrchestratorError
 from orchestrator.version import VERSION
 
-from orchestrator.cli.user import user
 
 @click.group(
     cls=SiteGroup,

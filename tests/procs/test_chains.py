@@ -16,7 +16,7 @@ from orchestrator.step import Work, find
 from procs import amplitude, convert, histograms, noop, sftp, transfer, trees
 from procs.options import options
 
-NAMES = ("samba", "samba-remote", "trees", "noop")
+NAMES = ("samba", "samba-remote", "samba-archive", "trees", "noop")
 KNOWN: dict[Any, dict[str, Any]] = {
     transfer.transfer: transfer.DEFAULTS,
     sftp.Transfer: sftp.DEFAULTS,
