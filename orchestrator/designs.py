@@ -29,7 +29,7 @@ from orchestrator import roles
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import ChainError
 
-DESIGNS = ("work", "farm", "pages", "filters", "guard")
+DESIGNS = ("work", "farm", "pages", "conflicts", "filters", "guard")
 BUILTIN_REDUCES = ("_count", "_sum", "_stats", "_approx_count_distinct")
 
 _TOKEN = re.compile(r'"@([a-z]+)@"')

@@ -234,7 +234,9 @@ class Farmer:
                     backlog.more = True
                     return
                 rows = list(
-                    self.database.view(f"work/{step.key}", reduce=False, include_docs=True, limit=PAGE, **place)
+                    self.database.view(
+                        f"work/{step.key}", reduce=False, include_docs=True, conflicts=True, limit=PAGE, **place
+                    )
                 )
                 for row in rows:
                     if row.doc is not None:
@@ -285,7 +287,9 @@ class Farmer:
         ready = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
         cancels = [{f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps]
         selector = {"$or": [ready, {"_id": self._steering}, *cancels]}
-        self._follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
+        self._follower = Follower(
+            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous", timeout=50
+        )
         try:
             for batch in self._follower.batches():
                 found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]

@@ -41,7 +41,8 @@ def sources(built: dict[str, Any]) -> list[str]:
 
 def test_views_and_filters_for_each_step() -> None:
     built = designs.build(CHAIN)
-    assert set(built) == {"_design/work", "_design/farm", "_design/pages", "_design/filters", "_design/guard"}
+    names = ("work", "farm", "pages", "conflicts", "filters", "guard")
+    assert set(built) == {f"_design/{name}" for name in names}
     assert set(built["_design/work"]["views"]) == {
         "proc0", "proc1", "proc2", "proc0inprogress", "proc1inprogress", "proc2inprogress",
         "inqueue", "inprogress", "failed", "bad",
@@ -116,6 +117,7 @@ def test_a_couchapp_that_cannot_be_used_names_the_file(tmp_path: Path, name: str
         "work/views/x/map.js": "function map(doc) { emit(1); }",
         "farm/views/x/map.js": "function map(doc) { emit(1); }",
         "pages/views/x/map.js": "function map(doc) { emit(1); }",
+        "conflicts/views/x/map.js": "function map(doc) { emit(1); }",
         "filters/filters/x.js": "function f(doc) { return true; }",
         "guard/validate_doc_update.js": "function v(a) { }",
     }
