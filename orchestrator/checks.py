@@ -75,8 +75,8 @@ def environment(settings: Settings, environ: Mapping[str, str]) -> Iterator[Find
 def chain_steps(chain: Chain, settings: Settings) -> Iterator[Finding]:
     """The chain is valid; its steps must be loadable, and some must be ours."""
     yield Finding("ok", "chain", f"{settings.chain}: {chain.name}, {len(chain.steps)} steps")
-    ours = chain.at(settings.site)
-    if not ours:
+    ours, farmed = chain.at(settings.site), chain.farmed(settings.site)
+    if not ours and not farmed:
         sites = ", ".join(sorted({step.site for step in chain.steps}))
         yield Finding(
             "problem",
@@ -93,6 +93,9 @@ def chain_steps(chain: Chain, settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield Finding("ok", "step", f"{step.key} {step.name}: {step.run or (step.command or ('',))[0]}")
+    for farm in sorted({step.farm for step in farmed if step.farm}):
+        names = ", ".join(step.name for step in farmed if step.farm == farm)
+        yield Finding("ok", "farm", f"{farm}: {names}; `orchestrator site check {farm}` tries what they need there")
 
 
 def registration(settings: Settings) -> Iterator[Finding]:

@@ -171,10 +171,14 @@ def _step(name: str, entries: list[Any], retries: list[Any], bodies: Sequence[Do
     return last
 
 
-def _progress(entry: Mapping[str, Any]) -> tuple[int, int]:
-    """How far an entry has come: what is done stays done, else the later attempt counts, else the further one."""
+def _progress(entry: Mapping[str, Any]) -> tuple[int, int, int, str]:
+    """How far an entry has come: what is done stays done, else the later attempt counts, else the further one.
+
+    An attempt that was given back before it began leaves its number to the next: the time tells the two apart, which is
+    of one clock, the owner's.
+    """
     state = _STATES.get(str(entry.get("state")), 0)
-    return (1 if state == 4 else 0, _number(entry.get("number")) * 10 + state)
+    return (int(state == 4), _number(entry.get("number")), state, "" if state == 4 else _text(entry, "started"))
 
 
 def _field(name: str, values: list[Any]) -> Any:

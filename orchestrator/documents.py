@@ -89,6 +89,8 @@ def ready(chain: Chain, document: Mapping[str, Any], step: Step) -> bool:
     """Whether the step could be claimed now, were it not for a retry's wait: the same rule as the view ``procN``."""
     if document.get("type") != chain.type or step.key in document or document.get("hold") is not None:
         return False
+    if "_conflicts" in document:
+        return False  # another version may say more: it waits until the two are one (orchestrator.conflicts)
     status = status_of(document)
     if status is None or status.kind not in WAITING:
         return False

@@ -91,7 +91,7 @@ class Farmer:
         self._since = ""
         self._next = {"beat": 0.0, "sweep": 0.0}
         self._wait = FIRST_WAIT
-        self._missing: tuple[float, str] | None = None
+        self._hindrance: tuple[float, str] | None = None
 
     def _ready(self, now: float) -> bool:
         """Whether new jobs have a Python to run with: looks, each round, which version is installed."""
@@ -104,19 +104,25 @@ class Farmer:
         except ValueError as error:
             found, why = None, f"the record of what is installed there cannot be used ({error}): {remedy}"
         if why:
-            if self._missing is None:
-                log.warning("farm %s: %s", self.name, why)
-                self._missing = (now, why)
-            self.engine.away = self.engine.away or self._missing
+            self._hindered(why, now)
             return False
-        if self.engine.away is self._missing:
-            self.engine.away = None
-        self._missing = None
         if found != self._installed:
             log.info("new jobs use %s", found.name if found else "this machine's own Python")
             self._installed = found
             self.engine.places = places(self.farm, found, self.settings)
         return True
+
+    def _hindered(self, why: str, now: float) -> None:
+        """Note, for people, why the farm gets nothing now, and since when; empty: nothing hinders any more."""
+        before = self._hindrance
+        if before is None and not why:
+            return
+        since = before[0] if before else now
+        self._hindrance = (since, why) if why else None
+        if why and (before is None or before[1] != why):
+            log.warning("farm %s: %s", self.name, why)
+        if self.engine.away is None or self.engine.away is before:
+            self.engine.away = self._hindrance
 
     # --- from outside ---
 
@@ -166,8 +172,7 @@ class Farmer:
                 except (TransportError, SchedulerError) as error:
                     if not error.transient:
                         log.error("%s", error)
-                    else:
-                        log.warning("%s", error)
+                    self._hindered(str(error), time.time())
                     self.engine.stale = True
                 self._pause(pause, began)
         finally:
@@ -197,6 +202,7 @@ class Farmer:
         listed = self.engine.watch(now)
         if not self._ready(now):
             return
+        self._hindered("", now)
         self.engine.submit(now, listed)
         if not self._stop.is_set():
             self.engine.intend(now, self._new_name)
@@ -234,7 +240,9 @@ class Farmer:
                     backlog.more = True
                     return
                 rows = list(
-                    self.database.view(f"work/{step.key}", reduce=False, include_docs=True, limit=PAGE, **place)
+                    self.database.view(
+                        f"work/{step.key}", reduce=False, include_docs=True, conflicts=True, limit=PAGE, **place
+                    )
                 )
                 for row in rows:
                     if row.doc is not None:
@@ -285,7 +293,9 @@ class Farmer:
         ready = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
         cancels = [{f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps]
         selector = {"$or": [ready, {"_id": self._steering}, *cancels]}
-        self._follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
+        self._follower = Follower(
+            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous", timeout=50
+        )
         try:
             for batch in self._follower.batches():
                 found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 WARNINGS = frozenset({signal.SIGUSR1})
 #: The document in work is ended too: the batch system kills soon.
 ENDINGS = frozenset({signal.SIGTERM, signal.SIGXCPU, signal.SIGUSR2})
+#: Exit codes of a worker that was ended by such a signal, and so long (s) the job's own may come after it.
+TOLD, SAME_MOMENT = frozenset(-number for number in ENDINGS), 1.0
 #: How often the job looks whether its chunk has been withdrawn while a document is in work (s).
 LOOK = 5.0
 #: Exit code for a chunk that cannot be read: EX_DATAERR of sysexits.h.
@@ -162,7 +164,7 @@ class Job:
         while True:
             for event in pool.events(LOOK):
                 if isinstance(event, Report):
-                    return event
+                    return None if self._told_too(event) else event
                 if isinstance(event, Returned):
                     if event.unborn:
                         self._unborn = event.unborn
@@ -170,6 +172,15 @@ class Job:
                     pool.submit(event.tasks)
             if ENDINGS & set(self._signals) or not self.path.exists() or task.attempt in self._withdrawn().end:
                 return None
+
+    def _told_too(self, report: Report) -> bool:
+        """Whether the worker ended by a signal that this job has got too: a batch system may signal all processes."""
+        if report.exit_code not in TOLD:
+            return False
+        end = time.monotonic() + SAME_MOMENT
+        while not ENDINGS & set(self._signals) and time.monotonic() < end:
+            time.sleep(0.02)
+        return bool(ENDINGS & set(self._signals))
 
     def _ended(self, task: Task, last: list[Event]) -> Report:
         """The report of an attempt that was ended here: its own, if it came to one in the last moment."""

@@ -31,7 +31,8 @@ from orchestrator.engine.heartbeat import Heartbeat
 from orchestrator.engine.recovery import Recovery
 from orchestrator.engine.spool import Spool
 from orchestrator.errors import ChainError, DatabaseError, NotFound, Refused, Unauthorised, Unavailable
-from orchestrator.executors.pool import BatchDone, Event, Pool, Progressed, Returned
+from orchestrator.executors.pool import LOST, BatchDone, Event, Pool, Progressed, Returned
+from orchestrator.renewal import Renewal, boottime
 from orchestrator.runner import Places, Task
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,8 @@ class Poller:
             chain, own, self.spool, self.terms.workers, name=self.claimant.poller,
             cost=self.engine.cost_of, depth=DEPTH,
         )  # fmt: skip
+        self.renewal = Renewal(self.claimant.poller, self.terms.lease)
+        self.pool.killed_because = lambda: self.renewal.why if self.renewal.expired() else ""
         self.recovery = Recovery(chain, database, self.engine, self.spool, self.terms.lease)
         self.heartbeat = Heartbeat(
             database, self.claimant, [step.key for step in steps], time.time(), self.terms.workers
@@ -146,6 +149,11 @@ class Poller:
             started = False
             while True:
                 now, monotonic = time.time(), time.monotonic()
+                if self.renewal.expired():
+                    self.renewal.let_go(self.engine.held)
+                    self.pool.end_all(self.renewal.why)
+                    self._returned = self._still_ours(self._returned, now)
+                self.renewal.tell(self.pool.processes())
                 if self._stop.is_set() and self._drained(now, monotonic):
                     break
                 self._hear(self._timeout(now, monotonic))
@@ -193,6 +201,7 @@ class Poller:
             self._next["beat"] = min(self._next["beat"], self._beaten + WATCHED)
         if monotonic >= self._next["look"]:
             self.recovery.look(now, monotonic)
+            self.renewal.watched = self.recovery.watched
             self._next["look"] = monotonic + self.terms.lease / BEATS
         for _ in range(QUEUE):
             if self._rings.empty():
@@ -207,7 +216,7 @@ class Poller:
                 self._sweep(now)
                 self._next["sweep"] = monotonic + self.terms.sweep
             self.engine.claim(now, self.pool.budget())
-        tasks = self.engine.commit(now)
+        tasks = self._still_ours(self.engine.commit(now), now)
         self.recovery.finish()
         if tasks or self._returned:
             again, self._returned = self._returned, []
@@ -228,16 +237,26 @@ class Poller:
         for event in events:
             if isinstance(event, Report):
                 self._progress.pop(event.attempt, None)
-                self.engine.reported(event, now, go_on=go_on)
+                if event.error_class == LOST:
+                    self.engine.lost(event.attempt, event.reason, now)
+                else:
+                    self.engine.reported(event, now, go_on=go_on)
             elif isinstance(event, Progressed):
                 self._progress[event.attempt] = event
             elif isinstance(event, Returned) and event.unborn:
                 for task in event.tasks:
                     self.engine.give_back(task, event.unborn, now)
             elif isinstance(event, Returned):
-                self._returned.extend(event.tasks)
+                self._returned.extend(self._still_ours(event.tasks, now))
             elif isinstance(event, BatchDone):
                 self._batches.append(event)
+
+    def _still_ours(self, tasks: list[Task], now: float) -> list[Task]:
+        """Those tasks that may begin; those that were let go of are given back, if they are ours to give."""
+        for task in tasks:
+            if task.attempt in self.renewal.void:
+                self.engine.give_back(task, self.renewal.why, now)
+        return [task for task in tasks if task.attempt not in self.renewal.void]
 
     def _timeout(self, now: float, monotonic: float) -> float:
         """How long nothing needs to be done (s)."""
@@ -287,7 +306,9 @@ class Poller:
                 if self.engine.backlog.room() <= 0:
                     self.engine.backlog.more = True
                     return
-                found = self.database.view(f"work/{step.key}", reduce=False, include_docs=True, limit=PAGE, **place)
+                found = self.database.view(
+                    f"work/{step.key}", reduce=False, include_docs=True, conflicts=True, limit=PAGE, **place
+                )
                 self.engine.offer([row.doc for row in found if row.doc is not None], now, swept=True)
                 if len(found.rows) < PAGE:
                     break
@@ -304,12 +325,14 @@ class Poller:
             }
             for attempt, held in list(self.engine.held.items())[:SHOWN]
         ]  # fmt: skip
+        began = boottime()
         try:
             self.heartbeat.write(
                 now, lease=self.terms.lease, running=running, held=len(self.engine.held),
                 backlog=len(self.engine.backlog), counts=vars(self.engine.counts), draining=self._stop.is_set(),
                 since=self._follower.since if self._follower else None,
             )  # fmt: skip
+            self.renewal.renewed(began)
         except Refused as error:
             log.error("the heartbeat was refused: %s", error)
         faults.point("poller.beaten")
@@ -358,7 +381,9 @@ class Poller:
         # The last two tell of documents that a person has taken away from a step that runs here.
         told = {"type": self.chain.type, "status": {"$in": ["closed", "good", "failed", "bad"]}}
         selector = {"$or": [told, {"_id": steering}]}
-        follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
+        follower = Follower(
+            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous", timeout=50
+        )
         self._follower = follower
         if self._ended.is_set():
             return
@@ -408,6 +433,7 @@ class Poller:
         if self._follower is not None:
             self._follower.close()
         self._take_in(self.pool.close(), go_on=False)
+        self.renewal.close()
         for task in self._returned:
             self.engine.give_back(task, f"poller {self.claimant.poller} was stopped", time.time())
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from orchestrator import faults
+from orchestrator.cli import control as _control
 from orchestrator.cli import operations as _operations
 from orchestrator.cli.audit import audit
 from orchestrator.cli.chain import chain
@@ -26,8 +27,9 @@ from orchestrator.cli.couchapp import couchapp
 from orchestrator.cli.daemons import db, poll, register, simulate, web
 from orchestrator.cli.demo import demo
 from orchestrator.cli.documents import explain, show
-from orchestrator.cli.farm import farm, job, jobs
+from orchestrator.cli.farm import farm
 from orchestrator.cli.importing import import_
+from orchestrator.cli.jobs import job, jobs
 from orchestrator.cli.remote import remote
 from orchestrator.cli.run import run
 from orchestrator.cli.site import init, settings, version
@@ -58,11 +60,12 @@ def cli() -> None:
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Begin", (demo, init, check, remote)),
     ("Run a site", (up, down)),
-    ("Look and act", (status, show, explain, audit, jobs, run)),
+    ("Look and act", (status, show, explain, audit, jobs, job, run)),
     ("Operations on documents", _operations.COMMANDS),
+    ("Operations on steps and farms", _control.COMMANDS),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, user, db, import_)),
-    ("Single daemons", (poll, farm, job, web)),
+    ("Single daemons", (poll, farm, web)),
     ("About", (settings, version)),
 )
 for _, _commands in SECTIONS:

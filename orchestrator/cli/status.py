@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 def status(site: Context, watch: bool, every: float) -> None:
     """Count the documents by step and state, with the age of the oldest that waits."""
     from orchestrator import overview
+    from orchestrator.engine import controls
 
     chain = site.chain
     found = overview.read(site.database, chain)
+    stopped = controls.read_all(site.database, chain)
     if site.as_json:
-        site.output.json(found.to_json(chain))
+        site.output.json({**found.to_json(chain), "control": {name: one.to_json() for name, one in stopped.items()}})
         return
+    for name, control in stopped.items():
+        for stop in control.stops:
+            click.echo(f"orchestrator: {stop.words(name)}", err=True)
     where = f"{site.settings.database} at {site.settings.url}"
     if not watch:
         site.output.console.print(picture(found, chain, where))

@@ -7,17 +7,17 @@ that has returned has an effect even if every daemon was down, and one that was 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator import batchjobs, control
+from orchestrator import batchjobs, control, documents
 from orchestrator.chain import Chain
 from orchestrator.control import Control, Scope
 from orchestrator.documents import Document
 from orchestrator.engine import operations
 from orchestrator.engine.operations import Done
-from orchestrator.errors import ChainError, Conflict
+from orchestrator.errors import ChainError, Conflict, IllegalTransition
 
 #: So often a control document is read and changed again that somebody else keeps changing.
 TRIES = 5
@@ -98,7 +98,7 @@ def limit(
 
 
 def cancel(
-    database: Database, ids: Iterable[str], *,
+    database: Database, jobs: Mapping[str, str], *,
     by: str, reason: str = "", then: str = batchjobs.FAILED, dry_run: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Done:  # fmt: skip
@@ -106,11 +106,34 @@ def cancel(
 
     What is written here is the intent. The farm's daemon has the job cancelled and records the end; an attempt that is
     done before that counts as done.
+
+    Args:
+        jobs: documents, each with the name of the batch job that is meant, or nothing for whichever has it.
     """
     now = clock()
-    return operations.change(
-        database, ids, lambda document: batchjobs.cancel(document, by, reason, then, now), dry_run=dry_run
-    )
+
+    def decide(document: Document) -> Document:
+        name = str(document["_id"])
+        held = documents.holder(document)
+        if jobs[name] and (held is None or held[1].get("job") != jobs[name]):
+            raise IllegalTransition(f"document {name!r} has gone on: job {jobs[name]} has it no more")
+        return batchjobs.cancel(document, by, reason, then, now)
+
+    return operations.change(database, jobs, decide, dry_run=dry_run)
+
+
+def left(database: Any, chain: Chain, site: str, scope: Scope) -> tuple[int, int]:
+    """How many documents wait at farms, and how many run, of what a scope covers. Raises what the database raises."""
+    counts = []
+    for view in ("work/inqueue", "work/inprogress"):
+        rows = database.view(view, group_level=1)
+        numbers = {
+            step.number
+            for step in chain.at(site) + chain.farmed(site)
+            if scope.kind == "site" or scope.name == (step.name if scope.kind == "step" else step.farm)
+        }
+        counts.append(sum(int(row.value) for row in rows if row.key[0] in numbers))
+    return counts[0], counts[1]
 
 
 def check(chain: Chain, site: str, scope: Scope) -> None:

@@ -122,9 +122,7 @@ class FarmEngine:
                 place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
         self.held = found
         wanted = {at.job for at in found.values()}
-        for job in self.world.jobs():
-            if job not in wanted:
-                self.world.remove(job)
+        self.world.remove(*(job for job in self.world.jobs() if job not in wanted))
         self.stale = False
 
     def _at(self, document: Document) -> AtFarm | None:
@@ -300,13 +298,12 @@ class FarmEngine:
             self.states = {}
             return None
         listed = self.witnesses.ask(now)
-        files: dict[str, Files | None] = {}
-        for job in {at.job for at in self.held.values()}:
-            try:
-                files[job] = self.world.look(job)
-            except TransportError as error:
-                log.warning("%s", error)
-                files[job] = None
+        jobs = {at.job for at in self.held.values()}
+        files: dict[str, Files | None] = dict.fromkeys(jobs)
+        try:
+            files = self.world.look_at(jobs)
+        except TransportError as error:
+            log.warning("%s", error)
         fates: dict[str, Fate] = {}
         self.states = {}
         for attempt, at in self.held.items():
@@ -374,7 +371,7 @@ class FarmEngine:
                 self._refused[at.attempt] = why
 
     def _let_go(self, over: dict[str, Verdict], saved: dict[str, Document], now: float) -> None:
-        jobs: set[str] = set()
+        gone: list[tuple[str, str]] = []
         given_up: set[tuple[str, int]] = set()
         for attempt, verdict in over.items():
             at = self.held[attempt]
@@ -384,19 +381,18 @@ class FarmEngine:
             self._dropped.discard(attempt)
             self.witnesses.forget(attempt)
             self._refused.pop(attempt, None)
-            jobs.add(at.job)
             if verdict is not Verdict.DONE:
                 given_up.add((at.job, at.task))
             if at.document in saved:
                 self.backlog.offer(saved[at.document], now)
-            self.world.forget(at.job, [attempt])
+            gone.append((at.job, attempt))
+        self.world.forget(gone)
         # what goes on although its node or its job counts as gone is to end: others have its documents now
-        for job, task in given_up - {(at.job, at.task) for at in self.held.values()}:
-            self.world.give_up(job, task)
-        left = {at.job for at in self.held.values()}
-        for job in jobs - left:
+        self.world.give_up(given_up - {(at.job, at.task) for at in self.held.values()})
+        jobs = {job for job, _ in gone} - {at.job for at in self.held.values()}
+        if jobs:
             faults.point("farm.forgotten")
-            self.world.remove(job)
+            self.world.remove(*jobs)
             faults.point("farm.removed")
 
     def _done(self, at: AtFarm, now: float) -> Decide | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from orchestrator import jobfiles, software
@@ -23,7 +24,7 @@ from orchestrator.schedulers import (
 )
 from orchestrator.schedulers import ask as batch
 from orchestrator.software import Installed
-from orchestrator.transports import FileRefused, Transport, TransportUnavailable
+from orchestrator.transports import Entry, FileRefused, Transport, TransportUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ LAST_WORDS = 8192
 _FORMS: dict[str, type[Marker] | type[Returned] | type[Withdrawn]] = {
     "started": Marker, "returned": Returned, "withdrawn": Withdrawn,
 }  # fmt: skip
+#: Bytes of results that are read in one round at the farm; more come in the next.
+READ_AT_ONCE = 64 << 20
+#: Folders that one command removes: their names must fit on its line.
+REMOVED_AT_ONCE = 500
 
 
 @dataclass
@@ -141,53 +146,97 @@ class World:
         self.transport.write(path, line_of(asdict(Withdrawn(sorted(attempts), sorted(end), why))))
 
     def look(self, job: str) -> Files:
-        """What a job has left so far; small files that have not changed are not read again."""
+        """What one job has left so far; see `look_at`. Raises FileRefused."""
+        found = self.look_at([job])[job]
+        if found is None:
+            raise FileRefused(f"the folder of job {job} on {self.transport.where} cannot be read")
+        return found
+
+    def look_at(self, jobs: Iterable[str]) -> dict[str, Files | None]:
+        """What jobs have left so far, in few exchanges with the farm; None for one whose folder cannot be read.
+
+        Small files that have not changed are not read again, and results are kept for `result`.
+        """
+        names = list(jobs)
+        found: dict[str, Files | None] = dict.fromkeys(names)
+        listed: dict[str, Sequence[Entry]] = {}
+        folders = self.transport.list_many([jobfiles.folder(self.spool, job) for job in names])
+        for job, entries in zip(names, folders, strict=True):
+            if not isinstance(entries, FileRefused):
+                listed[job] = [entry for entry in entries if _form(entry.name) is not None]
+            elif entries.errno == errno.ENOENT:
+                listed[job] = ()
+            else:
+                log.warning("%s", entries)
+        for job in self._unread(listed):
+            del listed[job]
+        return found | {job: self._files(job, entries) for job, entries in listed.items()}
+
+    def _unread(self, listed: Mapping[str, Sequence[Entry]]) -> set[str]:
+        """Read, all at once, the files that are new or have changed; the jobs of which one cannot be read now."""
+        room = READ_AT_ONCE
+        wanted: list[tuple[str, Entry]] = []
+        for job, entries in listed.items():
+            for entry in entries:
+                if self._read.get((job, entry.name), (None, None))[:2] != (entry.mtime, entry.size):
+                    room -= entry.size if entry.name.endswith(jobfiles.RESULT) else 0
+                    if room >= 0 or not entry.name.endswith(jobfiles.RESULT):  # `result` reads what is left out
+                        wanted.append((job, entry))
+        paths = [f"{jobfiles.folder(self.spool, job)}/{entry.name}" for job, entry in wanted]
+        unread = set()
+        for (job, entry), data in zip(wanted, self.transport.read_many(paths) if paths else (), strict=True):
+            if isinstance(data, FileRefused):
+                if not entry.name.endswith(jobfiles.RESULT):
+                    log.warning("%s", data)
+                    unread.add(job)
+                continue
+            form = _form(entry.name)
+            value: object = data
+            try:
+                if form is not None and not issubclass(form, bytes):
+                    value = form.from_json(value_of(data))
+            except ValueError as error:
+                log.error("%s of job %s cannot be read: %s", entry.name, job, error)
+                continue
+            self._read[job, entry.name] = (entry.mtime, entry.size, value)
+        return unread
+
+    def _files(self, job: str, entries: Sequence[Entry]) -> Files:
+        """What a job has left, as far as it has been read."""
         found = Files()
-        folder = jobfiles.folder(self.spool, job)
-        if not self.transport.exists(folder):
-            return found
-        for entry in self.transport.list(folder):
-            name = entry.name
-            if name.startswith("."):
+        for entry in entries:
+            if entry.name.endswith(jobfiles.RESULT):
+                found.results.add(entry.name.removesuffix(jobfiles.RESULT))
                 continue
-            if name.endswith(jobfiles.RESULT):
-                found.results.add(name.removesuffix(jobfiles.RESULT))
-                continue
-            kind, _, rest = name.removesuffix(".json").partition("-")
-            if kind not in _FORMS or not rest.isdecimal():
-                continue
-            known = self._read.get((job, name))
-            if known is None or known[:2] != (entry.mtime, entry.size):
-                try:
-                    data = value_of(self.transport.read(f"{folder}/{name}"))
-                    value = _FORMS[kind].from_json(data)
-                except ValueError as error:
-                    log.error("%s of job %s cannot be read: %s", name, job, error)
-                    continue
-                known = self._read[job, name] = (entry.mtime, entry.size, value)
-            if isinstance(known[2], Marker):
-                found.markers[int(rest)] = known[2]
-            elif isinstance(known[2], Returned):
-                found.returned |= dict.fromkeys(known[2].attempts, known[2].reason)
-            elif isinstance(known[2], Withdrawn):
-                found.withdrawn |= dict.fromkeys(known[2].attempts, known[2].reason)
-                found.ending |= set(known[2].end)
+            value = self._read.get((job, entry.name), (0.0, 0, None))[2]
+            if isinstance(value, Marker):
+                found.markers[int(entry.name.removesuffix(".json").partition("-")[2])] = value
+            elif isinstance(value, Returned):
+                found.returned |= dict.fromkeys(value.attempts, value.reason)
+            elif isinstance(value, Withdrawn):
+                found.withdrawn |= dict.fromkeys(value.attempts, value.reason)
+                found.ending |= set(value.end)
         return found
 
     def result(self, job: str, attempt: str) -> tuple[Report, str]:
         """What became of an attempt, and on which node. Raises ValueError for a file that is no result."""
-        path = f"{jobfiles.folder(self.spool, job)}/{jobfiles.result_name(attempt)}"
-        return jobfiles.result_from_json(value_of(self.transport.read(path)))
+        name = jobfiles.result_name(attempt)
+        data = self._read.get((job, name), (0.0, 0, None))[2]
+        if not isinstance(data, bytes):
+            data = self.transport.read(f"{jobfiles.folder(self.spool, job)}/{name}")
+        return jobfiles.result_from_json(value_of(data))
 
     def installed(self) -> Installed | None:
         """The version that new jobs use; None if nothing is installed. Raises ValueError for a spoilt record."""
         path = software.record(self.spool, self.query.prefix)
         return Installed.from_json(value_of(self.transport.read(path))) if self.transport.exists(path) else None
 
-    def forget(self, job: str, attempts: Iterable[str]) -> None:
-        """Results that are recorded, or that nobody wants."""
-        for attempt in attempts:
-            self.transport.remove(f"{jobfiles.folder(self.spool, job)}/{jobfiles.result_name(attempt)}")
+    def forget(self, attempts: Iterable[tuple[str, str]]) -> None:
+        """Results, by job and attempt, that are recorded, or that nobody wants: removed in one go."""
+        names = [(job, jobfiles.result_name(attempt)) for job, attempt in attempts]
+        for key in names:
+            self._read.pop(key, None)
+        self.transport.remove_many([f"{jobfiles.folder(self.spool, job)}/{name}" for job, name in names])
 
     def last_words(self, job: str, task: int) -> tuple[JobState, str] | None:
         """What the batch system wrote into the stderr of a job that failed, and which end it means; mostly nothing."""
@@ -195,16 +244,21 @@ class World:
         answer = self.transport.run(["tail", "-c", str(LAST_WORDS), "--", path])
         return self.scheduler.read_stderr(answer.stdout) if answer.ok else None
 
-    def give_up(self, job: str, task: int) -> None:
-        """Take the chunk file away: what still runs of the task, if anything does, ends within seconds."""
-        self.transport.remove(f"{jobfiles.folder(self.spool, job)}/{jobfiles.chunk_name(task)}")
+    def give_up(self, tasks: Iterable[tuple[str, int]]) -> None:
+        """Take the chunk files of tasks away, by job: what still runs of them, if anything does, ends in seconds."""
+        names = [f"{jobfiles.folder(self.spool, job)}/{jobfiles.chunk_name(task)}" for job, task in tasks]
+        self.transport.remove_many(names)
 
-    def remove(self, job: str) -> None:
-        """Everything of a job but what people read. A task of it that begins only now finds nothing to do."""
-        self._read = {key: value for key, value in self._read.items() if key[0] != job}
-        answer = self.transport.run(["rm", "-rf", "--", jobfiles.folder(self.spool, job)])
-        if not answer.ok:
-            log.warning("the files of job %s cannot be removed: %s", job, answer.said)
+    def remove(self, *jobs: str) -> None:
+        """Everything of jobs but what people read. A task of theirs that begins only now finds nothing to do."""
+        if not jobs:
+            return
+        self._read = {key: value for key, value in self._read.items() if key[0] not in jobs}
+        for start in range(0, len(jobs), REMOVED_AT_ONCE):
+            some = jobs[start : start + REMOVED_AT_ONCE]
+            answer = self.transport.run(["rm", "-rf", "--", *(jobfiles.folder(self.spool, job) for job in some)])
+            if not answer.ok:
+                log.warning("the files of jobs %s cannot be removed: %s", ", ".join(some), answer.said)
 
     def jobs(self) -> list[str]:
         """The names of our jobs that have files in the spool."""
@@ -212,3 +266,13 @@ class World:
         self.transport.mkdir(folder)
         names = [entry.name for entry in self.transport.list(folder) if entry.is_folder]
         return sorted(name for name in names if name.startswith(self.query.prefix))
+
+
+def _form(name: str) -> type[Marker] | type[Returned] | type[Withdrawn] | type[bytes] | None:
+    """What a file of a job's folder is read as; None if it is not read at all."""
+    if name.startswith("."):
+        return None
+    if name.endswith(jobfiles.RESULT):
+        return bytes
+    kind, _, rest = name.removesuffix(".json").partition("-")
+    return _FORMS.get(kind) if rest.isdecimal() else None

@@ -379,6 +379,8 @@ class Pool:
             kind, reason = worker.verdict
         elif code == -signal.SIGKILL:
             kind, reason = "resources", "its worker was killed (signal 9), as the kernel does when memory runs out"
+        elif code == -signal.SIGXCPU:
+            kind, reason = "resources", "its worker used up the CPU time that it may have (signal 24)"
         elif code < 0:
             kind, reason = "code", f"its worker crashed: signal {-code} ({signal.strsignal(-code)})"
         else:

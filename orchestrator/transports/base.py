@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -162,13 +162,47 @@ class Transport(ABC):
         return found.size
 
     def read(self, path: RemotePath, limit: int = READ_LIMIT) -> bytes:
-        """The whole file. Raises TransportError if it has more than ``limit`` bytes."""
+        """The whole file. Raises FileRefused (EFBIG) if it has more than ``limit`` bytes."""
         data = bytearray()
         for chunk in self.receive(path, length=limit + 1):
             data += chunk
         if len(data) > limit:
-            raise TransportError(f"{os.fsdecode(path)!r} on {self.where} has more than {limit} bytes: too long to read")
+            raise FileRefused(
+                f"{os.fsdecode(path)!r} on {self.where} has more than {limit} bytes: too long to read",
+                errno=errno.EFBIG, path=os.fsdecode(path),
+            )  # fmt: skip
         return bytes(data)
+
+    def read_many(self, paths: Sequence[RemotePath], limit: int = READ_LIMIT) -> Sequence[bytes | FileRefused]:
+        """Whole files, or for each why it was not given, in few exchanges with the far end."""
+        found: MutableSequence[bytes | FileRefused] = []
+        for path in paths:
+            try:
+                found.append(self.read(path, limit))
+            except FileRefused as error:
+                found.append(error)
+        return found
+
+    def list_many(self, paths: Sequence[RemotePath]) -> Sequence[Sequence[Entry] | FileRefused]:
+        """What folders hold, as `list`, or for each why it was not told, in few exchanges with the far end."""
+        found: MutableSequence[Sequence[Entry] | FileRefused] = []
+        for path in paths:
+            try:
+                found.append(self.list(path))
+            except FileRefused as error:
+                found.append(error)
+        return found
+
+    def remove_many(self, paths: Sequence[RemotePath]) -> None:
+        """Removes files, as `remove`, in few exchanges. All are tried, then the first refusal is raised."""
+        refused: FileRefused | None = None
+        for path in paths:
+            try:
+                self.remove(path)
+            except FileRefused as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
 
     def write(self, path: RemotePath, data: bytes, mode: int = 0o644) -> None:
         """Writes a whole small file atomically."""

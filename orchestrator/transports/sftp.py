@@ -10,7 +10,7 @@ import errno
 import os
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import inf
 
@@ -159,14 +159,20 @@ class Sftp:
                 kind, body = self.answer(self._send(Kind.READDIR, text(handle)))
                 if kind == Kind.STATUS and Reader(body).word() == Status.EOF:
                     return found
-                reader = self.expect(Kind.NAME, kind, body, path, "list the folder")
-                for _ in range(reader.word()):
-                    name, _, about = reader.text(), reader.text(), reader.attributes()
-                    if name not in (b".", b".."):
-                        found.append(entry(name, about))
+                found += self.names(kind, body, path)
         finally:
             if self.usable:
                 self.close_handle(handle)
+
+    def names(self, kind: Kind, body: bytes, path: bytes) -> Sequence[Entry]:
+        """What one answer says of a folder's contents. Raises FileRefused."""
+        reader = self.expect(Kind.NAME, kind, body, path, "list the folder")
+        found = []
+        for _ in range(reader.word()):
+            name, _, about = reader.text(), reader.text(), reader.attributes()
+            if name not in (b".", b".."):
+                found.append(entry(name, about))
+        return found
 
     def real_path(self, path: bytes) -> bytes:
         kind, body = self.answer(self._send(Kind.REALPATH, text(path)))

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from orchestrator.transports import command
+from orchestrator.transports import bulk, command
 from orchestrator.transports.access import SiteAccess
-from orchestrator.transports.base import Transport, digest, missing
+from orchestrator.transports.base import READ_LIMIT, Transport, digest, missing
 from orchestrator.transports.connection import Connection
 from orchestrator.transports.errors import (
     FileRefused,
@@ -177,6 +177,20 @@ class SshTransport(Transport):
             raise missing(path, self.where)
         total = self._sums.sum(self._connection(), raw(path), found.size, length)
         return total or digest(self.receive(path, length=length))
+
+    def read_many(self, paths: Sequence[RemotePath], limit: int = READ_LIMIT) -> Sequence[bytes | FileRefused]:
+        with self._sftp() as sftp:
+            return bulk.read_files(sftp, [raw(path) for path in paths], limit)
+
+    def list_many(self, paths: Sequence[RemotePath]) -> Sequence[Sequence[Entry] | FileRefused]:
+        with self._sftp() as sftp:
+            return bulk.list_folders(sftp, [raw(path) for path in paths])
+
+    def remove_many(self, paths: Sequence[RemotePath]) -> None:
+        if not paths:
+            return
+        with self._sftp() as sftp:
+            bulk.remove_files(sftp, [raw(path) for path in paths])
 
     def absolute(self, path: RemotePath) -> str:
         with self._sftp() as sftp:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator import chain as chains
@@ -130,6 +131,20 @@ def test_the_end_is_recorded_and_the_rest_handed_back(tmp_path: Path, signals: l
     assert job.wait(30) == 0
     assert task.results()["a1"]["error_class"] == kind and task.results()["a0"]["error_class"] is None
     assert task.returned() == ["a2", "a3"]
+
+
+def test_a_signal_to_all_processes_of_a_job_is_its_end_and_no_crash_of_the_step(tmp_path: Path) -> None:
+    """As Slurm sends it; the worker may be dead before the job has heard of anything."""
+    task = Task(tmp_path, 3, slow=[1])
+    job = task.start()
+    task.wait_for("a1")
+    time.sleep(0.3)
+    for process in [*psutil.Process(job.pid).children(recursive=True), job]:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+    assert job.wait(30) == 0
+    assert task.results()["a1"]["error_class"] == "transient" and "SIGTERM" in task.results()["a1"]["reason"]
+    assert task.returned() == ["a2"]
 
 
 def test_the_warning_alone_lets_the_document_in_work_go_on(tmp_path: Path) -> None:

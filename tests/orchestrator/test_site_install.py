@@ -296,6 +296,11 @@ def test_pip_there_says_what_is_wrong_without_the_logins_of_its_index(
         monkeypatch.setenv(f"PIP_{name}", value)
     said = farside.packages(tmp_path, {"from": "pip", "requirements": ["surely-not-there==1"]})
     assert said.startswith("pip could not install") and "surely-not-there" in said and "hunter2" not in said
+    wheel(tmp_path, "fardep", "")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert not farside.packages(tmp_path, {"from": "pip", "requirements": ["fardep==1.0"]})
+    assert (tmp_path / "packages" / "fardep.py").is_file()
 
 
 def test_the_needs_are_what_loading_the_steps_takes(tmp_path: Path) -> None:

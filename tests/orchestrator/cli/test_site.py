@@ -98,6 +98,18 @@ def test_a_step_may_be_a_module_in_the_sites_folder(orchestrator: Commands, tmp_
     assert orchestrator("chain", "check").code == 0
 
 
+def test_a_site_that_has_all_its_steps_done_at_a_farm_is_in_order(orchestrator: Commands, tmp_path: Path) -> None:
+    orchestrator("init", str(tmp_path), "--chain", "noop")
+    (tmp_path / "chain.yaml").write_text(
+        "name: a\nfarms: {centre: {scheduler: slurm, spool: /s}}\n"
+        "steps:\n- {name: b, run: 'only.there:step', executor: farm, farm: centre}\n"
+    )
+    found = orchestrator("check", "--json", "--set", f"web_port={a_free_port()}").json["findings"]
+    said = {one["subject"]: one for one in found}
+    assert said["farm"]["level"] == "ok" and "site check centre" in said["farm"]["text"]
+    assert not [one for one in found if one["subject"] in ("chain", "step") and one["level"] == "problem"]
+
+
 def test_check_names_a_taken_port_and_a_missing_folder(
     orchestrator: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -290,7 +290,7 @@ def test_a_changed_chain_replaces_what_it_changes(db: Database) -> None:
     assert "+++ chain/_design/work/views/proc1/map" in text and "chain/_design/guard" not in text
     assert dict(deploy.push(db, built)) == {
         "_design/work": "replaced", "_design/pages": "replaced", "_design/filters": "replaced",
-        "_design/farm": "unchanged", "_design/guard": "unchanged",
+        "_design/farm": "unchanged", "_design/guard": "unchanged", "_design/conflicts": "unchanged",
     }  # fmt: skip
     # the parts of a CouchDB hear of a new design document a moment later
     until(lambda: [row.value for row in db.view("work/proc1")] == [50])
@@ -320,7 +320,7 @@ def test_an_interrupted_push_is_taken_up(db: Database) -> None:
     assert dict(deploy.push(db, other))["_design/work"] == "replaced"
     assert list(db.get("_design/work")["views"]) == ["y"]
     assert [row.id for row in db.all_docs(startkey="_design/", endkey="_design0")] == [
-        "_design/farm", "_design/filters", "_design/guard", "_design/pages", "_design/work"
+        "_design/conflicts", "_design/farm", "_design/filters", "_design/guard", "_design/pages", "_design/work"
     ]  # fmt: skip
 
 

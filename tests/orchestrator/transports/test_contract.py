@@ -326,3 +326,24 @@ def test_python_that_dies_at_the_far_end_is_started_again_and_the_file_goes_on(s
         assert transport.checksum("dies") == digest([data])
         assert transport.send("dies", [data], follow=True).checksum == digest([data])
         transport.remove("dies")
+
+
+def test_many_files_are_listed_read_and_removed_as_one_by_one(there: Transport, folder: str) -> None:
+    names = [*ODD, *(f"{number}" for number in range(460)), "empty", "long"]
+    contents = {f"{folder}/{name}": name.encode("utf-8", "surrogateescape") * 3 for name in names}
+    contents |= {f"{folder}/empty": b"", f"{folder}/long": os.urandom(700_000)}
+    for path, content in contents.items():
+        there.write(path, content)
+    there.mkdir(f"{folder}/below")
+    listed, below, absent = there.list_many([folder, f"{folder}/below", f"{folder}/absent"])
+    assert not isinstance(listed, FileRefused) and {one.name for one in listed} == {*names, "below"}
+    assert below == [] and isinstance(absent, FileRefused) and absent.errno == errno.ENOENT
+    paths = [*contents, f"{folder}/absent"]
+    *read, missing = there.read_many(paths)
+    assert read == list(contents.values()) and isinstance(missing, FileRefused) and missing.errno == errno.ENOENT
+    long = there.read_many([f"{folder}/long", f"{folder}/0"], limit=1000)
+    assert isinstance(long[0], FileRefused) and long[0].errno == errno.EFBIG and long[1] == b"000"
+    there.remove_many(paths)
+    assert [one.name for one in there.list(folder)] == ["below"]
+    there.remove_many([])
+    assert there.read_many([]) == [] == there.list_many([])
