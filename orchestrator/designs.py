@@ -28,8 +28,10 @@ from typing import Any
 from orchestrator import roles
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import ChainError
-from orchestrator.lanes import DESIGNS, wrapped
+from orchestrator.lanes import DESIGNS as OF_EACH_BRANCH
+from orchestrator.lanes import wrapped
 
+DESIGNS = ("work", "farm", "pages", "conflicts", "filters", "guard")
 BUILTIN_REDUCES = ("_count", "_sum", "_stats", "_approx_count_distinct")
 
 _TOKEN = re.compile(r'"@([a-z]+)@"')
@@ -53,7 +55,7 @@ def build(chain: Chain, source: Path | None = None) -> dict[str, dict[str, Any]]
     folder = source or default_source()
     designs: dict[str, dict[str, Any]] = {}
     for one in (chain, *chain.branches().values()):
-        for name in DESIGNS:
+        for name in OF_EACH_BRANCH if one.branch.name else DESIGNS:
             if not (folder / name).is_dir():
                 raise ChainError(f"there is no folder {folder / name}: the couchapp is incomplete, install it again")
             design = _design(name, folder / name, one)
