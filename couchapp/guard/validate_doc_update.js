@@ -36,6 +36,10 @@ function validate(doc, old, user, security) {
       + ": this account does not have the role site:" + sites[number]);
   }
 
+  function mine(by) { // a signature is the account's name, perhaps with a machine behind it: ann, ann@daq1
+    return by === user.name || String(by).indexOf(user.name + '@') === 0;
+  }
+
   // Whether the table has this move for "site" or "person".
   function moved(who) {
     var head = "|" + from[0] + ">" + to[0] + ":" + who + " ", at = moves.indexOf(head), step;
@@ -78,7 +82,7 @@ function validate(doc, old, user, security) {
           && (why = foreign(name, Number(name.slice(4))))) return why;
     }
     for (j = 0; j < keys.length; j++) {
-      if (!same(doc[keys[j]], old[keys[j]])) return "'" + keys[j] + "' is for people: operator or admin";
+      if (doc[keys[j]] !== old[keys[j]] && !same(doc[keys[j]], old[keys[j]])) return "'" + keys[j] + "' is for people: operator or admin";
     }
     return "";
   }
@@ -91,6 +95,9 @@ function validate(doc, old, user, security) {
       return "from '" + old.status + "' to '" + doc.status + "' is for the daemons of a step's site";
     }
     if (!same(doc.forced, old.forced)) return "'forced' is for admins";
+    if (doc.operation && !same(doc.operation, old.operation) && !mine(doc.operation.by)) {
+      return "'operation' says it is by " + JSON.stringify(doc.operation.by) + ": sign it with your own name, " + user.name;
+    }
     for (j = 0; j < procs.length; j++) {
       name = procs[j];
       if (doc[name].state === "done" && !same(doc[name], old[name])) {
@@ -103,7 +110,12 @@ function validate(doc, old, user, security) {
   // Documents of ours that are no data documents.
   function other(act, type, one) {
     var types = "@types@", rule = types.hasOwnProperty(type) ? types[type][act] : [], match;
-    if (person && rule.indexOf("person") >= 0) return;
+    if (person && rule.indexOf("person") >= 0) {
+      match = one.by === undefined ? (one.operation || {}).by : one.by;
+      if (act === "create" && match !== undefined && !mine(match)) no("it is signed by another: you are " + user.name);
+      if (act === "change" && old.by !== one.by) no("who has signed a record cannot change");
+      return;
+    }
     if (site && rule.indexOf("site") >= 0) {
       match = /^proc(\d+)$/.exec(one.step);
       why = match ? foreign(match[0], Number(match[1])) : has["site:" + one.site] === true ? "" : "it names no site of yours";

@@ -315,11 +315,14 @@ def _show(site: Context, what: str, done: Done, dry_run: bool) -> int:
 
 
 def who() -> str:
-    """The person at this terminal, for the record."""
+    """The person at this terminal, for the record: the account at the database, by which its guard knows them."""
     import getpass
     import socket
 
+    context = click.get_current_context(silent=True)
+    site = context.find_object(Context) if context is not None else None
+    login = site.credentials if site is not None else None
     try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
+        return f"{login.username if login is not None else getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):  # an account without a name, as in a container
         return socket.gethostname()

@@ -283,6 +283,21 @@ def test_what_people_do_is_recorded_by_people(verdict: Verdict, kind: str) -> No
         assert "operator or admin" in forbidden(verdict({**old, "state": "done"}, old, who))
 
 
+def test_people_sign_with_their_own_name(verdict: Verdict) -> None:
+    old = doc("good", operation={"by": "bob", "at": "1"})
+    for by in ("somebody", "somebody@daq1"):
+        assert passes(verdict({**old, "operation": {"by": by, "at": "2"}}, old, OPERATOR))
+        assert passes(verdict({"_id": "x", "type": "operation", "by": by}, None, OPERATOR))
+        assert passes(verdict({"_id": "x", "type": "past", "operation": {"by": by}}, None, OPERATOR))
+    for by in ("bob", "somebodyelse", "", None, 3, ["somebody"], {"a": 1}):
+        assert "sign it with your own name" in forbidden(verdict({**old, "operation": {"by": by}}, old, OPERATOR))
+        assert "signed by another" in forbidden(verdict({"_id": "x", "type": "operation", "by": by}, None, OPERATOR))
+    assert passes(verdict({**old, "note": 1}, old, OPERATOR)), "another's signature may stay"
+    record = {"_id": "x", "type": "operation", "by": "bob"}
+    assert passes(verdict({**record, "state": "done"}, record, OPERATOR)), "another ends what one has begun"
+    assert "cannot change" in forbidden(verdict({**record, "by": "somebody"}, record, OPERATOR))
+
+
 def test_documents_of_a_type_that_is_not_ours_are_for_admins(verdict: Verdict) -> None:
     for kind in ("note", "toString", "__proto__", "hasOwnProperty"):
         for who in (HERE, OPERATOR, VIEWER):

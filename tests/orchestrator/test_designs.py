@@ -62,6 +62,7 @@ def test_the_functions_are_plain_es5_anonymous_and_without_tokens() -> None:
         assert source.startswith("function (") and source.endswith("}")
         code = re.sub(r"//[^\n]*", "", source)
         assert '"@' not in code
+        assert any(word in code for word in ('"sambafile"', '"attempt"', '"past"', "_conflicts")), code
         code = re.sub(r'"[^"\n]*"', '""', code)
         assert not ES6.search(code), ES6.search(code)
         quickjs.Context().eval(f"({source})")
