@@ -24,7 +24,7 @@ from orchestrator.cli.chain import chain
 from orchestrator.cli.check import check
 from orchestrator.cli.context import SiteGroup
 from orchestrator.cli.couchapp import couchapp
-from orchestrator.cli.daemons import db, poll, register, simulate, web
+from orchestrator.cli.daemons import db, gather, poll, register, simulate, web
 from orchestrator.cli.demo import demo
 from orchestrator.cli.documents import explain, show
 from orchestrator.cli.farm import farm
@@ -65,7 +65,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Operations on steps and farms", _control.COMMANDS),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, user, db, import_)),
-    ("Single daemons", (poll, farm, web)),
+    ("Single daemons", (poll, gather, farm, web)),
     ("About", (settings, version)),
 )
 for _, _commands in SECTIONS:
