@@ -32,7 +32,7 @@ function validate(doc, old, user, security) {
 
   function foreign(name, number) { // why a step is none of this account's; "" if it is
     return has["site:" + sites[number]] === true ? "" : name + (sites[number] === undefined
-      ? " belongs to no step of the chain" : " belongs to the site " + sites[number]
+      ? " belongs to no step that the chain has" : " belongs to the site " + sites[number]
       + ": this account does not have the role site:" + sites[number]);
   }
 
@@ -122,7 +122,7 @@ function validate(doc, old, user, security) {
       if (!why) return;
       no(why);
     }
-    no("a document of type " + JSON.stringify(type) + ": to " + act + " it is for "
+    no("type " + JSON.stringify(type) + ": to " + act + " such a document is for "
       + rule.concat(["admin"]).join(" or ").replace("person", "operator"));
   }
 

@@ -212,6 +212,49 @@ def test_a_replicator_brings_what_was_made_elsewhere(guarded: Any, accounts: Any
     assert carrier.put("/_security", json={}).status_code in (401, 403)
 
 
+def test_replication_needs_a_reader_there_and_a_replicator_here(server: Any, guarded: Any, accounts: Any) -> None:
+    """The account that reaches the other site's database may only read it; the one that writes never leaves home."""
+    there = type(guarded)(server, f"conformance-{uuid.uuid4().hex}")
+    assert there.put().status_code in (201, 202)
+    try:
+        security = guarded.get("/_security").json()
+        assert there.put("/_security", json=security).status_code == 200
+        there.save(designs.build(CHAIN)["_design/guard"])
+        rev = guarded.save(doc("a"))
+        there.post("/_bulk_docs", json={"docs": [{**doc("a"), **_history(rev)}], "new_edits": False})
+        for status, more in (("proc 0 in progress", {"proc0": {}}), ("good", {"proc0": DONE})):
+            rev = there.save({**doc("a", status, **more), "_rev": rev})
+        there.save(doc("b", "open"))
+
+        def replicate(reader: str, writer: str) -> Any:
+            ends = {"source": (there, reader), "target": (guarded, writer)}
+            body = {
+                end: {
+                    "url": base.url,
+                    "auth": {"basic": dict(zip(("username", "password"), accounts[who], strict=True))},
+                }
+                for end, (base, who) in ends.items()
+            }
+            selector = {"selector": {"type": {"$gt": None}}}  # all but design documents, which are pushed
+            return server.post("/_replicate", json={**body, **selector})
+
+        answer = replicate("viewer", "carrier")
+        assert answer.status_code == 200, answer.text
+        assert guarded.get("/a").json()["_rev"] == rev and guarded.get("/b").json()["status"] == "open"
+        assert guarded.get("/a").json()["proc0"] == DONE
+        there.save(doc("c"))
+        refused = replicate("viewer", "here")
+        assert refused.status_code != 200 or refused.json()["history"][0]["doc_write_failures"] >= 1, refused.text
+        assert guarded.get("/c").status_code == 404
+    finally:
+        there.delete()
+
+
+def _history(rev: str) -> dict[str, Any]:
+    number, _, name = rev.partition("-")
+    return {"_rev": rev, "_revisions": {"start": int(number), "ids": [name]}}
+
+
 @pytest.mark.parametrize("who", ["here", "operator", "carrier", "viewer"])
 def test_the_guard_is_not_theirs_to_change(guarded: Any, accounts: Any, who: str) -> None:
     account = guarded.as_user(accounts[who])

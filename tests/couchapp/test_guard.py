@@ -301,7 +301,7 @@ def test_people_sign_with_their_own_name(verdict: Verdict) -> None:
 def test_documents_of_a_type_that_is_not_ours_are_for_admins(verdict: Verdict) -> None:
     for kind in ("note", "toString", "__proto__", "hasOwnProperty"):
         for who in (HERE, OPERATOR, VIEWER):
-            assert "it is for admin" in forbidden(verdict({"_id": "x", "type": kind, "site": "here"}, None, who))
+            assert "is for admin" in forbidden(verdict({"_id": "x", "type": kind, "site": "here"}, None, who))
         assert passes(verdict({"_id": "x", "type": kind}, None, ADMIN))
 
 
