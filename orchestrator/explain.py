@@ -88,7 +88,9 @@ class Taker:
 
 @dataclass
 class Explanation:
-    """Why. ``next`` says what to do, a sentence each; ``because`` explains the step that is needed first."""
+    """Why. ``next`` says what to do, a sentence each; ``because`` explains the step that is needed first;
+    ``operation`` is the last thing that a person did to the document.
+    """
 
     document: str
     status: str
@@ -101,6 +103,7 @@ class Explanation:
     next: list[str] = field(default_factory=list)
     attempts: list[dict[str, Any]] = field(default_factory=list)
     log: str = ""
+    operation: str = ""
     because: Explanation | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -125,8 +128,7 @@ def explain(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step 
     mark = document.get("operation")
     if isinstance(mark, dict):
         why = f": {mark.get('reason')}" if mark.get("reason") else ""
-        what = f"{mark.get('what')}, by {mark.get('by')} at {mark.get('at')}{why}"
-        made.notes.append(f"the last thing a person did to it: {what}")
+        made.operation = f"{mark.get('what')}, by {mark.get('by')} at {mark.get('at')}{why}"
     return made
 
 

@@ -196,6 +196,7 @@ def page(site: Context) -> Any:
     from orchestrator.web.app import create_app
     from orchestrator.web.login import Login
     from orchestrator.web.login_sessions import Sessions
+    from orchestrator.web.operations import Acting
     from orchestrator.web.roles import anyone_here, nobody
 
     settings = site.settings
@@ -209,6 +210,7 @@ def page(site: Context) -> Any:
         title=site.chain.name,
         login=Login(Sessions(settings.url, settings.database, time.monotonic), otherwise),
         closed=settings.web_reading == "login",
+        acting=Acting(settings.site, settings.data, settings.ask_above, settings.lease),
         allowed_hosts=[*settings.web_hosts, settings.web_host, socket.gethostname(), socket.getfqdn()],
     )
 

@@ -124,6 +124,8 @@ def _explain(out: Output, why: Explanation, indent: str) -> None:
         out.line(f"{indent}{'served by' if not number else '         '} {taker.words()}")
     for note in why.notes:
         out.line(f"{indent}note     {note}")
+    if why.operation:
+        out.line(f"{indent}person   {why.operation}")
     for one in why.attempts:
         what = f"{one['step']} no. {one['number']}: {one['state']} ({one['error_class']})"
         out.line(f"{indent}attempt  {what} on {one['host']} at {one['finished']}: {one['reason']}")

@@ -24,6 +24,7 @@ from orchestrator.web import human
 from orchestrator.web.headers import Guard, problem
 from orchestrator.web.live import RETRY_SECONDS, Follow, Hub
 from orchestrator.web.login import Gate, Login
+from orchestrator.web.operations import Acting, Operations
 from orchestrator.web.pages import Pages
 from orchestrator.web.paging import BadQuery
 from orchestrator.web.render import HERE, html, json_answer, wants_json
@@ -65,6 +66,7 @@ def create_app(
     allowed_hosts: Iterable[str] = (),
     login: Login | None = None,
     closed: bool = False,
+    acting: Acting | None = None,
     follow: Follow | None = None,
     live: bool = True,
     clock: Callable[[], float] = time.time,
@@ -80,6 +82,7 @@ def create_app(
         allowed_hosts: names, besides localhost, under which the page may be opened; ``*`` allows any.
         login: knows people by their accounts at the database; without it nobody can log in.
         closed: reading needs a login too.
+        acting: the site for which documents may be changed by people that ``login`` knows; without it nothing is.
         follow: where changes come from, for tests; by default the database's changes feed.
         live: False for a page that does not follow changes at all.
         clock: seconds since 1970, by which the pages tell ages and keep answers.
@@ -89,6 +92,8 @@ def create_app(
         follow = Changes(database_factory)
     hub = Hub(source, follow)
     pages = Pages(source, hub, chain, Roots(files_root), Roots(logs_root, files_root), title)
+    if acting is not None:
+        pages.site, pages.lease = acting.site, acting.lease
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -101,7 +106,7 @@ def create_app(
     app = _App(
         title=title,
         version=VERSION,
-        description="What the status page shows, for programs. Reads only.",
+        description="What the status page shows, for programs; and people's operations, for operators.",
         docs_url=None,  # the stock documentation pages load scripts from elsewhere; /api lists the calls instead
         redoc_url=None,
         openapi_url="/api/openapi.json",
@@ -111,6 +116,8 @@ def create_app(
     app.state.source = source
     app.state.login = login
     app.include_router(pages.router)
+    if acting is not None and chain is not None:
+        app.include_router(Operations(source, chain, acting).router)
     if login is not None:
         app.state.who = login.who
         app.include_router(login.router(pages))

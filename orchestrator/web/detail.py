@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator import reasons
 from orchestrator.chain import Chain
+from orchestrator.facts import explained
 from orchestrator.web import human, lists
 from orchestrator.web.pollers import Pollers
 from orchestrator.web.roots import Roots
@@ -17,6 +18,8 @@ from orchestrator.web.states import Outline, Standing, kind_counts, kind_of, sta
 
 #: Attempts shown, the last ones: a step that was tried more often than that has said what it has to say.
 ATTEMPTS = 50
+#: Resets of a document that are shown, the last ones.
+PASTS = 20
 #: Pictures listed for one step.
 PLOTS = 200
 #: Files of a run whose pictures are shown on the run's page, the last ones; more would be a page of megabytes.
@@ -113,11 +116,15 @@ def document(
     plot_files: Roots,
     pollers: Pollers,
     id: str,
+    site: str = "here",
+    lease: float = 60.0,
 ) -> dict[str, Any]:
     """All about one document. Raises NotFound for one that there is not.
 
     Args:
         steps: the chain's, or those that the database knows where there is no chain.
+        site: where the page is; the explanation speaks from there.
+        lease: seconds after which a silent daemon counts as dead, where it does not say itself.
     """
     now = source.now()
     body = database.get(id)
@@ -146,6 +153,9 @@ def document(
         "status": body.get("status"),
         "kind": kind_of(body.get("status")),
         "sentence": why(chain, body, now),
+        "explanation": None if chain is None else explained(database, chain, body, site, lease, now).to_json(),
+        "operation": body.get("operation") if isinstance(body.get("operation"), dict) else None,
+        "past": past(source, database, id),
         "steps": [
             {
                 "number": s.outline.number,
@@ -169,6 +179,25 @@ def document(
         "header": body.get("header") if isinstance(body.get("header"), dict) else {},
         "document": body,
     }
+
+
+def past(source: Source, database: DatabaseLike, id: str) -> list[dict[str, Any]]:
+    """What operations have taken out of a document, the last first."""
+    rows = source.rows(
+        database, "pages/past", startkey=[id, {}], endkey=[id], descending=True, limit=PASTS, include_docs=True
+    )
+    made = []
+    for row in rows:
+        found = row.doc or {}
+        operation, entries, outputs = (found.get(key) for key in ("operation", "entries", "outputs"))
+        known = operation if isinstance(operation, dict) else {}
+        made.append(
+            {key: known.get(key) for key in ("id", "what", "by", "reason")}
+            | {"at": found.get("at"), "status": found.get("status")}
+            | {"entries": entries if isinstance(entries, dict) else {}}
+            | {"outputs": outputs if isinstance(outputs, dict) else {}}
+        )
+    return made
 
 
 def attempts(source: Source, database: DatabaseLike, id: str) -> list[dict[str, Any]]:

@@ -63,6 +63,8 @@ class Pages:
         self.plots = plots
         self.logs = logs
         self.title = title
+        #: Where documents are explained from: the site, and after how long (s) a silent daemon counts as dead.
+        self.site, self.lease = "here", 60.0
         self.pollers = Pollers()
         register_url_convertor("anything", _Anything())
         self.router = APIRouter()
@@ -182,8 +184,9 @@ class Pages:
         def read(database: DatabaseLike) -> dict[str, Any]:
             steps = self.outlines(database)
             return detail.document(
-                self.source, database, self.chain, steps, self.logs, self.plots, self.pollers, wanted
-            )
+                self.source, database, self.chain, steps, self.logs, self.plots, self.pollers, wanted,
+                self.site, self.lease,
+            )  # fmt: skip
 
         data = self.source.cached(("document", wanted), read)
         words = {

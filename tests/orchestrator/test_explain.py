@@ -150,7 +150,7 @@ def test_owner_takers_attempts_and_what_a_person_did_are_told() -> None:
     assert made.owner == "proc0 (a) belongs to site here"
     assert [taker.id for taker in made.takers] == ["p1", "p2"] and "silent" in made.takers[1].words()
     assert made.attempts[0]["reason"] == "full" and len(made.log.splitlines()) == 15
-    assert any("retry, by ann at 2026: mended" in note for note in made.notes)
+    assert made.operation == "retry, by ann at 2026: mended"
     assert any("2 documents are ready for proc0 before it" in note for note in made.notes)
     assert made.to_json()["takers"][0]["id"] == "p1"
     running = documents.claim(raw(hold={"by": "ann", "reason": "tea"}), A, ME, "t", NOW)

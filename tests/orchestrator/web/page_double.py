@@ -178,7 +178,16 @@ class Double:
                 return []
             return [([d["document"], d["step"], d["number"]], {k: d[k] for k in ("state", "error_class", "reason")})]
 
+        def ready(key: str) -> Callable[[dict[str, Any]], list[tuple[Any, Any]]]:
+            return lambda d: [
+                ([0, d.get("run_name"), d.get("file_number")], None)
+                for s in standings(d, steps)
+                if s.outline.key == key and s.state == "ready"
+            ]
+
         return {
+            **{f"work/{step.key}": (data(ready(step.key)), "_count") for step in steps},
+            "pages/past": (lambda d: [([d["document"], d["at"]], None)] if d.get("type") == "past" else [], ""),
             "pages/steps": (data(standing), "_stats"),
             "pages/status": (data(lambda d: [([d["status"], d["run_name"], d["file_number"]], 1)]), "_sum"),
             "pages/runs": (data(lambda d: [([d["run_name"], d["file_number"]], d["size"])]), "_stats"),

@@ -1,0 +1,164 @@
+"""People's operations through the page: ``POST /api/operations/<name>``, JSON in and JSON out, for operators only.
+
+The names, the selection and what comes back are those of the command line (``orchestrator.people``,
+``orchestrator.selection``)::
+
+    {"selection": {"runs": ["ma22a000"], "statuses": ["failed"]}, "reason": "the disk is mended", "dry_run": true}
+
+``confirm`` must be true where more documents are concerned than the setting ``ask_above`` says; without it the answer
+is 409 and says how many. Who has logged in writes in his own name, so that the database's guard sees who it is.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from orchestrator.chain import Chain
+from orchestrator.engine import operations
+from orchestrator.engine.choosing import choose
+from orchestrator.engine.operations import Desk
+from orchestrator.errors import Refused, SettingsError
+from orchestrator.people import NAMES, OPERATIONS, Order
+from orchestrator.selection import from_json, usual
+from orchestrator.web.headers import problem
+from orchestrator.web.paging import BadQuery
+from orchestrator.web.render import json_answer
+from orchestrator.web.roles import Person, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.web.source import Source
+
+#: Bytes of a request: the ids of some ten thousand documents.
+MOST_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What the page needs to act for its site: its name, its data folder, and above how many documents to ask.
+
+    ``lease`` (s): a daemon that is silent for so long counts as dead, where it does not say itself.
+    """
+
+    site: str
+    data: Path
+    ask_above: int = 10
+    lease: float = 60.0
+
+
+class _Asked(BaseModel):
+    """The body of a request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    selection: dict[str, Any]
+    reason: str = Field("", max_length=10_000)
+    step: str = Field("", max_length=200)
+    outputs: str = "kept"
+    priority: int = 0
+    dry_run: bool = False
+    confirm: bool = False
+
+
+class Operations:
+    """The routes that change documents."""
+
+    def __init__(self, source: Source, chain: Chain, acting: Acting) -> None:
+        self._source, self._chain, self._acting = source, chain, acting
+        self.router = APIRouter()
+        body = {"content": {"application/json": {"schema": _Asked.model_json_schema()}}}
+        for one in OPERATIONS:
+            self.router.add_api_route(
+                f"/api/operations/{one.name}", self._route(one.name), methods=["POST"], summary=one.help,
+                openapi_extra={"requestBody": body},
+                responses={
+                    200: {"content": {"application/json": {"schema": {"type": "object"}}}},
+                    401: {"description": "nobody has logged in"},
+                    403: {"description": "the person may not do this"},
+                    409: {"description": "many documents, and no confirm"},
+                },
+            )  # fmt: skip
+        self.router.add_api_route(
+            "/api/operations", self.listed, methods=["GET"], summary="What people have done to documents",
+            responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
+        )  # fmt: skip
+
+    def listed(self, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Response:
+        """The records of the last operations."""
+        found = self._source.cached(("operations", limit), lambda database: operations.latest(database, limit))
+        return json_answer({"operations": found, "names": list(NAMES)})
+
+    def _route(self, what: str) -> Any:
+        async def act(request: Request, person: Annotated[Person, Depends(require("operator"))]) -> Response:
+            asked = _read(await _body(request))
+            return await run_in_threadpool(self._act, what, asked, person)
+
+        return act
+
+    def _act(self, what: str, asked: _Asked, person: Person) -> Response:
+        try:
+            with self._database(person) as database:
+                return self._perform(database, what, asked, person)
+        except SettingsError as error:
+            raise BadQuery(str(error)) from error
+        except Refused as error:
+            raise HTTPException(403, str(error)) from error
+
+    def _perform(self, database: Any, what: str, asked: _Asked, person: Person) -> Response:
+        step = self._chain.step(asked.step).key if asked.step else ""
+        order = Order(what, person.name, asked.reason, step, asked.outputs, asked.priority)
+        said = from_json(asked.selection)
+        selection = usual(what, said, order.step)
+        names = choose(database, self._chain, selection)
+        most = self._acting.ask_above
+        if len(names) > most and not asked.dry_run and not asked.confirm:
+            body = problem(
+                409, "confirm", f"This concerns {len(names)} documents, more than {most}: look with dry_run, then send "
+                "it again with confirm."
+            )  # fmt: skip
+            return json_answer(body | {"documents": len(names)}, 409)
+        desk = Desk(database, self._chain, self._acting.site, self._acting.data)
+        done = desk.perform(order, names, selection, dry_run=asked.dry_run)
+        self._source.changed()
+        return json_answer({"dry_run": asked.dry_run, "counts": done.counts(), **vars(done)})
+
+    @contextmanager
+    def _database(self, person: Person) -> Iterator[Any]:
+        """The database in the person's own name; in the page's, where its settings let anyone at this machine act."""
+        if person.database is not None:
+            yield person.database()
+        else:
+            with self._source.lend() as database:
+                yield database
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body. Raises HTTPException 413 for one that is too large."""
+    kept = bytearray()
+    async for chunk in request.stream():
+        kept += chunk
+        if len(kept) > MOST_BYTES:
+            raise HTTPException(413, f"The request has more than {MOST_BYTES} bytes: select by run or query.")
+    return bytes(kept)
+
+
+def _read(body: bytes) -> _Asked:
+    """What is asked for. Raises BadQuery, which names what is wrong."""
+    try:
+        return _Asked.model_validate(json.loads(body))
+    except ValidationError as error:
+        faults = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
+        raise BadQuery("; ".join(faults)) from error
+    except (ValueError, RecursionError) as error:
+        raise BadQuery(f"the request is no JSON: {error}") from error
