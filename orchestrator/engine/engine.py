@@ -195,6 +195,12 @@ class Engine:
         self.taking.add(str(found["_id"]))
         self.outbox.append(Write(changed, step, str(record.get("attempt")), record=record, lost=reason))
 
+    def lost(self, attempt: str, reason: str, now: float) -> None:
+        """An attempt was ended since its claim could not be renewed: the document is freed, if it is still ours."""
+        if (held := self.held.pop(attempt, None)) is not None:
+            changed, record = documents.lose(held.document, held.step, reason, now)
+            self.outbox.append(Write(changed, held.step, attempt, record=record, lost=reason))
+
     def give_back(self, task: Task, reason: str, now: float) -> None:
         """A claimed task will not be begun here (shutdown): the document is released as if it had not been claimed."""
         held = self.held.pop(task.attempt, None)

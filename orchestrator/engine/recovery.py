@@ -49,6 +49,10 @@ class Recovery:
     #: poller -> (its counter when it last changed, when that was by our monotonic clock)
     _seen: dict[str, tuple[Any, float]] = field(default_factory=dict)
     _strays: dict[str, str] = field(default_factory=dict)
+    #: Whether some poller sees this one by its heartbeat alone, and would take its claims over if that stood still.
+    watched: bool = False
+    _strangers: dict[str, tuple[Any, float]] = field(default_factory=dict)
+    _looked: float | None = None
     #: dead poller -> the documents that were taken from it, until that is written
     _dealt_with: dict[str, set[str]] = field(default_factory=dict)
 
@@ -59,6 +63,9 @@ class Recovery:
     def look(self, now: float, monotonic: float) -> int:
         """One round; how many claims were found lost. Changes go into the engine's next commit."""
         self.finish()
+        if self._looked is not None and monotonic - self._looked > 2 * self.lease:
+            self._seen.clear()  # nobody watched meanwhile: this process, too, was stopped, or its machine slept
+        self._looked = monotonic
         keys = {step.key for step in self.engine.steps}
         by_poller: dict[str, list[str]] = {}
         strays: dict[str, str] = {}
@@ -76,12 +83,26 @@ class Recovery:
             # Spools without claims too: reports whose documents somebody else has taken back meanwhile.
             if self.spool.alive(name) is False and not any(self.spool.same(name, p) for p in by_poller):
                 by_poller[name] = []
-        beating = beats(self.database) if by_poller else {}
+        beating = beats(self.database)
+        self._watch_strangers(beating, monotonic)
         self._seen = {poller: known for poller, known in self._seen.items() if poller in by_poller}
         for poller, ids in by_poller.items():
             if poller not in self._dealt_with and self._is_dead(poller, beating.get(poller), monotonic):
                 lost += self._take_over(poller, ids, keys, now)
         return lost
+
+    def _watch_strangers(self, beating: dict[str, dict[str, Any]], monotonic: float) -> None:
+        """See whether pollers live that have their spool elsewhere and so cannot see our lock."""
+        known = self._strangers
+        self._strangers = {}
+        for poller, beat in beating.items():
+            if poller.startswith(IDENTITY) or beat.get("site") != self.engine.claimant.site:
+                continue
+            if self.spool.alive(poller) is None:
+                counter = (beat.get("beat"), beat.get("started"))
+                last = known.get(poller)
+                self._strangers[poller] = last if last and last[0] == counter else (counter, monotonic)
+        self.watched = any(monotonic - since < 2 * self.lease for _, since in self._strangers.values())
 
     def _claims(self) -> Iterator[Any]:
         """The rows of all claims."""

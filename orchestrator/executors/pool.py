@@ -73,6 +73,9 @@ class BatchDone:
 
 Event = Report | Progressed | Returned | BatchDone
 
+#: The class of a report of an attempt that was ended because its claim could not be renewed: no fault of the step's.
+LOST = "lost"
+
 
 class Pool:
     """Workers for one chain. Use from one thread; ``wake`` alone may be called from any."""
@@ -109,6 +112,8 @@ class Pool:
         self._birth_wait = BIRTH_WAIT
         self._events: deque[Event] = deque()
         self._called_off: dict[str, str] = {}
+        #: Says why somebody else may have killed workers just now; "" for no reason that is known.
+        self.killed_because: Callable[[], str] = lambda: ""
         self._closing = False
 
     # --- handing out ---
@@ -126,6 +131,17 @@ class Pool:
     def call_off(self, attempt: str, why: str) -> None:
         """End an attempt that nobody wants any more, now or when its turn comes; its report says ``why``."""
         self._called_off[attempt] = why
+
+    def processes(self) -> list[int]:
+        """The numbers of the workers' processes, each of which leads its group."""
+        return [worker.process.pid for worker in self._workers.values()]
+
+    def end_all(self, why: str) -> None:
+        """End whatever runs, now; the reports say ``why`` and are of class LOST, what had not begun is returned."""
+        for worker in list(self._workers.values()):
+            if worker.batches:
+                worker.verdict = (LOST, why)
+                worker.kill()
 
     def next_birth(self) -> float:
         """In how many seconds a worker may be made again, if none may be now; else 0."""
@@ -377,6 +393,8 @@ class Pool:
         now = self._clock()
         if worker.verdict is not None:
             kind, reason = worker.verdict
+        elif code == -signal.SIGKILL and (why := self.killed_because()):
+            kind, reason = LOST, why
         elif code == -signal.SIGKILL:
             kind, reason = "resources", "its worker was killed (signal 9), as the kernel does when memory runs out"
         elif code == -signal.SIGXCPU:
