@@ -306,7 +306,9 @@ class Poller:
                 if self.engine.backlog.room() <= 0:
                     self.engine.backlog.more = True
                     return
-                found = self.database.view(f"work/{step.key}", reduce=False, include_docs=True, limit=PAGE, **place)
+                found = self.database.view(
+                    f"work/{step.key}", reduce=False, include_docs=True, conflicts=True, limit=PAGE, **place
+                )
                 self.engine.offer([row.doc for row in found if row.doc is not None], now, swept=True)
                 if len(found.rows) < PAGE:
                     break
@@ -379,7 +381,9 @@ class Poller:
         # The last two tell of documents that a person has taken away from a step that runs here.
         told = {"type": self.chain.type, "status": {"$in": ["closed", "good", "failed", "bad"]}}
         selector = {"$or": [told, {"_id": steering}]}
-        follower = Follower(self.database, since=self._since, selector=selector, mode="continuous", timeout=50)
+        follower = Follower(
+            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous", timeout=50
+        )
         self._follower = follower
         if self._ended.is_set():
             return
