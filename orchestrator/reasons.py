@@ -102,8 +102,8 @@ def _failed(chain: Chain, document: Mapping[str, Any]) -> str:
 def _held(key: str, entry: Mapping[str, Any], document: Mapping[str, Any], kind: Kind) -> str:
     if entry.get("gathered"):
         return (
-            f"{key} ({entry.get('step')}) is done by the document {entry['gathered']}, which gathers this one with others; "
-            "look at that one."
+            f"{key} ({entry.get('step')}) is done by the document {entry['gathered']}, which gathers this one with "
+            "others: look at that one."
         )
     if entry.get("farm"):
         return batchjobs.sentence(key, entry, document, kind)
