@@ -9,8 +9,10 @@ from typing import Any
 
 from orchestrator import reasons
 from orchestrator.chain import Chain
+from orchestrator.control import Control
 from orchestrator.facts import explained
 from orchestrator.web import human, lists
+from orchestrator.web.jobs import controls
 from orchestrator.web.pollers import Pollers
 from orchestrator.web.roots import Roots
 from orchestrator.web.source import DatabaseLike, Source
@@ -85,14 +87,19 @@ def plots(document: Mapping[str, Any], steps: Sequence[Outline], roots: Roots) -
     return made
 
 
-def why(chain: Chain | None, document: Mapping[str, Any], now: float) -> str:
-    """Why the document is where it is: the sentence that ``orchestrator show`` says too."""
+def why(
+    chain: Chain | None, document: Mapping[str, Any], now: float, said: Mapping[str, Control] = reasons.NONE_PAUSED
+) -> str:
+    """Why the document is where it is: the sentence that ``orchestrator show`` says too. ``said``: what is paused."""
     if chain is None:
         return f"Its status is {document.get('status')!r}. This page was started without a chain, and knows no more."
-    return reasons.why(chain, document, now)
+    return reasons.why(chain, document, now, said)
 
 
-def why_step(chain: Chain | None, document: Mapping[str, Any], standing: Standing, now: float) -> str:
+def why_step(
+    chain: Chain | None, document: Mapping[str, Any], standing: Standing, now: float,
+    said: Mapping[str, Control] = reasons.NONE_PAUSED,
+) -> str:  # fmt: skip
     """Why one step has not begun, or what became of it."""
     if standing.state == "done":
         taken = human.duration(standing.proc.get("seconds"))
@@ -101,10 +108,10 @@ def why_step(chain: Chain | None, document: Mapping[str, Any], standing: Standin
         return ""
     step = next(s for s in chain.steps if s.key == standing.outline.key)
     if standing.state == "ready":
-        return reasons.ready_because(document, step, now)
+        return reasons.ready_because(document, step, now, said)
     if standing.state != "waiting":
-        return reasons.why(chain, document, now)
-    return reasons.why_not_ready(chain, document, step, now) or ""
+        return reasons.why(chain, document, now, said)
+    return reasons.why_not_ready(chain, document, step, now, said) or ""
 
 
 def document(
@@ -130,6 +137,7 @@ def document(
     body = database.get(id)
     if chain is not None and body.get("type") != chain.type:
         steps = ()  # an attempt, a note: none of the chain's business
+    said = controls(database, list(chain.sites) if chain is not None else [])
     made = standings(body, steps)
     held = any(s.state == "in progress" for s in made)
     running = pollers.progress(database, now) if held else {}
@@ -152,7 +160,7 @@ def document(
         "updated": body.get("updated"),
         "status": body.get("status"),
         "kind": kind_of(body.get("status")),
-        "sentence": why(chain, body, now),
+        "sentence": why(chain, body, now, said),
         "explanation": None if chain is None else explained(database, chain, body, site, lease, now).to_json(),
         "operation": body.get("operation") if isinstance(body.get("operation"), dict) else None,
         "past": past(source, database, id),
@@ -163,7 +171,7 @@ def document(
                 "key": s.outline.key,
                 "needs": list(s.outline.needs),
                 "state": s.state,
-                "sentence": why_step(chain, body, s, now),
+                "sentence": why_step(chain, body, s, now, said),
                 "progress": running.get(str(s.proc.get("attempt"))) if s.state == "in progress" else None,
                 "facts": {k: v for k, v in s.proc.items() if k not in _SHOWN},
                 "result": s.proc.get("result"),

@@ -37,6 +37,10 @@ class Links:
         """A step's log."""
         return self.to(f"/logs/{_part(id)}/{_part(step)}")
 
+    def job(self, name: Any) -> str:
+        """A batch job's page."""
+        return self.to(f"/jobs/{_part(name)}")
+
     def files(self, **query: Any) -> str:
         """A filtered list of documents."""
         return self.to("/files", **query)

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.chain import Chain
 from orchestrator.web import deployed, human
+from orchestrator.web.jobs import controls
 from orchestrator.web.pollers import Pollers, running
 from orchestrator.web.source import DatabaseLike, Source
 from orchestrator.web.states import STATES, kind_counts, kind_of, outlines
@@ -78,8 +79,14 @@ def overview(
             {k: v for k, v in beat.items() if k != "running"} | {"steps": [names.get(s, s) for s in beat["steps"]]}
             for beat in beats
         ],
-        "warnings": deployed.warnings(database, chain),
+        "warnings": [*deployed.warnings(database, chain), *_stopped(database, chain)],
     }
+
+
+def _stopped(database: DatabaseLike, chain: Chain | None) -> list[str]:
+    """What people have paused or drained, a sentence each."""
+    said = controls(database, list(chain.sites) if chain is not None else [])
+    return [f"{stop.words(site)}." for site, one in said.items() for stop in one.stops]
 
 
 def _oldest(stats: dict[str, Any] | None) -> str | None:

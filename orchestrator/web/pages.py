@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from orchestrator.chain import Chain
 from orchestrator.errors import NotFound
 from orchestrator.web import detail, human, lists, settings_table
+from orchestrator.web import jobs as job_pages
 from orchestrator.web.chain_picture import picture
 from orchestrator.web.headers import problem
 from orchestrator.web.live import Full, Hub
@@ -26,6 +27,7 @@ from orchestrator.web.states import STATES, Outline, outlines
 Limit = Annotated[int, Query(ge=1, le=200, description="rows on a page")]
 At = Annotated[str, Query(max_length=4000, description="where to go on: 'next' or 'previous' of an earlier answer")]
 Words = Annotated[str, Query(max_length=200)]
+Task = Annotated[int | None, Query(ge=1, le=10**6, description="the task of an array whose log is shown")]
 #: A step's state, or nothing for any.
 State = Annotated[str, Query(max_length=200, json_schema_extra={"enum": ["", *STATES]})]
 
@@ -79,6 +81,8 @@ class Pages:
         )
         self._route("/failed", "/failed", self.failed, "Failed documents and why", 400, 404)
         self._route("/bad", "/bad", self.bad, "Bad documents and why", 400, 404)
+        self._route("/jobs", "/jobs", self.jobs, "What farms have in hand, their limits, and what is paused")
+        self._route("/jobs/{name}", "/jobs/{name}", self.job, "One batch job: its documents and its log", 400, 404)
         self._route("/chain", "/chain", self.chain_page, "The chain's steps and settings")
         self.router.add_api_route(
             "/healthz", self.health, summary="Whether page and database answer", responses=_errors(503)
@@ -209,6 +213,21 @@ class Pages:
     def bad(self, request: Request, at: At = "", limit: Limit = lists.ROWS) -> Response:
         data = self.source.cached(("bad", at, limit), lambda db: lists.bad(self.source, db, at, limit))
         return self.answer(request, "bad.html", data)
+
+    def jobs(self, request: Request) -> Response:
+        data = self.source.cached("jobs", lambda db: job_pages.overview(self.source, db, self.chain, self.pollers))
+        return self.answer(request, "jobs.html", data)
+
+    def job(
+        self, request: Request, name: str, task: Task = None, at: At = "", limit: Limit = job_pages.ROWS
+    ) -> Response:
+        def read(database: DatabaseLike) -> dict[str, Any] | None:
+            return job_pages.job(self.source, database, self.chain, name, at, task, limit)
+
+        data = self.source.cached(("job", name, task, at, limit), read)
+        if data is None:
+            raise NotFound(f"no document has had a batch job {name!r}: the list of jobs shows those that wait")
+        return self.answer(request, "job.html", data)
 
     def chain_page(self, request: Request) -> Response:
         data = settings_table.chain(self.chain)

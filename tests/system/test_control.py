@@ -90,41 +90,40 @@ def make_desk(make_site: Callable[..., Any]) -> Iterator[Callable[..., Desk]]:
 
 def test_drain_limit_and_pause_while_everything_runs(make_desk: Callable[..., Desk]) -> None:
     desk = make_desk()
-    desk.site.add(12)
+    desk.site.add(30)
     desk.site.start("farm")
     desk.site.start("poll")
     desk.site.wait(lambda: len(desk.running()) >= 2, 30, "jobs to run")
     listed = json.loads(desk.say("jobs", "--documents", "--json"))["jobs"]
     assert listed[0]["step"] == "s0" and listed[0]["nodes"] and listed[0]["states"]["queued"] >= 1
-    assert sum(len(job["members"]) for job in listed) == sum(job["documents"] for job in listed)
+    assert sum(len(job["members"]) for job in listed) >= sum(job["documents"] for job in listed)
 
     said = desk.say("drain", "--farm", "centre", "--reason", "power cut", "--wait")
     assert "farm centre is drained" in said and "nothing is left" in said
     now = desk.statuses()
-    assert now["closed"] >= 4 and set(now) <= {"closed", "good", "proc 1 in progress"}
+    assert now["closed"] >= 1 and set(now) <= {"closed", "good", "proc 1 in progress"}
     assert not desk.queue("list"), "nothing waits or runs in the batch system"
     assert not desk.attempts(), "nobody's attempt failed by that"
-    waiting = next(name for name, d in desk.site.everything().items() if d["status"] == "closed")
-    assert "proc0 (s0) does not begin: farm centre is drained" in desk.say("show", waiting)
-    assert "power cut" in desk.say("show", waiting)
+    waiting = [name for name, d in desk.site.everything().items() if d["status"] == "closed"]
+    shown = desk.say("show", waiting[0])
+    assert "proc0 (s0) does not begin: farm centre is drained" in shown and "power cut" in shown
 
     desk.say("limits", "--farm", "centre", "jobs=1", "--reason", "be gentle")
     table = desk.say("limits")
     assert "be gentle" in table
     desk.say("pause", "--step", "s1", "--reason", "look first")
-    before = desk.statuses()
     desk.say("resume", "--farm", "centre")
     desk.say("resume", "--farm", "centre", code=1)
     desk.site.wait(lambda: bool(desk.running()), 20, "a job to run again")
     assert len(desk.queue("list")) == 1, "one job at once"
     desk.say("limits", "--farm", "centre", "--reset")
-    desk.site.wait(lambda: desk.statuses() == {"good": 12}, 40, "the first step of all")
-    waits = sum("proc1" not in d for d in desk.site.everything().values())
-    assert before["closed"] == waits, "the second step has begun for none of them"
+    desk.site.wait(lambda: desk.statuses() == {"good": 30}, 60, "the first step of all")
+    found = desk.site.everything()
+    assert not [name for name in waiting if "proc1" in found[name]], "the second step has begun for none of them"
     desk.say("resume", "--step", "s1")
     desk.site.wait(desk.site.finished, 20)
     effects = Counter((name, step) for name, step, _ in desk.site.effects())
-    assert set(effects.values()) == {1} and len(effects) == 24
+    assert set(effects.values()) == {1} and len(effects) == 60
 
 
 def test_cancel_with_the_daemon_killed_in_between_and_the_jobs_log(make_desk: Callable[..., Desk]) -> None:

@@ -198,6 +198,8 @@ class Double:
             "pages/recent": (data(lambda d: [([d["updated"]], {"status": d["status"]})]), ""),
             "pages/throughput": (data(throughput), "_stats"),
             "pages/attempts": (attempts, ""),
+            "farm/jobs": (data(lambda d: []), "_stats"),
+            "farm/documents": (data(lambda d: []), ""),
             "work/failed": (data(failed), "_count"),
             "work/inprogress": (data(held), "_count"),
             "work/bad": (

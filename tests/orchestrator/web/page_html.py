@@ -19,6 +19,7 @@ PAGES = (
     "/failed",
     "/failed?step=proc1&error_class=data",
     "/bad",
+    "/jobs",
     "/chain",
     "/api",
 )
