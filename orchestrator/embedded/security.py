@@ -23,6 +23,9 @@ from orchestrator.embedded.problems import Problem, bad_request, forbidden, unau
 from orchestrator.errors import SettingsError
 
 ITERATIONS = 600_000  # of PBKDF2-HMAC-SHA256: about 0.2 s for whoever guesses, once for who logs in (then cached)
+MOST_ITERATIONS = 10_000_000  # of a document that somebody else has written: three seconds, and no more
+#: The names that CouchDB has for the functions of ``pbkdf2_prf``.
+PRF = {"sha": "sha1", "sha224": "sha224", "sha256": "sha256", "sha384": "sha384", "sha512": "sha512"}
 SESSION_SECONDS = 600  # a cookie session's life without a request, CouchDB's default
 USER_PREFIX = "org.couchdb.user:"
 WRONG = "Name or password is incorrect."
@@ -141,9 +144,28 @@ def check_user(document: dict[str, Any]) -> None:
         raise forbidden("No system roles (starting with underscore) in users db.")
 
 
-def derive(password: str, salt: str, iterations: int) -> str:
-    """The hash that is stored for a password."""
-    return hashlib.pbkdf2_hmac("sha256", password.encode(), salt.encode(), iterations).hex()
+def derive(password: str, salt: str, iterations: int, function: str = "sha256") -> str:
+    """The hash that is stored for a password. ``function`` is one of ``PRF``."""
+    return hashlib.pbkdf2_hmac(function, password.encode(), salt.encode(), iterations).hex()
+
+
+def matches(document: dict[str, Any], password: str) -> bool:
+    """Whether a password is that of a ``_users`` document, as CouchDB has ever written one.
+
+    ``pbkdf2_prf`` says which function was used; documents of CouchDB before 3.4 have none and used SHA-1. Older ones
+    still (``simple``) are salted SHA-1 of the password.
+    """
+    salt, scheme = str(document.get("salt", "")), document.get("password_scheme")
+    if scheme == "simple" or (scheme is None and "password_sha" in document):
+        stored = document.get("password_sha")
+        made = hashlib.sha1(f"{password}{salt}".encode(), usedforsecurity=False).hexdigest()
+    else:
+        stored, function = document.get("derived_key"), PRF.get(str(document.get("pbkdf2_prf", "sha")))
+        iterations = document.get("iterations")
+        if function is None or type(iterations) is not int or not 0 < iterations <= MOST_ITERATIONS:
+            return False
+        made = derive(password, salt, iterations, function)
+    return isinstance(stored, str) and hmac.compare_digest(made.encode(), stored.encode())
 
 
 class Accounts:
@@ -210,10 +232,7 @@ class Accounts:
                 return User(name, ["_admin"])
             raise unauthorized(WRONG)
         document = self._lookup(name)
-        if document is None or "derived_key" not in document:
-            raise unauthorized(WRONG)
-        derived = derive(password, str(document["salt"]), int(document["iterations"]))
-        if not hmac.compare_digest(derived, str(document["derived_key"])):
+        if document is None or not matches(document, password):
             raise unauthorized(WRONG)
         return User(name, list(document.get("roles", [])))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import Any
 
 import pytest
@@ -55,6 +56,40 @@ def test_basic_logins(accounts: Accounts) -> None:
     assert accounts.cached(basic("ann", "pw")) is user
     accounts.forget()
     assert accounts.cached(basic("ann", "pw")) is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        # Worked out with Python's hashlib by the forms that CouchDB documents: 3.4's two, 1.3's and 1.2's.
+        {"password_scheme": "pbkdf2", "pbkdf2_prf": "sha256", "iterations": 2, "salt": "s",
+         "derived_key": hashlib.pbkdf2_hmac("sha256", b"pw", b"s", 2).hex()},
+        {"password_scheme": "pbkdf2", "pbkdf2_prf": "sha512", "iterations": 2, "salt": "s",
+         "derived_key": hashlib.pbkdf2_hmac("sha512", b"pw", b"s", 2).hex()},
+        {"password_scheme": "pbkdf2", "iterations": 10, "salt": "s",
+         "derived_key": hashlib.pbkdf2_hmac("sha1", b"pw", b"s", 10).hex()},
+        {"password_scheme": "simple", "salt": "s", "password_sha": hashlib.sha1(b"pws").hexdigest()},
+        {"salt": "s", "password_sha": hashlib.sha1(b"pws").hexdigest()},
+    ],
+)  # fmt: skip
+def test_accounts_that_a_couchdb_of_any_age_has_made(document: dict[str, Any]) -> None:
+    found = Accounts(("admin", "secret"), {"ann": {**document, "roles": ["x"]}}.get, "server's own")
+    assert found.login("ann", "pw").roles == ["x"]
+    with pytest.raises(Problem):
+        found.login("ann", "pws")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"derived_key": None}, {"derived_key": "x"}, {"derived_key": "x", "iterations": 10**12, "salt": "s"},
+     {"derived_key": "x", "iterations": "9", "salt": 3}, {"derived_key": "x", "iterations": 1, "pbkdf2_prf": "md5"},
+     {"password_scheme": "simple"}, {"password_scheme": "simple", "password_sha": 3}],
+)  # fmt: skip
+def test_an_account_without_a_usable_password_lets_nobody_in(document: dict[str, Any]) -> None:
+    found = Accounts(("admin", "secret"), {"ann": document}.get, "server's own")
+    for password in ("", "pw", "None"):
+        with pytest.raises(Problem, match="incorrect"):
+            found.login("ann", password)
 
 
 @pytest.mark.parametrize("login", [("admin", "wrong"), ("ann", "wrong"), ("nobody", "pw"), ("", "")])
