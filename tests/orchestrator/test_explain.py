@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import batchjobs, designs, documents
@@ -169,6 +169,7 @@ KEYS = ["type", "status", "proc0", "proc1", "proc2", "retry", "reason", "_id", "
     st.dictionaries(st.sampled_from(KEYS), anything | entry | st.sampled_from(["good", "proc 1 in progress"])),
     st.dictionaries(st.sampled_from(["at", "steps", "site", "lease", "held", "away", "states", "running"]), anything),
 )
+@settings(deadline=None)
 def test_nothing_is_too_odd_to_be_explained(document: dict[str, Any], odd: dict[str, Any]) -> None:
     beats = {"p1": {**ALIVE["p1"], **odd}, FARM: {**DAEMON[FARM], **odd}, "None": odd}
     for step in (None, *CHAIN.steps):
