@@ -32,17 +32,19 @@ def _target(site: Context, farm: str | None) -> Target:
 @click.argument("farm", required=False)
 @click.option("--python", "words", metavar="WORDS",
               help="How Python is called there. Default: the first that is new enough.")  # fmt: skip
-@click.option("--wheels", type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="Folder of wheels that are sent along and installed: for a farm without network.")  # fmt: skip
+@click.option("--wheels", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Send the wheels in this folder along, and install them: for a farm without network.")  # fmt: skip
+@click.option("--download", is_flag=True,
+              help="Fetch into that folder first, by pip here, the wheels that fit the farm's Python.")  # fmt: skip
 @click.option("--pip", "fetch", is_flag=True, help="Have pip there fetch what the steps use, as they use it here.")
-@click.option("--require", multiple=True, metavar="NAME", help="With --pip: one more package, such as numpy==2.1.")
+@click.option("--require", multiple=True, metavar="NAME", help="One more package to fetch, such as numpy==2.1.")
 @click.option("--force", is_flag=True, help="Switch to it even if a step cannot be loaded there.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be sent, and what the steps use.")
 @json_option
 @pass_site
 def install(
-    site: Context, farm: str | None, words: str | None, wheels: Path | None, fetch: bool, require: tuple[str, ...],
-    force: bool, dry_run: bool,
+    site: Context, farm: str | None, words: str | None, wheels: Path | None, download: bool, fetch: bool,
+    require: tuple[str, ...], force: bool, dry_run: bool,
 ) -> int:  # fmt: skip
     """Put the runner, the steps and the site's own modules at FARM, beside the versions that are there.
 
@@ -53,22 +55,20 @@ def install(
 
     from orchestrator.errors import Exit
     from orchestrator.remote import far, package
+    from orchestrator.remote import wheels as fetched
     from orchestrator.remote.install import as_json
     from orchestrator.remote.install import install as put
 
-    if wheels and (fetch or require):
+    if wheels and fetch:
         raise click.UsageError("Packages come either from --wheels or by --pip.")
-    if require and not fetch:
-        raise click.UsageError("--require goes with --pip.")
+    if download and not wheels:
+        raise click.UsageError("--download needs --wheels DIR: the folder to fetch into.")
+    if require and not (fetch or download):
+        raise click.UsageError("--require goes with --pip or --download.")
     target, out = _target(site, farm), site.output
     needs = package.needs(site.settings.folder, target.steps)
     files = package.collect(site.settings.folder, target.steps)
-    made = package.Package(files)
-    if wheels:
-        found, names = package.wheels_of(wheels)
-        made = package.Package(files, found, names, "wheels")
-    elif fetch:
-        made = package.Package(files, (), tuple(dict.fromkeys([*needs.requirements, *require])), "pip")
+    wanted = tuple(dict.fromkeys([*needs.requirements, *require]))
     if not site.as_json:
         out.line(f"{len(files)} files; the steps use: {' '.join(needs.requirements) or 'nothing besides Python'}")
         for name, why in needs.unknown.items():
@@ -80,7 +80,14 @@ def install(
     with target.transport:
         python = far.find(target.transport, shlex.split(words) if words else ())
         out.line(f"{target.transport.where}: {python.about} ({' '.join(python.lasting)})")
-        done = put(target, made, needs, python, time.time(), force=force, say=out.line)
+        made = package.Package(files, (), wanted, "pip") if fetch else package.Package(files)
+        if wheels:
+            if download:
+                out.line(f"fetching wheels into {wheels}")
+                fetched.download(wheels, wanted, python)
+            found, names = package.wheels_of(wheels)
+            made = package.Package(files, found, wanted if download else names, "wheels")
+        done = put(target, made, python, time.time(), force=force, say=out.line)
     if target.farm.python:
         done.advice.append(f"farms / {target.name} / python is set in the chain: jobs use that one until it is removed")
     if site.as_json:

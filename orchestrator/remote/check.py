@@ -349,6 +349,7 @@ class Checks:
         found = trial.run(self.target, world.scheduler, where, self._job)
         if found.reason:
             said = f"; the batch system says: {found.said}" if found.said else ""
+            said += f"; the job's last words: {found.last}" if found.last else ""
             yield problem(
                 "job", f"{found.reason}{said}",
                 f"look into {found.logs} there: nodes must see the spool, the Python and the steps",

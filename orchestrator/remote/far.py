@@ -25,9 +25,14 @@ try:
     where = sysconfig.get_platform()
 except Exception:
     where = ""
+try:
+    import importlib.util
+    pip = importlib.util.find_spec("pip") is not None
+except Exception:
+    pip = False
 print("")
 print("orchestrator-farside " + json.dumps({"version": list(sys.version_info[:3]), "executable": sys.executable,
-      "platform": where, "libc": list(platform.libc_ver()), "host": platform.node()}))
+      "platform": where, "libc": list(platform.libc_ver()), "pip": pip}))
 """
 
 
@@ -44,6 +49,7 @@ class Python:
     executable: str
     platform: str
     libc: tuple[str, ...]
+    pip: bool = False
 
     @property
     def about(self) -> str:
@@ -69,7 +75,7 @@ def probe(transport: Transport, words: Sequence[str]) -> Python | str:
         return answer.said or f"it ended with exit code {answer.exit_code} and said nothing"
     return Python(
         tuple(words), tuple(said["version"]), str(said.get("executable") or ""), str(said.get("platform") or ""),
-        tuple(map(str, said.get("libc") or ())),
+        tuple(map(str, said.get("libc") or ())), bool(said.get("pip")),
     )  # fmt: skip
 
 

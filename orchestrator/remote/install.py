@@ -18,7 +18,7 @@ from orchestrator.documents import iso
 from orchestrator.lines import line_of, value_of
 from orchestrator.remote import far
 from orchestrator.remote.far import FarError, Python
-from orchestrator.remote.package import Needs, Package
+from orchestrator.remote.package import Package
 from orchestrator.remote.target import Target
 from orchestrator.software import Installed
 from orchestrator.transports import FileRefused, Transport
@@ -66,7 +66,6 @@ def current(transport: Transport, spool: str, prefix: str) -> Installed | None:
 def install(
     target: Target,
     package: Package,
-    needs: Needs,
     python: Python,
     now: float,
     *,
@@ -120,7 +119,7 @@ def install(
         if before is None or (before.name, before.python, before.folder) != (name, words, folder):
             transport.write(path, line_of(record.to_json()))
     if faults:
-        outcome.advice += _advice(faults, needs, python, package)
+        outcome.advice += _advice(target, faults)
     outcome.removed = [one["name"] for one in versions(target, words, remove=True) if one["removed"]]
     return outcome
 
@@ -190,22 +189,18 @@ def _rename(transport: Transport, staging: str, folder: str, *, damaged: bool) -
         transport.run(["rm", "-rf", "--", staging])  # somebody installed the same in this moment
 
 
-def _advice(faults: Mapping[str, str], needs: Needs, python: Python, package: Package) -> list[str]:
-    """What to do about steps that cannot be loaded there."""
+def _advice(target: Target, faults: Mapping[str, str]) -> list[str]:
+    """What to do about packages that steps lack there."""
     missing = sorted({fault.removeprefix("missing ") for fault in faults.values() if fault.startswith("missing ")})
     if not missing:
         return []
-    wanted = " ".join(needs.requirements) or " ".join(missing)
-    release = ".".join(map(str, python.version[:2]))
-    machine = python.platform.rpartition("-")[2] or "x86_64"
-    libc = python.libc[1].replace(".", "_") if python.libc[:1] == ("glibc",) and len(python.libc) > 1 else "2_17"
-    platforms = " ".join(f"--platform manylinux{one}_{machine}" for one in (f"_{libc}", "_2_17", "2014"))
+    again = f"orchestrator site install {target.name}"
     return [
-        f"the farm's Python has no {', '.join(missing)}. Fetch what the steps use here, then send it along:",
-        f"  pip download -d wheels --only-binary=:all: --python-version {release} {platforms} {wanted}",
-        "  orchestrator site install --wheels wheels",
-        "or, where the farm itself has the network, `orchestrator site install --pip`; or name a Python there that has "
-        "them with --python",
+        f"the farm's Python has no {', '.join(missing)}. One of these helps:",
+        f"  {again} --wheels wheels --download   this machine has the network: fetch here, send along",
+        f"  {again} --wheels wheels              wheels that you have put into the folder",
+        f"  {again} --pip                        the farm has the network: pip there fetches",
+        f"  {again} --python WORDS               another Python there that has them",
     ]
 
 

@@ -12,9 +12,10 @@ from orchestrator.chain import Chain
 from orchestrator.engine import submission
 from orchestrator.engine.farmworld import World
 from orchestrator.engine.submission import Places
-from orchestrator.errors import ChainError, OrchestratorError
+from orchestrator.errors import ChainError
 from orchestrator.remote.target import Target
-from orchestrator.schedulers import Query, Scheduler, SchedulerError
+from orchestrator.schedulers import Listing, Query, Scheduler, SchedulerError
+from orchestrator.transports import TransportError
 
 #: How the trial jobs' names begin: no daemon takes them for its own.
 PREFIX = "orc-check-"
@@ -26,12 +27,13 @@ TIME_LIMIT = 120.0
 
 @dataclass
 class Trial:
-    """What came of it: the node, what was wrong there, and, if no result came, the last that the queue said."""
+    """What came of it: the node, what was found there; if no result came, what the batch system and the job said."""
 
     host: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     said: str = ""
+    last: str = ""
     logs: str = ""
 
 
@@ -56,16 +58,22 @@ def run(
     world.prepare(spec, [chunk])
     try:
         submitted = world.submit(spec)
-        end = clock() + longest
+        end, gone = clock() + longest, 0.0
         while clock() < end:
             if attempt in world.look(name).results:
                 report, trial.host = world.result(name, attempt)
                 trial.result, trial.reason = report.result, report.reason
                 return trial
-            trial.said = _state(world)
+            there, trial.said = _state(world)
+            gone = 0.0 if there else gone or clock()
+            if gone and clock() - gone > target.farm.grace.result:
+                trial.reason = "it ended without a result"
+                break
             sleep(EVERY)
-        trial.reason = f"no result within {longest:g} s"
-        target.transport.run(scheduler.cancel([scheduler.key(submitted.number)]).argv)
+        else:
+            trial.reason = f"no result within {longest:g} s"
+            target.transport.run(scheduler.cancel([scheduler.key(submitted.number)]).argv)
+        trial.last = _last_line(target, spec.stderr)
         return trial
     finally:
         world.remove(name)
@@ -94,10 +102,28 @@ def _chain(target: Target) -> Chain:
         raise ChainError(f"no trial job can be made for farm {target.name}: {error}") from error
 
 
-def _state(world: World) -> str:
-    """What the queue, and after it the history, say of the job."""
+def _state(world: World) -> tuple[bool, str]:
+    """Whether the queue has the job, or cannot be asked; and what it, or after it the history, says of it."""
     try:
-        found = world.queue().jobs or getattr(world.history(), "jobs", ())
-    except (SchedulerError, OrchestratorError) as error:
-        return str(error)
-    return f"{found[0].raw_state} {found[0].reason}".strip() if found else "the batch system does not know it"
+        listing = world.queue()
+        if listing.jobs:
+            return True, _words(listing)
+        past = world.history()
+    except SchedulerError as error:
+        return True, str(error)
+    return not listing.complete, _words(past) if past and past.jobs else "it is not in the queue any more"
+
+
+def _words(listing: Listing) -> str:
+    job = listing.jobs[0]
+    code = f"exit code {job.exit_code}" if job.exit_code else ""
+    return " ".join(word for word in (job.raw_state, job.reason, code) if word)
+
+
+def _last_line(target: Target, path: str) -> str:
+    """The end of what the job itself wrote as its error, if it came to that."""
+    try:
+        lines = target.transport.read(path).decode("utf-8", "replace").strip().splitlines()
+    except TransportError:
+        return ""
+    return lines[-1][:300] if lines else ""

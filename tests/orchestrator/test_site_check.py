@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import orchestrator
 from orchestrator import chain as chains
 from orchestrator.errors import Exit
 from orchestrator.remote import far as farend
@@ -23,6 +24,8 @@ from orchestrator.schedulers.fsched import PROGRAM
 from orchestrator.settings import Settings
 from orchestrator.transports import LocalTransport, Space
 from orchestrator.transports.testing import USER, Sshd
+
+CODE = Path(orchestrator.__file__).parent.parent
 
 
 class Place:
@@ -66,7 +69,7 @@ class Place:
         target = self.target()
         with target.transport:
             made = package.Package(package.collect(self.folder, target.steps))
-            install.install(target, made, package.Needs(), farend.find(target.transport), time.time())
+            install.install(target, made, farend.find(target.transport), time.time())
 
 
 def levels(found: dict[str, Found], *but: str) -> set[str]:
@@ -232,6 +235,19 @@ def test_a_job_that_does_not_begin_is_taken_back(place: Place) -> None:
     found = place.check(job=2.0)["job"]
     assert found.level == "problem" and "no result within 2 s" in found.text and "waiting" in found.text
     assert "look into" in found.remedy and not list((place.far / "spool" / "jobs").iterdir())
+
+
+def test_a_job_that_ends_without_a_result_says_its_last_words(place: Place, tmp_path: Path) -> None:
+    """A Python that is there for us, and not for the nodes."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$1" in -m) echo no such Python here >&2; exit 3 ;; esac\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    place.farm |= {"python": [str(python)], "path": [str(CODE)], "grace": {"result": "1 s"}}
+    found = place.check(job=60.0)["job"]
+    assert found.level == "problem" and "ended without a result" in found.text
+    assert "exit code 3" in found.text and "no such Python here" in found.text
 
 
 def test_the_command_ends_with_the_first_problems_code(

@@ -24,7 +24,7 @@ from orchestrator import software
 from orchestrator.chain import Chain
 from orchestrator.engine.submission import places
 from orchestrator.errors import ChainError, SettingsError
-from orchestrator.remote import far, install, package
+from orchestrator.remote import far, install, package, wheels
 from orchestrator.remote.far import FarError, Python
 from orchestrator.remote.install import Outcome
 from orchestrator.remote.target import Target, farm_of, target_of
@@ -68,13 +68,13 @@ class Place:
     def install(self, transport: Transport | None = None, *, run: str = "farsteps:step", **how: Any) -> Outcome:
         target = self.target(transport, run)
         files = package.collect(self.folder, target.steps)
-        wheels: Path | None = how.pop("wheels", None)
+        source: Path | None = how.pop("wheels", None)
         made = package.Package(files)
-        if wheels is not None:
-            found, names = package.wheels_of(wheels)
+        if source is not None:
+            found, names = package.wheels_of(source)
             made = package.Package(files, found, names, "wheels")
         python = far.find(target.transport, [str(self.python)])
-        return install.install(target, made, how.pop("needs", package.Needs()), python, time.time(), **how)
+        return install.install(target, made, python, time.time(), **how)
 
     def current(self) -> Installed | None:
         return install.current(LocalTransport(), str(self.spool), self.target().prefix)
@@ -265,26 +265,26 @@ def wheel(folder: Path, name: str, code: str) -> Path:
 
 def test_a_step_that_lacks_a_package_is_not_switched_to_and_wheels_help(place: Place, tmp_path: Path) -> None:
     place.step("import fardep\ndef step(document, work):\n    return {}\n")
-    done = place.install(needs=package.Needs(("fardep==1.0",)))
+    done = place.install()
     assert not done.current and done.faults == {"s0": "missing fardep"} and place.current() is None
     advice = "\n".join(done.advice)
-    assert "has no fardep" in advice and "--python-version 3." in advice and "fardep==1.0" in advice
+    assert "has no fardep" in advice and "--download" in advice and "--pip" in advice
     assert place.install(force=True).current, "--force"
 
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    wheel(wheels, "fardep", "")
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    wheel(folder, "fardep", "")
     with pytest.raises(FarError, match="has no pip: put pip's own wheel"):
-        place.install(wheels=wheels)
+        place.install(wheels=folder)
     bundled = list((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
     if not bundled:
         pytest.skip("this Python brings no wheel of pip: apt-get install python3-venv")
-    shutil.copy(bundled[0], wheels)
-    found = place.install(wheels=wheels)
+    shutil.copy(bundled[0], folder)
+    found = place.install(wheels=folder)
     assert found.current and not found.faults and found.packages == ("fardep",)
     assert (Path(found.folder) / "packages/fardep.py").is_file() and not (Path(found.folder) / "wheels").exists()
-    wheel(wheels, "fardep", "changed = 1\n")
-    assert place.install(wheels=wheels).name != found.name, "other wheels are another version"
+    wheel(folder, "fardep", "changed = 1\n")
+    assert place.install(wheels=folder).name != found.name, "other wheels are another version"
 
 
 def test_pip_there_says_what_is_wrong_without_the_logins_of_its_index(
@@ -344,6 +344,25 @@ steps:
     monkeypatch.setattr(package, "MOST", 10)
     with pytest.raises(SettingsError, match="keep data out of folders with steps"):
         package.collect(site, steps)
+
+
+def test_wheels_of_every_older_c_library_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def python(libc: tuple[str, ...], platform: str = "linux-x86_64") -> Python:
+        return Python(("python3",), (3, 11, 2), "/usr/bin/python3", platform, libc, pip=True)
+
+    tags = wheels.platforms(python(("glibc", "2.28")))
+    assert tags[0] == "manylinux_2_28_x86_64" and "manylinux_2_17_x86_64" in tags and "manylinux2014_x86_64" in tags
+    assert not [tag for tag in tags if "_2_29_" in tag]
+    assert wheels.platforms(python(("", ""), "linux-aarch64")) == ["linux_aarch64"]
+    folder, source = tmp_path / "wheels", tmp_path / "source"
+    source.mkdir()
+    wheel(source, "fardep", "")
+    for name, value in (("FIND_LINKS", str(source)), ("NO_INDEX", "1"), ("RETRIES", "0")):
+        monkeypatch.setenv(f"PIP_{name}", value)
+    wheels.download(folder, ["fardep==1.0"], python(("glibc", "2.28")))
+    assert [path.name for path in folder.iterdir()] == ["fardep-1.0-py3-none-any.whl"]
+    with pytest.raises(FarError, match=r"Python 3\.11\.2, linux-x86_64, glibc 2\.28 could not .*nothing-such"):
+        wheels.download(folder, ["nothing-such"], python(("glibc", "2.28")))
 
 
 # ---- Python there
