@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin
 import click
 from pydantic import BaseModel
 
-from orchestrator import access, errors, farms, settings, transitions
+from orchestrator import access, errors, farms, roles, settings, transitions, users
 from orchestrator import chain as chains
 from orchestrator.cli import SECTIONS, cli
 
@@ -211,6 +211,47 @@ def exit_codes() -> str:
 
 
 def fate_table() -> str:
+def roles_table() -> str:
+    """The roles, for whom they are and what they allow."""
+    return table(("role", "for", "may"), [(f"`{one.name}`", one.whom, one.may) for one in roles.ROLES])
+
+
+def types_table() -> str:
+    """Who may write documents that are no data documents."""
+    words = {"site": "`site:X` of the step", "person": "`operator`"}
+
+    def who(writers: tuple[str, ...]) -> str:
+        return ", ".join([*(words[one] for one in writers), "`admin`"])
+
+    rows = [(f"`{one.name}`", one.meaning, who(one.create), who(one.change), who(one.delete)) for one in roles.TYPES]
+    rows.append(("any other", "not ours", *["`admin`"] * 3))
+    return table(("type", "what it is", "create", "change", "delete"), rows)
+
+
+def kept_table() -> str:
+    """What of a data document nobody, or no daemon, may change."""
+    rows = [
+        ("never", roles.IDENTITY, "which file the document is about"),
+        ("once the file is no longer `open`", roles.CONTENT, "what the closed file is"),
+        ("never by a site's account", roles.PEOPLE, "what people say about it"),
+    ]
+    return table(
+        ("changes", "keys", "what they say"),
+        [(when, ", ".join(f"`{k}`" for k in keys), what) for when, keys, what in rows],
+    )
+
+
+def daemons_table() -> str:
+    """The daemons' accounts."""
+    site = settings.Settings.load("/nowhere", overrides={"site": "X"})
+    rows = [
+        (one.name, f"`{users.name_of(one.name, site)}`", ", ".join(f"`{r}`" for r in users.roles_of(one.name, site)),
+         f"`accounts/{users.file_of(one.name, site).name}`", one.does)
+        for one in users.DAEMONS
+    ]  # fmt: skip
+    return table(("daemon", "account", "roles", "credentials file", "what it does"), rows)
+
+
     """How a farm job's fate is decided, row by row."""
     from orchestrator.engine.fate import table as rows
 
@@ -244,6 +285,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "fate": fate_table,
     "findings": findings_table,
+    "roles": roles_table,
+    "types": types_table,
+    "kept": kept_table,
+    "daemons": daemons_table,
 }
 
 

@@ -12,7 +12,8 @@ string literal, which is replaced by a JSON value:
     "@chain@"        {steps: [{key, number, needs}, ...]}
     "@sites@"        ["here", "lyon", ...]: the site of each step, by its number
     "@moves@"        "|closed>good:person any|...": for whom, and how the step's number moves: any, same, later
-    "@types@", "@identity@", "@content@", "@people@"    the guard's other tables, see orchestrator/roles.py
+    "@plain@", "@numbered@", "@types@", "@identity@", "@content@", "@people@"
+                     the guard's other tables, see orchestrator/roles.py
 
 The functions of views and filters hold nothing of the chain that does not change what they do (no step's name, version
 or site), so that most edits of a chain leave the views' indexes as they are.
@@ -96,6 +97,8 @@ def _design(name: str, folder: Path, chain: Chain) -> dict[str, Any]:
         "sites": roles.sites_of(chain),
         "beside": None if chain.branch.name else sorted(gather.type for gather in chain.gathers.values()),
         "moves": roles.moves(),
+        "plain": roles.plain_statuses(),
+        "numbered": roles.numbered_statuses(),
         "types": roles.types(),
         "identity": roles.IDENTITY,
         "content": roles.CONTENT,

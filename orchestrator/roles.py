@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.chain import Chain
-from orchestrator.transitions import TRANSITIONS
+from orchestrator.transitions import TRANSITIONS, Kind, parse
 
 ADMIN = "admin"
 OPERATOR = "operator"
@@ -110,6 +110,16 @@ def moves() -> str:
         for before in transition.before:
             found.setdefault(f"{before.value}>{transition.after.value}:{who}", set()).add(transition.step)
     return "|" + "".join(f"{pair} {' '.join(sorted(steps))}|" for pair, steps in sorted(found.items()))
+
+
+def plain_statuses() -> str:
+    """The statuses that name no step, as the guard reads them: ``|open|closed|...|``."""
+    return "|" + "".join(f"{kind.value}|" for kind in Kind if parse(kind.value) is not None)
+
+
+def numbered_statuses() -> str:
+    """What may stand behind ``proc N``, as the guard reads it: ``|queued|in progress|...|``."""
+    return "|" + "".join(f"{kind.value}|" for kind in Kind if parse(f"proc 1 {kind.value}") is not None)
 
 
 def types() -> dict[str, dict[str, list[str]]]:

@@ -13,12 +13,12 @@ function validate(doc, old, user, security) {
 
   // A status taken apart: [kind, step's number or -1], or null if it is none. Older databases write "proc1 failed".
   function parse(status) {
-    var match;
-    if (status === "good" || status === "closed" || status === "failed" || status === "bad" || status === "open") {
-      return [status, -1];
-    }
-    match = typeof status === "string" && /^proc ?(\d+) (queued|in progress|failed)$/.exec(status);
-    return match ? [match[2], match[2] === "failed" ? -1 : Number(match[1])] : null;
+    var plain = "@plain@", match;
+    if (typeof status !== "string" || status.indexOf("|") >= 0) return null;
+    if (plain.indexOf("|" + status + "|") >= 0) return [status, -1];
+    match = /^proc ?(\d{1,6}) ([a-z ]+)$/.exec(status);
+    if (!match || "@numbered@".indexOf("|" + match[2] + "|") < 0) return null;
+    return [match[2], plain.indexOf("|" + match[2] + "|") >= 0 ? -1 : Number(match[1])];
   }
 
   function same(a, b) { // as JSON; the order of an object's members does not matter

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from orchestrator import transitions
 from orchestrator.errors import IllegalTransition
-from orchestrator.transitions import TRANSITIONS, Kind
+from orchestrator.transitions import HELD, TRANSITIONS, Kind
 
 Verdict = Callable[..., dict[str, Any]]
 
@@ -34,12 +34,8 @@ REPLICATOR = user("replicator")
 VIEWER = user("viewer")
 NOBODY = user(name=None)
 STATUSES = [
-    "open",
-    "closed",
-    "good",
-    "bad",
-    "failed",
-    *(f"proc {n} {k}" for n in (0, 1, 2) for k in ("queued", "in progress")),
+    *(kind.value for kind in Kind if transitions.parse(kind.value)),
+    *(f"proc {n} {kind}" for n in (0, 1, 2) for kind in HELD),
 ]
 #: The site of each step of the tests' chain.
 SITES = {0: "here", 1: "lyon", 2: "here", 3: "here"}
@@ -160,7 +156,9 @@ def test_only_an_admin_forces_and_each_time_anew_with_a_reason(verdict: Verdict)
 # --- what a document says ---
 
 
-@pytest.mark.parametrize("status", [None, 7, "", "done", "proc in progress", "proc -1 queued", ["good"], {"a": 1}])
+@pytest.mark.parametrize("status", [None, 7, "", "done", "proc in progress", "proc -1 queued", ["good"], {"a": 1},
+                                    "good|bad", "|", "proc 1 queued|", "Good", " good", "proc 1 open", "proc  1 queued",
+                                    "proc 1234567 queued", "proc 1 queued\n", "new"])  # fmt: skip
 def test_an_unknown_status_is_refused(verdict: Verdict, status: Any) -> None:
     assert "is none that is known" in forbidden(verdict(doc(status)))
 
