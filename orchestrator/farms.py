@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -66,6 +67,18 @@ class Farm(Model):
     settings: dict[str, str] = Field(default_factory=dict, description="settings of the scheduler's own kind")
     options: tuple[str, ...] = Field((), description="further words for the submit command, as they are")
     user: str = Field("", description="the account there, where the scheduler shows it by another name")
+    results: Literal["spool", "both"] = Field(
+        "spool", description="how results come back: by the spool alone, or both by it and straight from the nodes to "
+        "the run database, where these can reach it",
+    )  # fmt: skip
+    database: str = Field(
+        "", description="with results: both, the run database as the nodes reach it, such as "
+        "https://couch.centre.example:6984/runs; no login in it",
+    )  # fmt: skip
+    credentials: str = Field(
+        "", description="with results: both, a file at the farm (mode 0600) with the nodes' login; empty: "
+        "ORCHESTRATOR_COUCH_USER and ORCHESTRATOR_COUCH_PASSWORD of the job's environment, if they are set",
+    )  # fmt: skip
     every: Seconds = Field(10.0, gt=0, description="how often the farm is asked and sent new jobs")
     setup_time: Seconds = Field(
         120.0, description="added to a job's time limit, for its start and for telling what it has done"
@@ -82,7 +95,8 @@ def farm_faults(farm: Farm) -> list[str]:
     faults = []
     if farm.scheduler not in SCHEDULERS:
         faults.append(f"scheduler: no batch system {farm.scheduler!r} (known: {', '.join(SCHEDULERS)})")
-    for name in ("spool", "output"):
+    faults += _direct_faults(farm)
+    for name in ("spool", "output", "credentials"):
         value = getattr(farm, name)
         if value and (not value.startswith("/") or not value.isprintable()):
             faults.append(f"{name}: {value!r} must be an absolute path at the farm, without line breaks")
@@ -94,6 +108,18 @@ def farm_faults(farm: Farm) -> list[str]:
     elif farm.access is not None:
         faults.append("access: this is for transport ssh only")
     return faults
+
+
+def _direct_faults(farm: Farm) -> list[str]:
+    """Of the way straight to the database. No address is repeated: it may hold a password."""
+    if farm.results == "spool":
+        return ["database, credentials: these are for results: both only"] if farm.database or farm.credentials else []
+    parts = urlsplit(farm.database)
+    if "@" in parts.netloc:
+        return ["database: it holds a user or a password: put them into the file of 'credentials', mode 0600, there"]
+    if parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.strip("/") or parts.query:
+        return ["database: with results: both, write the run database as the nodes reach it: http://host:5984/runs"]
+    return []
 
 
 __all__ = ["SCHEDULERS", "Degrade", "Farm", "Grace", "Limits", "farm_faults"]

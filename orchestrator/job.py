@@ -1,8 +1,9 @@
 """The farm-side runner: what a batch job is. ``orchestrator job CHUNK.json``, or ``python -m orchestrator.job``.
 
 It needs no network and no database: its documents, their attempts and the step come in the chunk file, and what became
-of each goes into a result file of its own (`jobfiles`), which the farm's daemon collects. A worker does the documents,
-one at a time, as in the local pool: so limits hold for each document, and a crash takes one attempt.
+of each goes into a result file of its own (`jobfiles`), which the farm's daemon collects. Where the nodes reach the
+database, results also go straight there (`direct`). A worker does the documents, one at a time, as in the local pool:
+so limits hold for each document, and a crash takes one attempt.
 
 Signals: SIGUSR1 (the time limit is near) lets the document in work go on and hands the rest back; SIGTERM, SIGXCPU and
 SIGUSR2 (about to be killed) end that one too, with a result that says so. Whatever else ends the job, what is there is
@@ -20,13 +21,14 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from orchestrator import faults, jobfiles
+from orchestrator.direct import Direct, direct
 from orchestrator.engine.spool import Spool
 from orchestrator.executors.pool import Event, Pool, Returned
 from orchestrator.jobchain import JobChain
@@ -45,28 +47,43 @@ ENDINGS = frozenset({signal.SIGTERM, signal.SIGXCPU, signal.SIGUSR2})
 TOLD, SAME_MOMENT = frozenset(-number for number in ENDINGS), 1.0
 #: How often the job looks whether its chunk has been withdrawn while a document is in work (s).
 LOOK = 5.0
+#: Pauses (s) before a file is written again; shorter than what batch systems leave between SIGTERM and the end.
+WRITE_AGAIN = (0.5, 1.0, 2.0, 5.0, 10.0)
+#: How long the end of a job waits for the database, which need not answer (s); after a signal, how long.
+LAST_WORD, LAST_MOMENT = 6.0, 1.0
 #: Exit code for a chunk that cannot be read: EX_DATAERR of sysexits.h.
 BAD_CHUNK = 65
+
+
+class Heard:
+    """The signals that have come, from the first moment on."""
+
+    def __init__(self) -> None:
+        self.signals: list[signal.Signals] = []
+        #: Called with each.
+        self.wake: Callable[[], None] | None = None
+        for number in WARNINGS | ENDINGS:
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, _: FrameType | None = None) -> None:
+        self.signals.append(signal.Signals(number))
+        if self.wake is not None:
+            self.wake()
 
 
 class Job:
     """One task of a batch job."""
 
-    def __init__(self, path: Path, chunk: Chunk, number: str, scratch: Path) -> None:
+    def __init__(self, path: Path, chunk: Chunk, number: str, scratch: Path, heard: Heard) -> None:
         self.path, self.chunk, self.number = path, chunk, number
         self.folder = path.parent
         self.tasks = [Task(**task) for task in chunk.tasks]
         self.marker = Marker(number, socket.gethostname(), os.getpid(), time.time())
-        self._signals: list[signal.Signals] = []
+        self.direct: Direct | None = None
+        self._signals = heard.signals
+        self._heard = heard
         self._scratch = scratch
-        self._pool: Pool | None = None
         self._unborn = ""
-
-    def hear(self, number: int, _: FrameType | None = None) -> None:
-        """A signal has come."""
-        self._signals.append(signal.Signals(number))
-        if self._pool is not None:
-            self._pool.wake()
 
     def claim(self) -> bool:
         """Whether the task is this job's to do: the marker is made once, and belongs to one job of the batch system.
@@ -77,7 +94,10 @@ class Job:
         path = self.folder / jobfiles.started_name(self.chunk.task)
         if not path.exists():
             temporary = self.folder / f".{path.name}.{self.number or 0}.{os.getpid()}"
-            temporary.write_bytes(line_of(asdict(self.marker)))
+            with temporary.open("wb") as file:
+                file.write(line_of(asdict(self.marker)))
+                file.flush()
+                os.fsync(file.fileno())
             try:
                 path.hardlink_to(temporary)
                 return True
@@ -104,7 +124,8 @@ class Job:
         def workers() -> Pool:
             return Pool(chain, places, spool, 1, name="job", cost=lambda _: 1.0, depth=1.0)
 
-        pool = self._pool = workers()
+        pool = workers()
+        self._heard.wake = pool.wake
         skipped: list[Task] = []
         closed = False
         try:
@@ -126,14 +147,14 @@ class Job:
                 ended = left.pop(0)
                 if closed and not self._unborn and not self._signals and ended.attempt in self._withdrawn().end:
                     pool, closed = workers(), False  # this one alone was to end
-                    self._pool = pool
+                    self._heard.wake = pool.wake
                 if closed:
                     break
             self._mark(None)
             self._hand_back([*skipped, *left])
             faults.point("job.ended")
         finally:
-            self._pool = None
+            self._heard.wake = None
             if not closed:
                 pool.close()
             spool.close()
@@ -213,6 +234,8 @@ class Job:
         report.software["chain"] = self.chunk.fingerprint
         content = jobfiles.result_to_json(report, self.marker.host, self.number)
         self._write(jobfiles.result_name(report.attempt), content, "job.leaving")
+        if self.direct is not None:
+            self.direct.offer(report, self.marker.host)
 
     def _hand_back(self, left: list[Task]) -> None:
         if not left:
@@ -223,7 +246,21 @@ class Job:
         self._write(jobfiles.returned_name(self.chunk.task), {"attempts": attempts, "reason": reason})
 
     def _write(self, name: str, content: Any, fault: str = "") -> None:
-        """A file, whole and on the disk or not at all. If the job's folder is gone, nobody waits for it any more."""
+        """A file, whole and on the disk or not at all. If the job's folder is gone, nobody waits for it any more.
+
+        A disk that is full or away for a moment is waited for: hours of work may be in this file. Raises OSError.
+        """
+        for pause in (*WRITE_AGAIN, None):
+            try:
+                self._write_once(name, content, fault)
+                return
+            except OSError as error:
+                if pause is None or ENDINGS & set(self._signals):
+                    raise
+                log.warning("%s cannot be written, tried again in %g s: %s", name, pause, error)
+                time.sleep(pause)
+
+    def _write_once(self, name: str, content: Any, fault: str) -> None:
         temporary = self.folder / f".{name}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
             with temporary.open("wb") as file:
@@ -242,6 +279,7 @@ def read_chunk(path: Path) -> Chunk:
 
 def run(path: Path, environ: Mapping[str, str]) -> int:
     """Do a chunk; the exit code. 0 does not mean that every document went well: the result files say."""
+    heard = Heard()
     try:
         chunk = read_chunk(path)
     except FileNotFoundError:
@@ -254,10 +292,13 @@ def run(path: Path, environ: Mapping[str, str]) -> int:
     root = chunk.scratch or tempfile.gettempdir()
     scratch = Path(tempfile.mkdtemp(prefix=f"{chunk.job}-{chunk.task}-", dir=root))
     try:
-        job = Job(path, chunk, environ.get("ORCHESTRATOR_JOB_NUMBER", ""), scratch)
-        for number in WARNINGS | ENDINGS:
-            signal.signal(number, job.hear)
-        return job.run()
+        job = Job(path, chunk, environ.get("ORCHESTRATOR_JOB_NUMBER", ""), scratch, heard)
+        job.direct = direct(chunk, environ)
+        try:
+            return job.run()
+        finally:
+            if job.direct is not None:  # the files are there: a job that is to end does not wait for the database
+                job.direct.close(LAST_MOMENT if heard.signals else LAST_WORD)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

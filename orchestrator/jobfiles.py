@@ -13,7 +13,7 @@ All but the last two rows are JSON and appear whole or not at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.reports import Report
@@ -59,7 +59,8 @@ def result_name(attempt: str) -> str:
 class Chunk:
     """What one task of a job does. ``chain`` is the chain as data, with the limits that hold in this job.
 
-    ``tasks`` are `runner.Task` as JSON; ``fingerprint`` is that of the chain as its people wrote it.
+    ``tasks`` are `runner.Task` as JSON; ``fingerprint`` is that of the chain as its people wrote it. ``direct`` says,
+    where results also go straight to the database, its address and the file with the login (`direct.direct`).
     """
 
     job: str
@@ -73,7 +74,15 @@ class Chunk:
     logs: str
     path: list[str]
     tasks: list[dict[str, Any]]
+    direct: dict[str, str] | None = None
     format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """The chunk file's content; what a chunk does not have is left out, so that older runners know all of it."""
+        data = asdict(self)
+        if self.direct is None:
+            del data["direct"]
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> Chunk:

@@ -114,7 +114,7 @@ class World:
         self.transport.mkdir(jobfiles.logs(self.spool, spec.name))
         for chunk in chunks:
             path = f"{jobfiles.folder(self.spool, spec.name)}/{jobfiles.chunk_name(chunk.task)}"
-            self.transport.write(path, line_of(asdict(chunk)))
+            self.transport.write(path, line_of(chunk.to_json()))
         for file in self.scheduler.files(spec):
             self.transport.write(file.path, file.text.encode("utf-8", "surrogateescape"), file.mode)
 

@@ -74,6 +74,7 @@ class Places:
     python: tuple[str, ...]
     path: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    direct: dict[str, str] | None = None
 
 
 def places(farm: Farm, installed: Installed | None, settings: Settings) -> Places:
@@ -81,11 +82,12 @@ def places(farm: Farm, installed: Installed | None, settings: Settings) -> Place
     local, spool = farm.transport == "local", farm.spool.rstrip("/")
     logs = str(settings.logs / "steps") if local else f"{spool}/logs/steps"
     output = farm.output or str(settings.data)
+    direct = {"database": farm.database, "credentials": farm.credentials} if farm.results == "both" else None
     if installed is not None and not farm.python:
         path, modules = (*installed.path, *farm.path), installed.modules
-        return Places(spool, output, logs, installed.python, path, modules)
+        return Places(spool, output, logs, installed.python, path, modules, direct)
     modules = (str(settings.folder),) if local else ()
-    return Places(spool, output, logs, farm.python or (sys.executable,), farm.path, modules)
+    return Places(spool, output, logs, farm.python or (sys.executable,), farm.path, modules, direct)
 
 
 def spec(name: str, step: Step, degrade: int, tasks: int, farm: Farm, places: Places) -> JobSpec:
@@ -123,7 +125,7 @@ def chunk(
         tasks.append(Task(document, step.key, attempt, source).to_json())
     return Chunk(
         name, task, jobfiles.folder(places.spool, name), step.key, data, chain.fingerprint(), places.output, "",
-        places.logs, list(places.modules), tasks,
+        places.logs, list(places.modules), tasks, places.direct,
     )  # fmt: skip
 
 

@@ -142,10 +142,11 @@ def _end(at: AtFarm, dropped: set[str], report: Report, make: Callable[[Document
 
     def decide(document: Document) -> Change | None:
         if not documents.held_by(document, at.step.key, at.attempt):
-            log.warning(
-                "the end of %s of %s (attempt %s) is not recorded: the document has gone on",
-                at.step.key, at.document, at.attempt,
-            )  # fmt: skip
+            if not _recorded(document, at):
+                log.warning(
+                    "the end of %s of %s (attempt %s) is not recorded: the document has gone on",
+                    at.step.key, at.document, at.attempt,
+                )  # fmt: skip
             dropped.add(at.attempt)
             return None
         if not report.ok and batchjobs.cancelled(document[at.step.key]):
@@ -153,6 +154,13 @@ def _end(at: AtFarm, dropped: set[str], report: Report, make: Callable[[Document
         return make(document)
 
     return decide
+
+
+def _recorded(document: Document, at: AtFarm) -> bool:
+    """Whether the attempt's end stands in the document: its job may have written it straight into the database."""
+    entry, retry = document.get(at.step.key), document.get("retry")
+    ended = isinstance(entry, dict) and entry.get("attempt") == at.attempt
+    return ended or (isinstance(retry, dict) and retry.get("last") == at.attempt)
 
 
 def _told(at: AtFarm, error_class: str | None, reason: str, now: float) -> Report:

@@ -104,3 +104,21 @@ def test_the_batch_systems_are_those_of_the_schedulers() -> None:
 def test_faults_are_told_with_their_place(text: str, said: str) -> None:
     with pytest.raises(ChainError, match=said):
         chains.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("results: both", "write the run database as the nodes reach it"),
+        ("results: both, database: 'http://h:5984'", "write the run database as the nodes reach it"),
+        ("results: both, database: 'file:///runs'", "write the run database as the nodes reach it"),
+        ("results: both, database: 'http://daq:hunter2@h:5984/runs'", "mode 0600"),
+        ("results: both, database: 'http://h:5984/runs', credentials: login", "must be an absolute path at the farm"),
+        ("credentials: /login", "for results: both only"),
+        ("results: database", "spool"),
+    ],
+)
+def test_the_way_straight_to_the_database_is_checked(words: str, sentence: str) -> None:
+    with pytest.raises(ChainError) as caught:
+        chains.loads("name: x\n" + FARM.replace("/spool}", f"/spool, {words}}}") + STEP % "")
+    assert sentence in str(caught.value) and "hunter2" not in str(caught.value)

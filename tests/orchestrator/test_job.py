@@ -16,7 +16,11 @@ import psutil
 import pytest
 
 from orchestrator import chain as chains
-from orchestrator import jobfiles
+from orchestrator import faults, jobfiles
+from orchestrator.chain import Step
+from orchestrator.engine.farmworld import Files
+from orchestrator.engine.fate import ENDED, Verdict, Witness, fate
+from orchestrator.engine.verdicts import AtFarm, result_of
 
 STEPS = """
 import os, time
@@ -52,8 +56,9 @@ class Task:
         self.path = folder / jobfiles.chunk_name(1)
         self.path.write_text(json.dumps(asdict(chunk)))
 
-    def start(self, number: str = "7") -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "ORCHESTRATOR_JOB_NUMBER": number}
+    def start(self, number: str = "7", fault: str = "") -> subprocess.Popen[bytes]:
+        """The job; ``fault`` is a place where it ends or stands still (`orchestrator.faults`)."""
+        environment = {**os.environ, "ORCHESTRATOR_JOB_NUMBER": number, faults.VARIABLE: fault}
         return subprocess.Popen([sys.executable, "-m", "orchestrator.job", str(self.path)], env=environment)
 
     def results(self) -> dict[str, dict[str, Any]]:
@@ -177,3 +182,69 @@ def test_a_chunk_of_another_version_is_refused(tmp_path: Path) -> None:
     task = Task(tmp_path, 1)
     task.path.write_text(json.dumps({"format": 99}))
     assert task.start().wait(60) == 65
+
+
+PLACES = ["begun", "claimed", "marked", "ran", "leaving", "left", "ended"]
+
+
+def stood_still(job: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 30
+    while psutil.Process(job.pid).status() != psutil.STATUS_STOPPED:
+        assert job.poll() is None and time.monotonic() < end, "the job did not come to the place"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "place"),
+    [
+        *((signal.SIGTERM, place) for place in PLACES),
+        *((one, place) for one in (signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2) for place in ("claimed", "leaving")),
+    ],
+)
+def test_a_signal_at_any_moment_and_again_leaves_each_document_done_ended_or_handed_back(
+    tmp_path: Path, place: str, number: signal.Signals
+) -> None:
+    task = Task(tmp_path, 3)
+    job = task.start(fault=f"job.{place}:1:stop")
+    stood_still(job)
+    job.send_signal(number)
+    job.send_signal(signal.SIGCONT)
+    job.send_signal(number)
+    assert job.wait(30) == 0
+    results, returned = task.results(), task.returned()
+    assert sorted([*results, *returned]) == ["a0", "a1", "a2"] and task.marker()["attempt"] is None
+    assert {f"d{name[1:]}" for name, report in results.items() if report["error_class"] is None} <= set(task.effects())
+    if place in ("begun", "claimed"):
+        assert returned == ["a0", "a1", "a2"] and not task.effects(), "nothing was begun"
+    if place in ("ran", "leaving", "left"):
+        assert results["a0"]["error_class"] is None and returned == ["a1", "a2"]
+    if place == "ended":
+        assert not returned
+    assert not [name for name in tmp_path.iterdir() if name.name.startswith(".")], "half a file is left"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_at_any_moment_what_is_there_is_whole_and_the_next_start_goes_on(tmp_path: Path, place: str) -> None:
+    task = Task(tmp_path, 3)
+    assert task.start(fault=f"job.{place}:{1 if place in ('begun', 'claimed', 'ended') else 2}").wait(60) == -9
+    found = Files(set(task.results()), {}, dict.fromkeys(task.returned(), ""))
+    if task.marker():
+        found.markers[1] = jobfiles.Marker.from_json(task.marker())
+    for attempt in ("a0", "a1", "a2"):
+        at = AtFarm("d", Step.model_construct(number=0), attempt, "job", 1)
+        after = {"result": result_of(at, found), "since": 0.0, "now": 1e6, "grace": {"unknown": 1.0, "result": 1.0}}
+        fates = {end: fate(queue=end, accounting=end, **after).verdict for end in ENDED}  # type: ignore[arg-type]
+        fates[Witness.ABSENT] = fate(queue=Witness.ABSENT, accounting=Witness.ABSENT, **after).verdict  # type: ignore[arg-type]
+        if attempt in task.results():
+            assert set(fates.values()) == {Verdict.DONE}
+        else:
+            assert not {Verdict.DONE, Verdict.WAIT, Verdict.RUNNING} & set(fates.values()), "it would stay for ever"
+    assert task.start().wait(60) == 0
+    assert sorted([*task.results(), *task.returned()]) == ["a0", "a1", "a2"] and not task.returned()
+    assert set(task.effects()) == {"d0", "d1", "d2"}
+
+
+def test_a_spool_that_is_full_for_a_moment_loses_no_result(tmp_path: Path) -> None:
+    task = Task(tmp_path, 2)
+    assert task.start(fault="job.leaving:1:full").wait(60) == 0
+    assert set(task.results()) == {"a0", "a1"} and task.effects() == ["d0", "d1"]

@@ -105,6 +105,26 @@ def test_arrays_and_chunks_beside_a_poller(make_farm: Callable[..., FarmSite]) -
     farm.site.wait(lambda: not list((farm.folder / "far" / "jobs").iterdir()), 10, "the spool to be cleared")
 
 
+def test_results_that_go_both_ways_are_one(make_farm: Callable[..., FarmSite]) -> None:
+    farm = make_farm(step=", documents_per_job: 10")
+    server = farm.site.server
+    path = farm.folder / "chain.yaml"
+    direct = f"    results: both\n    database: {server.url}/runs\n    credentials: {server.credentials_file}\n"
+    path.write_text(path.read_text().replace("    every: 0.5\n", f"    every: 0.5\n{direct}"))
+    farm.site.add(100)
+    farm.site.start("farm")
+    farm.site.start("poll")
+    farm.site.wait(farm.site.finished, 60)
+    farm.check(100)
+    effects = Counter((name, step) for name, step, _ in farm.site.effects())
+    assert set(effects.values()) == {1} and len(effects) == 200
+    farm.site.wait(lambda: not list((farm.folder / "far" / "jobs").iterdir()), 10, "the spool to be cleared")
+    password = server.credentials[1]
+    written = [one for one in farm.folder.rglob("*") if one.is_file() and one != Path(server.credentials_file)]
+    assert not [one for one in written if password.encode() in one.read_bytes()]
+    assert "spool alone" not in "".join(one.read_text() for one in farm.folder.rglob("err-*"))
+
+
 def test_the_daemon_killed_every_second(make_farm: Callable[..., FarmSite]) -> None:
     farm = make_farm(local=False, step=", documents_per_job: 4")
     farm.site.add(60)
