@@ -59,6 +59,7 @@ START = True
 SUSPEND = False
 PREEMPT = False
 KILL = False
+MachineMaxVacateTime = 5
 RANK = 0
 RUNBENCHMARKS = 0
 SCHEDD_INTERVAL = 2
@@ -109,7 +110,15 @@ exec bwrap \$BWRAP_OPTIONS --ro-bind $ROOT/usr /usr --ro-bind $ROOT/etc /etc --r
 SH
     cat > "$FOLDER/bin/in-host" <<'SH'
 #!/bin/sh
-exec bwrap --die-with-parent --dev-bind /host / --chdir "$PWD" --setenv PATH /usr/local/bin:/usr/bin:/bin -- "$@"
+# bwrap passes no signals on, and a signal is how a job is told of its end
+note=$(mktemp)
+bwrap --info-fd 3 --die-with-parent --dev-bind /host / --chdir "$PWD" --setenv PATH /usr/local/bin:/usr/bin:/bin -- "$@" 3> "$note" &
+outer=$!
+inner() { sed -n 's/.*"child-pid": *\([0-9]*\).*/\1/p' "$note"; }
+for name in TERM USR1 USR2 XCPU; do trap "kill -$name \$(inner)" $name; done
+while kill -0 $outer 2> /dev/null; do wait $outer; code=$?; done
+rm -f "$note"
+exit $code
 SH
     chmod +x "$FOLDER/bin/in-root" "$FOLDER/bin/in-host"
     for name in submit q rm hold release history status wait config_val version; do

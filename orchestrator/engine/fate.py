@@ -118,7 +118,7 @@ ROWS: tuple[Row, ...] = (
 """Rows in the order in which they are asked. Every combination of the three witnesses meets exactly one verdict."""
 
 #: Endings for which a document that its job had not begun is not to blame: it is given back.
-_NOT_ITS_FAULT = frozenset({U.TIMEOUT, U.OUT_OF_MEMORY, U.FAILED})
+_NOT_ITS_FAULT = frozenset({U.TIMEOUT, U.OUT_OF_MEMORY, U.FAILED, U.CANCELLED})
 
 
 @dataclass(frozen=True)

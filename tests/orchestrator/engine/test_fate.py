@@ -88,6 +88,7 @@ def test_absence_needs_the_longer_grace() -> None:
 
 def test_a_document_that_its_job_never_came_to_is_not_blamed() -> None:
     assert ask(W.TIMEOUT, W.ABSENT, R.STARTED).verdict is Verdict.RETURNED
+    assert ask(W.CANCELLED, W.ABSENT, R.STARTED).verdict is Verdict.RETURNED, "a batch system that kills at once"
     assert ask(W.TIMEOUT, W.ABSENT, R.BEGUN).verdict is Verdict.FAILED
 
 
