@@ -99,6 +99,7 @@ def chain_reference() -> str:
         ("The file", chains.Chain),
         ("A step", chains.Step),
         ("`retries`", chains.Retries),
+        ("A gate, in `gates` of a step", chains.Gate),
         ("A site", chains.Site),
         ("A farm", farms.Farm),
         ("`limits` of a farm", farms.Limits),
@@ -210,7 +211,6 @@ def exit_codes() -> str:
     return table(("code", "name", "meaning"), [(number, name, text) for name, number, text in found])
 
 
-def fate_table() -> str:
 def roles_table() -> str:
     """The roles, for whom they are and what they allow."""
     return table(("role", "for", "may"), [(f"`{one.name}`", one.whom, one.may) for one in roles.ROLES])
@@ -252,6 +252,7 @@ def daemons_table() -> str:
     return table(("daemon", "account", "roles", "credentials file", "what it does"), rows)
 
 
+def fate_table() -> str:
     """How a farm job's fate is decided, row by row."""
     from orchestrator.engine.fate import table as rows
 
@@ -284,11 +285,11 @@ PARTS: dict[str, Callable[[], str]] = {
     "diagram": diagram,
     "exit-codes": exit_codes,
     "fate": fate_table,
-    "findings": findings_table,
     "roles": roles_table,
     "types": types_table,
     "kept": kept_table,
     "daemons": daemons_table,
+    "findings": findings_table,
 }
 
 

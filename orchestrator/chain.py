@@ -21,6 +21,7 @@ from orchestrator.access import SiteAccess, Timeouts
 from orchestrator.chainchecks import named_checks, near
 from orchestrator.errors import ChainError
 from orchestrator.farms import Degrade, Farm, Grace, Limits
+from orchestrator.gatemodel import Gate
 from orchestrator.lanes import MAIN, Branch
 from orchestrator.units import Bytes, ErrorClass, Model, Name, Seconds, seconds, size
 
@@ -72,6 +73,12 @@ class Step(Model):
     settings: dict[str, Any] = Field(default_factory=dict, description="handed to the step as they are")
     time_limit: Seconds | None = Field(None, description="an attempt that takes longer is ended (class resources)")
     memory_limit: Bytes | None = Field(None, description="an attempt that holds more is ended (class resources)")
+    hang_limit: Seconds | None = Field(
+        None,
+        description="an attempt is ended (class transient) when for so long neither it nor what it started has written "
+        "anything, to outputs or to its log, nor reported progress",
+    )
+    gates: tuple[Gate, ...] = Field((), description="what must hold of the output before it counts, see below")
     retries: Retries = Field(default_factory=Retries, description="what happens after an attempt that failed")
     needs: tuple[str, ...] | None = Field(
         None,
@@ -332,7 +339,7 @@ def _kind(value: Any) -> str:
 def _sentences(error: ValidationError, data: dict[str, Any], source: str) -> str:
     """One line for each fault that pydantic found: the file, the place, what is wrong, what to do."""
     models: dict[str, type[BaseModel]] = {
-        "steps": Step, "sites": Site, "retries": Retries, "degrade": Degrade,
+        "steps": Step, "sites": Site, "retries": Retries, "gates": Gate, "degrade": Degrade,
         "farms": Farm, "limits": Limits, "grace": Grace,
         "access": SiteAccess, "jump": SiteAccess, "timeouts": Timeouts, "lanes": Lane, "gathers": Gather,
     }  # fmt: skip

@@ -205,14 +205,25 @@ def finish(document: Document, step: Step, report: Report, now: float) -> Docume
 def fail(document: Document, step: Step, report: Report, now: float) -> tuple[Document, Document]:
     """The document after an attempt that failed, and the attempt's own document.
 
-    The step's retry policy decides between another attempt after a wait and ``failed``.
+    The step's retry policy decides between another attempt after a wait and ``failed``; an output that a gate has
+    refused makes the document ``bad``, at once or after these attempts, as the gate says.
     """
     entry = document[step.key]
     number, first = count(entry.get("number"), 1), count(entry.get("first"), 1)
     used = number - first
     policy = step.retries
-    again = report.error_class in policy.on and used < policy.count
+    again = (report.error_class in policy.on or report.then == "retry") and used < policy.count
     record = _attempt_document(document, step, entry, report)
+    if report.gate:
+        record |= {"state": "refused", "gate": report.gate}
+    if report.gate and not again:
+        changed = moved(document, Status(Kind.BAD), now)
+        files = {key: report.result[key] for key in FILE_KEYS if key in report.result}
+        refused = {**_entry(entry, report, "refused"), **files, "gate": report.gate, "result": report.result}
+        changed[step.key] = {**refused, **_why(report.reason, report.error_class)}
+        changed["reason"] = f"the gate {report.gate!r} of {step.key} ({step.name}) refuses the output: {report.reason}"
+        changed["reason"] = changed["reason"][:REASON_LIMIT]
+        return changed, record
     if not again:
         changed = moved(document, Status(Kind.FAILED), now)
         changed[step.key] = {**_entry(entry, report, "failed"), **_why(report.reason, report.error_class)}

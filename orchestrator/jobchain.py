@@ -31,7 +31,11 @@ class StepData(Protocol):
     @property
     def memory_limit(self) -> int | None: ...
     @property
+    def hang_limit(self) -> float | None: ...
+    @property
     def version(self) -> str: ...
+    @property
+    def gates(self) -> tuple[Any, ...]: ...
 
 
 class ChainData(Protocol):
@@ -54,6 +58,8 @@ class JobStep:
     time_limit: float | None = None
     memory_limit: int | None = None
     version: str = "1"
+    hang_limit: float | None = None
+    gates: tuple[Any, ...] = ()
 
 
 class JobChain:
@@ -68,6 +74,7 @@ class JobChain:
             step = JobStep(
                 f"proc{number}", str(one["name"]), one.get("run"), None if command is None else tuple(command),
                 one.get("settings") or {}, one.get("time_limit"), one.get("memory_limit"), str(one.get("version", "1")),
+                one.get("hang_limit"), tuple(one.get("gates") or ()),
             )  # fmt: skip
             self._steps[step.name] = self._steps[step.key] = step
 

@@ -30,7 +30,7 @@ def why(
     if status.kind is Kind.OPEN:
         return "The DAQ is still writing the file; it will be taken once it is closed."
     if status.kind is Kind.BAD:
-        return f"It is out of processing: {document.get('reason') or 'no reason was given'}."
+        return _bad(chain, document)
     if status.kind is Kind.FAILED:
         return _failed(chain, document)
     held = documents.holder(document)
@@ -86,6 +86,16 @@ def why_not_ready(
         names = ", ".join(f"{need.key} ({need.name})" for need in missing)
         return f"{step.key} ({step.name}) needs {names}, not done yet."
     return why(chain, document, now, controls)
+
+
+def _bad(chain: Chain, document: Mapping[str, Any]) -> str:
+    words = f"It is out of processing: {_sentence(document.get('reason'))}"
+    for step in chain.steps:
+        entry = document.get(step.key)
+        if isinstance(entry, dict) and entry.get("state") == "refused":
+            left = f" What it refuses is {entry['file']}." if entry.get("file") else ""
+            return f"{words}{left} To have {step.name} done again: orchestrator mark-good {document.get('_id')}"
+    return words
 
 
 def _failed(chain: Chain, document: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ class Report:
     """What became of one attempt, as the worker that ran it says. Travels as JSON through pipes and the spool.
 
     ``seconds`` and ``cpu_seconds`` in seconds, ``max_rss`` in bytes. ``error_class`` is None where the attempt
-    succeeded, else transient, resources, data or code.
+    succeeded, else transient, resources, data or code; ``refused`` where the ``gate`` of that name has refused the
+    output, and ``then`` (bad or retry) is to follow.
     """
 
     document: str
@@ -31,6 +32,8 @@ class Report:
     reason: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     software: dict[str, Any] = field(default_factory=dict)
+    gate: str = ""
+    then: str = ""
 
     @property
     def ok(self) -> bool:

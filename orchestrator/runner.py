@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import capture, faults
+from orchestrator import capture, faults, gates
 from orchestrator.errors import DataError, FormatError, OrchestratorError, SettingsError, StepError
 from orchestrator.filenames import text_of, unfinished
 from orchestrator.jobchain import ChainData, StepData
@@ -115,8 +115,16 @@ class Runner:
             else:
                 report.result = self._object(step).process(task.document, work)
             report.result = _checked(report.result)
+            if step.gates:
+                given = [gate if isinstance(gate, dict) else gate.model_dump(mode="json") for gate in step.gates]
+                gates.check(given, task.document, report.result, work)
             if task.is_repeated:
                 _clear_unfinished(report.result, task.attempt)
+        except gates.GateRefused as refusal:
+            # The output stays, and is named, for whoever looks at it.
+            report.error_class, report.gate, report.then = refusal.kind, refusal.gate, refusal.then
+            report.reason = _cleaned(str(refusal)[:REASON_LIMIT])
+            log.error("the gate %r refuses the output: %s", refusal.gate, refusal)
         except Exception as error:
             report.result = {}
             _explain(error, report, log)

@@ -13,7 +13,7 @@ from typing import Any
 
 STYLES = {
     **dict.fromkeys(("done", "good", "ok", "running"), "green"),
-    **dict.fromkeys(("failed", "bad", "problem", "given up"), "red"),
+    **dict.fromkeys(("failed", "refused", "bad", "problem", "given up"), "red"),
     **dict.fromkeys(("in progress", "queued"), "cyan"),
     "warning": "yellow",
 }

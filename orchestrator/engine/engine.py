@@ -334,7 +334,7 @@ class Engine:
     def _count(self, write: Write) -> None:
         if write.report is not None and write.report.ok:
             self.counts.done += 1
-        elif write.document.get("status") == "failed":
+        elif write.document.get("status") in ("failed", "bad"):
             self.counts.failed += 1
         else:
             self.counts.retried += 1
@@ -440,7 +440,8 @@ def _is_stored(current: Document, write: Write) -> bool:
     entry, retry = current.get(write.step.key), current.get("retry")
     if isinstance(entry, dict) and entry.get("attempt") == write.attempt:
         # A person may have failed it meanwhile: that is not what a report of success wanted.
-        return entry.get("state") == ("done" if write.report is not None and write.report.ok else "failed")
+        wanted = ("done",) if write.report is not None and write.report.ok else ("failed", "refused")
+        return entry.get("state") in wanted
     return isinstance(retry, dict) and retry.get("last") == write.attempt
 
 

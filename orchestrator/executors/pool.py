@@ -24,7 +24,8 @@ from typing import Any
 
 from orchestrator.capture import keep_left, output_path
 from orchestrator.engine.spool import Spool, read_reports
-from orchestrator.executors.process import Batch, Worker, worker_environment
+from orchestrator.executors import hang
+from orchestrator.executors.process import Batch, Worker, drain, worker_environment
 from orchestrator.jobchain import ChainData
 from orchestrator.lines import line_of, value_of
 from orchestrator.reports import Report
@@ -250,7 +251,7 @@ class Pool:
             wait = min(wait, LIMIT_CHECK)
         for key, mask in self._selector.select(wait):
             if key.data is None:
-                _drain(self._wake_read)
+                drain(self._wake_read)
             elif mask & selectors.EVENT_WRITE:
                 self._send(key.data)
             else:
@@ -292,6 +293,8 @@ class Pool:
             self._reported(worker, Report.from_json(message["report"]), self._monotonic())
         elif "progress" in message:
             self._events.append(Progressed(message["progress"], message["fraction"], message["text"]))
+            if worker.movement is not None:
+                worker.movement.reports += 1
         elif "batch" in message:
             worker.heard = self._monotonic()
             if worker.batches and worker.batches[0].name == message["batch"]:
@@ -334,11 +337,11 @@ class Pool:
             worker.verdict, worker.unwanted = ("person", self._called_off.pop(attempt)), attempt
         elif step.time_limit is not None and took > step.time_limit:
             worker.verdict = ("resources", f"ended after {took:.1f} s: its time limit is {step.time_limit:g} s")
-        elif step.memory_limit is not None:
-            held = worker.resident()
-            if held > step.memory_limit:
-                limit = step.memory_limit / 1e6
-                worker.verdict = ("resources", f"ended with {held / 1e6:.0f} MB in memory: its limit is {limit:.0f} MB")
+        elif step.memory_limit is not None and (held := worker.resident()) > step.memory_limit:
+            limit = step.memory_limit / 1e6
+            worker.verdict = ("resources", f"ended with {held / 1e6:.0f} MB in memory: its limit is {limit:.0f} MB")
+        elif step.hang_limit is not None:
+            worker.verdict = hang.verdict(worker, attempt, step.hang_limit, now, self._clock())
         if worker.verdict is not None:
             worker.kill()
 
@@ -441,11 +444,3 @@ def _unheard(batch: Batch) -> list[Report]:
     """Reports that the worker spooled but could not send before it ended."""
     expected = {task.attempt for task in batch.tasks}
     return [report for report in read_reports(batch.spool) if report.attempt in expected]
-
-
-def _drain(descriptor: int) -> None:
-    try:
-        while os.read(descriptor, 4096):
-            pass
-    except BlockingIOError:
-        return

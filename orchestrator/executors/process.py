@@ -10,7 +10,7 @@ import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from orchestrator.executors import memory
 from orchestrator.runner import Task
@@ -44,6 +44,16 @@ class Batch:
 
 
 @dataclass
+class Movement:
+    """What was last seen of an attempt, and when (monotonic s) it was last seen to move."""
+
+    attempt: str
+    moved: float
+    seen: Any = None
+    reports: int = 0
+
+
+@dataclass
 class Worker:
     """One process, seen from the poller."""
 
@@ -59,6 +69,8 @@ class Worker:
     #: The attempt that it was ended for, where that one alone was not wanted any more.
     unwanted: str = ""
     born: bool = False
+    #: What is known of the movement of the attempt in work, where its step has a limit for standing still.
+    movement: Movement | None = None
 
     def outstanding(self) -> int:
         return sum(len(batch.tasks) for batch in self.batches)
@@ -100,6 +112,15 @@ class Worker:
     def resident(self) -> int:
         """Resident memory of it and of all that it started, in bytes; 0 if it is gone."""
         return memory.resident(self.process.pid)
+
+
+def drain(descriptor: int) -> None:
+    """Read a non-blocking pipe empty."""
+    try:
+        while os.read(descriptor, 4096):
+            pass
+    except BlockingIOError:
+        return
 
 
 def worker_environment() -> dict[str, str]:
