@@ -121,12 +121,17 @@ class Database:
         return self.connection.json("GET", path, subject=subject, params=encoded(params))
 
     def get_many(self, ids: Iterable[str]) -> dict[str, dict[str, Any] | None]:
-        """Documents by id, in one request; None for what is absent or deleted."""
+        """Documents by id, in one request; None for what is absent or deleted. One in conflict has ``_conflicts``."""
         wanted = list(ids)
         if not wanted:
             return {}
-        found = self.all_docs(keys=wanted, include_docs=True)
+        found = self.all_docs(keys=wanted, include_docs=True, conflicts=True)
         return {str(row.key): row.doc for row in found.rows}
+
+    def leaves(self, doc_id: str) -> list[dict[str, Any]]:
+        """All versions of a document that are not deleted; more than one where it is in conflict."""
+        found: Any = self.get(doc_id, open_revs="all")
+        return [one["ok"] for one in found if "ok" in one and not one["ok"].get("_deleted")]
 
     def put(self, doc: dict[str, Any]) -> str:
         """Write one document (an id is given if it has none). Returns its new revision; ``doc`` is left as it is.

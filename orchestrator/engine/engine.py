@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from orchestrator import documents, faults
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Claimant, Document, Report
+from orchestrator.engine import versions
 from orchestrator.engine.backlog import Backlog
 from orchestrator.errors import DatabaseError, DataError, Unauthorised, Unavailable
 from orchestrator.runner import Task
@@ -148,8 +149,8 @@ class Engine:
 
     def _see_taken(self, name: str, document: Document) -> None:
         """A document in our hands as somebody shows it: if a person has taken it away, its attempt is not wanted."""
-        if _generation(document) <= self._written.get(name, 0):
-            return  # our own echo, or older
+        if _generation(document) <= self._written.get(name, 0) or "_conflicts" in document:
+            return  # our own echo, or older; or another site's version, beside which ours stands
         for attempt, held in self.held.items():
             if held.document["_id"] == name and not documents.held_by(document, held.step.key, attempt):
                 mark = document.get("operation")
@@ -370,14 +371,14 @@ class Engine:
         self.counts.conflicts += len(writes)
         # Raises Unavailable: then the writes go back to wait with the others.
         try:
-            fresh = self.database.get_many([str(write.document["_id"]) for write in writes])
+            fresh = versions.current(self.database, writes)
         except DatabaseError:
             self.outbox.extend(writes)
             raise
         for write in writes:
             name = str(write.document["_id"])
             current = fresh.get(name)
-            if current is not None and _is_stored(current, write):
+            if current is not None and versions.is_stored(current, write):
                 self._saved(write, current, now)
             elif current is None:
                 self._drop(write, "the document has been deleted")
@@ -429,20 +430,6 @@ class Engine:
         """Let the expected cost follow what the step takes: quickly, for a new kind of file can change it at once."""
         known = self._costs.get(report.step)
         self._costs[report.step] = report.seconds if known is None else 0.8 * known + 0.2 * report.seconds
-
-
-def _is_stored(current: Document, write: Write) -> bool:
-    """Whether the database's version is the one that ``write`` wanted, stored though the answer was lost."""
-    if write.report is None and write.lost is None:
-        return documents.held_by(current, write.step.key, write.attempt)
-    if write.then is not None:
-        return documents.held_by(current, write.then.key, write.then_attempt)
-    entry, retry = current.get(write.step.key), current.get("retry")
-    if isinstance(entry, dict) and entry.get("attempt") == write.attempt:
-        # A person may have failed it meanwhile: that is not what a report of success wanted.
-        wanted = ("done",) if write.report is not None and write.report.ok else ("failed", "refused")
-        return entry.get("state") in wanted
-    return isinstance(retry, dict) and retry.get("last") == write.attempt
 
 
 def _generation(document: Document) -> int:
