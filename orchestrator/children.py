@@ -106,6 +106,8 @@ def specs(
     if "poller" not in without:
         for farm in sorted({step.farm for step in chain.farmed(settings.site) if step.farm}):
             found.append(Spec(f"farm-{farm}", command(settings, "farm", farm)))
+    if settings.replicate and "replication" not in without:
+        found.append(Spec("replication", command(settings, "replicate", "watch")))
     if "page" not in without:
         found.append(Spec("page", command(settings, "web")))
     return found

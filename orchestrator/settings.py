@@ -107,6 +107,11 @@ class Settings(BaseModel):
         "full",
         "How the embedded database writes: full survives a power cut; normal, faster, a crash of the process.",
     )
+    replicate: dict[str, Any] = _field(
+        dict,
+        "Databases that this one is replicated with: for each a name and {url, credentials, database, direction, types}.",
+        shown="none",
+    )
     lease: float = _field(
         60.0,
         "A poller without heartbeat for so long counts as dead: its claims are taken back.",

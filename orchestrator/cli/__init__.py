@@ -31,6 +31,7 @@ from orchestrator.cli.farm import farm
 from orchestrator.cli.importing import import_
 from orchestrator.cli.jobs import job, jobs
 from orchestrator.cli.remote import remote
+from orchestrator.cli.replicate import conflicts, replicate
 from orchestrator.cli.run import run
 from orchestrator.cli.site import init, settings, version
 from orchestrator.cli.status import status
@@ -63,6 +64,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Look and act", (status, show, explain, audit, jobs, job, run)),
     ("Operations on documents", _operations.COMMANDS),
     ("Operations on steps and farms", _control.COMMANDS),
+    ("Several sites", (replicate, conflicts)),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, user, db, import_)),
     ("Single daemons", (poll, gather, farm, web)),

@@ -21,7 +21,7 @@ UP_WITHIN = 60.0  # s that a detached site may take to come up; building views o
 @click.command(cls=SiteCommand, short_help="Start and supervise everything.")
 @click.option("--detach", is_flag=True, help="Return once everything is up; `orchestrator down` stops it.")
 @click.option("--status", "ask", is_flag=True, help="Say what is up, and end with 1 if anything is not.")
-@click.option("--without", multiple=True, type=click.Choice(["database", "registrar", "poller", "page"]),
+@click.option("--without", multiple=True, type=click.Choice(["database", "registrar", "poller", "replication", "page"]),
               help="Leave a daemon out (repeatable).")  # fmt: skip
 @json_option
 @pass_site

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from orchestrator.chain import Chain
 from orchestrator.errors import NotFound, OrchestratorError, Unauthorised, Unavailable
 from orchestrator.version import VERSION
-from orchestrator.web import human
+from orchestrator.web import human, replication
 from orchestrator.web.headers import Guard, problem
 from orchestrator.web.live import RETRY_SECONDS, Follow, Hub
 from orchestrator.web.login import Gate, Login
@@ -116,6 +116,7 @@ def create_app(
     app.state.source = source
     app.state.login = login
     app.include_router(pages.router)
+    app.include_router(replication.router(pages))
     if acting is not None and chain is not None:
         app.include_router(Operations(source, chain, acting).router)
     if login is not None:
