@@ -88,6 +88,11 @@ def packages(staging: Path, wanted: dict[str, Any]) -> str:
     """Install packages into the staging folder with pip; what is wrong, or nothing."""
     if not wanted["requirements"]:
         return ""
+    if wanted.get("sibling"):
+        shutil.copytree(
+            Path(wanted["sibling"]) / "packages", staging / "packages", copy_function=_link, dirs_exist_ok=True
+        )
+        return ""
     wheels = staging / "wheels"
     own = sorted(wheels.glob("pip-*.whl"))
     pip = [sys.executable, str(own[-1] / "pip")] if own else [sys.executable, "-m", "pip"]
@@ -113,6 +118,14 @@ def packages(staging: Path, wanted: dict[str, Any]) -> str:
         # An index's URL may carry a login.
         return "pip could not install the packages: " + re.sub(r"://[^/@\s]*@", "://...@", " ".join(said)[:600])
     return ""
+
+
+def _link(source: str, target: str) -> None:
+    """The same file under a second name: installed files never change. A copy where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def measure(folder: Path) -> tuple[int, int]:
@@ -246,7 +259,8 @@ def clean(order: dict[str, Any]) -> dict[str, Any]:
         one = {"name": version.name, "current": version.name in current, "jobs": len(named), "removed": False}
         with contextlib.suppress(OSError, ValueError):
             manifest = json.loads((version / "manifest.json").read_text(encoding="utf-8"))
-            one |= {key: manifest.get(key) for key in ("version", "installed", "python", "requirements")}
+            told = ("version", "installed", "python", "requirements", "packages_key")
+            one |= {key: manifest.get(key) for key in told}
         if one["current"]:
             replaced.unlink(missing_ok=True)
         elif order["remove"]:

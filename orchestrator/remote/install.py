@@ -95,17 +95,22 @@ def install(
         )
     else:
         done = "installed" if damage == "it is not there" else "repaired"
-        say(f"sending {len(digests)} files" + (f" and {len(package.wheels)} wheels" if package.wheels else ""))
+        key = package.packages_key(words, python.about)
+        sibling = _sibling(target, words, key)
+        wheels = () if sibling else package.wheels
+        say(f"sending {len(digests)} files" + (f" and {len(wheels)} wheels" if wheels else ""))
         staging = f"{software.folder(target.spool)}/.staging-{secrets.token_hex(8)}"
         manifest = {
             "format": software.FORMAT, "name": name, "version": VERSION, "installed": iso(now), "python": list(words),
             "about": python.about, "requirements": list(package.requirements), "from": package.source,
+            "packages_key": key,
         }  # fmt: skip
-        _send(transport, staging, package)
-        say("unpacking and trying it there" + (", installing packages" if package.requirements else ""))
+        _send(transport, staging, package, wheels)
+        how = f", with the packages of {sibling.rpartition('/')[2]}" if sibling else ", installing packages"
+        say("unpacking and trying it there" + (how if package.requirements else ""))
         order = {
             "do": "install", "staging": staging, "files": digests, "manifest": manifest, "steps": loads,
-            "packages": {"from": package.source, "requirements": list(package.requirements)},
+            "packages": {"from": package.source, "requirements": list(package.requirements), "sibling": sibling},
         }  # fmt: skip
         answer = _order(transport, words, order, staging)
         faults = answer["steps"]
@@ -151,16 +156,25 @@ def _damage(transport: Transport, words: Sequence[str], folder: str) -> str | No
     return answer.get("damage")
 
 
-def _send(transport: Transport, staging: str, package: Package) -> None:
+def _sibling(target: Target, words: Sequence[str], key: str) -> str:
+    """The folder of a version that has the same packages: they need not travel again. Empty if there is none."""
+    for one in versions(target, words) if key else ():
+        folder = f"{software.folder(target.spool)}/{one['name']}"
+        if one.get("packages_key") == key and _damage(target.transport, words, folder) is None:
+            return folder
+    return ""
+
+
+def _send(transport: Transport, staging: str, package: Package, wheels: Sequence[Path]) -> None:
     """The archive and the wheels, into a folder that nobody reads."""
     transport.mkdir(staging)
     with tempfile.TemporaryDirectory(prefix="orchestrator-package-") as here:
         archive = Path(here) / "package.zip"
         package.write(archive)
         transport.put(archive, f"{staging}/package.zip")
-    if package.wheels:
+    if wheels:
         transport.mkdir(f"{staging}/wheels")
-        for wheel in package.wheels:
+        for wheel in wheels:
             transport.put(wheel, f"{staging}/wheels/{wheel.name}")
 
 

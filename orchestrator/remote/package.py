@@ -68,9 +68,15 @@ class Package:
 
     def name(self, digests: Mapping[str, str], python: Iterable[str], about: str) -> str:
         """``<version>-<digest>`` of all that decides what jobs will do; ``about`` says which Python it is."""
+        words = list(python)
+        return f"{VERSION}-{_digest_of([dict(digests), self.packages_key(words, about), words, about])[:12]}"
+
+    def packages_key(self, python: Iterable[str], about: str) -> str:
+        """A digest of all that decides which packages come of it; empty where there are none."""
+        if not self.requirements:
+            return ""
         wheels = {path.name: _digest(path) for path in self.wheels}
-        what = [dict(digests), wheels, list(self.requirements), self.source, list(python), about]
-        return f"{VERSION}-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]}"
+        return _digest_of([wheels, list(self.requirements), self.source, list(python), about])
 
     def write(self, path: Path) -> None:
         """The files as one archive."""
@@ -186,6 +192,10 @@ def wheels_of(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         raise SettingsError(f"there is no wheel (*.whl) in {folder}: `pip download` or `pip wheel` puts them there")
     names = {path.name.partition("-")[0].replace("_", "-").lower() for path in wheels}
     return wheels, tuple(sorted(names - {"pip"}))
+
+
+def _digest_of(what: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ensurepip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,9 @@ class Place:
     def install(self, transport: Transport | None = None, *, run: str = "farsteps:step", **how: Any) -> Outcome:
         target = self.target(transport, run)
         files = package.collect(self.folder, target.steps)
+        if not how.pop("whole", False):  # the runner alone, which is quicker
+            kept = re.compile(r"steps/|lib/orchestrator/(\w+\.py|executors/|engine/(__init__|spool)\.py)")
+            files = {name: path for name, path in files.items() if kept.match(name)}
         source: Path | None = how.pop("wheels", None)
         made = package.Package(files)
         if source is not None:
@@ -101,7 +105,7 @@ def tree(folder: Path) -> dict[str, int]:
 
 
 def test_installed_once_is_installed(place: Place) -> None:
-    done = place.install()
+    done = place.install(whole=True)
     assert (done.done, done.current, done.faults) == ("installed", True, {})
     found = place.current()
     assert found is not None and found.name == done.name and found.python == (str(place.python),)
@@ -109,7 +113,7 @@ def test_installed_once_is_installed(place: Place) -> None:
     assert (version / "lib/orchestrator/job.py").is_file() and (version / "steps/farsteps.py").is_file()
     assert not (version / "lib/orchestrator/web").exists() and not (version / "package.zip").exists()
     before = tree(place.spool)
-    again = place.install()
+    again = place.install(whole=True)
     assert (again.done, again.name) == ("there already", done.name)
     assert tree(place.spool) == before
 
@@ -196,15 +200,12 @@ class Cut(LocalTransport):
         return self._cut(super().mkdir, *words)
 
 
-def test_cut_anywhere_what_is_current_is_whole(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {name: path for name, path in package.collect(place.folder, ()).items() if "/procs/" not in name}
-    monkeypatch.setattr(package, "collect", lambda *_: few)
+def test_cut_anywhere_what_is_current_is_whole(place: Place) -> None:
     at, cuts = 0, 0
     while True:
         at += 1
         transport = Cut(at, after=at % 2 == 0)
         place.step(f"def step(document, work):\n    return {{'turn': {at}}}\n")
-        few["steps/farsteps.py"] = place.folder / "farsteps.py"
         try:
             place.install(transport)
         except TransportUnavailable:
@@ -283,8 +284,14 @@ def test_a_step_that_lacks_a_package_is_not_switched_to_and_wheels_help(place: P
     found = place.install(wheels=folder)
     assert found.current and not found.faults and found.packages == ("fardep",)
     assert (Path(found.folder) / "packages/fardep.py").is_file() and not (Path(found.folder) / "wheels").exists()
+    place.step("import fardep\ndef step(document, work):\n    return {'new': 1}\n")
+    said: list[str] = []
+    again = place.install(wheels=folder, say=said.append)
+    assert again.name != found.name and again.current, "loaded there, so its packages are there"
+    assert not [word for word in said if "wheels" in word] and found.name in said[-1], "packages travel once"
     wheel(folder, "fardep", "changed = 1\n")
-    assert place.install(wheels=folder).name != found.name, "other wheels are another version"
+    assert place.install(wheels=folder).name != again.name, "other wheels are another version"
+    assert (Path(found.folder) / "packages/fardep.py").read_text() == ""
 
 
 def test_pip_there_says_what_is_wrong_without_the_logins_of_its_index(
