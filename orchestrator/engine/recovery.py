@@ -69,7 +69,10 @@ class Recovery:
         keys = {step.key for step in self.engine.steps}
         by_poller: dict[str, list[str]] = {}
         strays: dict[str, str] = {}
+        elsewhere = {step.number for step in self.chain.steps if step.site != self.engine.claimant.site}
         for row in self._claims():
+            if row.key[0] in elsewhere:
+                continue  # another site's pollers beat in a database of their own, and look after each other
             value = row.value if isinstance(row.value, dict) else {}
             poller, attempt = str(value.get("poller")), str(value.get("attempt"))
             if poller.startswith(IDENTITY):

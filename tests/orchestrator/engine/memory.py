@@ -86,10 +86,11 @@ class Memory:
         self._there()
         assert name == "work/inprogress"
         return [
-            _Row(key, {"poller": entry.get("poller"), "attempt": entry.get("attempt")})
+            _Row(key, {"poller": entry.get("poller"), "attempt": entry.get("attempt")}, [number, entry.get("started")])
             for key, document in self.documents.items()
             if str(document.get("status", "")).endswith("in progress")
-            for entry in [document[f"proc{document['status'].split()[1]}"]]
+            for number in [int(document["status"].split()[1])]
+            for entry in [document[f"proc{number}"]]
         ]
 
     def _there(self) -> None:
@@ -102,3 +103,4 @@ class Memory:
 class _Row:
     id: str
     value: dict[str, Any]
+    key: list[Any]

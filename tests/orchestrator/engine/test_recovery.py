@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,4 +196,17 @@ def test_what_is_at_a_farm_belongs_to_its_daemon_however_long_that_is_away(
     for monotonic in (0.0, 100.0, 1000.0):
         assert recovery.look(1001.0, monotonic) == 0
     me.commit(1001.0)
+    assert memory.documents["d"]["status"] == "proc 0 in progress"
+
+
+def test_another_sites_claims_are_left_to_its_own_pollers(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    there = make_engine("there")
+    claimed_by(there, memory, "d")
+    here = make_engine("here")
+    here.claimant = replace(here.claimant, site="centre")
+    recovery = Recovery(chain, memory, here, Spool(tmp_path, "here"), lease=60.0)
+    for monotonic in (0.0, 61.0, 122.0, 183.0):
+        assert recovery.look(1001.0, monotonic) == 0
     assert memory.documents["d"]["status"] == "proc 0 in progress"
