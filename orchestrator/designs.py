@@ -10,7 +10,7 @@ string literal, which is replaced by a JSON value:
     "@type@"         the type of the chain's documents
     "@step@"         {key, number, needs}: the step that a procN file is made for; needs are keywords
     "@chain@"        {steps: [{key, number, needs}, ...]}
-    "@sites@"        ["here", "lyon", ...]: the site of each step, by its number
+    "@branches@"     {type: {sites: [the site of each step], lanes: {name: [...]}}}: every chain that there is
     "@moves@"        "|closed>good:person any|...": for whom, and how the step's number moves: any, same, later
     "@plain@", "@numbered@", "@types@", "@identity@", "@content@", "@people@"
                      the guard's other tables, see orchestrator/roles.py
@@ -94,8 +94,7 @@ def _design(name: str, folder: Path, chain: Chain) -> dict[str, Any]:
     values: dict[str, Any] = {
         "type": chain.type,
         "chain": {"steps": [_for_functions(chain, step) for step in chain.steps]},
-        "sites": roles.sites_of(chain),
-        "beside": None if chain.branch.name else sorted(gather.type for gather in chain.gathers.values()),
+        "branches": roles.branches(chain),
         "moves": roles.moves(),
         "plain": roles.plain_statuses(),
         "numbered": roles.numbered_statuses(),
@@ -119,7 +118,7 @@ def _design(name: str, folder: Path, chain: Chain) -> dict[str, Any]:
         design["filters"] = filters
     validate = folder / "validate_doc_update.js"
     if validate.exists():
-        design["validate_doc_update"] = _inward(function(validate, values), chain, ("doc", "old"))
+        design["validate_doc_update"] = function(validate, values)
     if len(design) == 2:
         raise ChainError(f"the folder {folder} holds no view, filter or validation: the couchapp is incomplete")
     return design

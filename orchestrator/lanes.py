@@ -20,7 +20,7 @@ MAIN = "main"
 #: Keys of a data document that each lane has for itself, besides procN. A hold and a priority are for all lanes.
 OWN = ("status", "retry", "numbers", "batchjob", "reason", "forced")
 #: Design documents of which each branch has its own.
-DESIGNS = ("work", "pages", "filters", "guard")
+DESIGNS = ("work", "pages", "filters")
 
 _PROC = re.compile(r"proc\d+\Z")
 _ATTEMPT = "attempt"

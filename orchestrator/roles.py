@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.chain import Chain
 from orchestrator.transitions import TRANSITIONS, Kind, parse
@@ -132,6 +133,18 @@ def types() -> dict[str, dict[str, list[str]]]:
 def member_roles(sites: Iterable[str]) -> list[str]:
     """The roles whose accounts may read a run database, and write what the guard allows."""
     return [SERVER_ADMIN, ADMIN, OPERATOR, REPLICATOR, VIEWER, *sorted(site_role(site) for site in sites)]
+
+
+def branches(chain: Chain) -> dict[str, dict[str, Any]]:
+    """The types of documents that have a chain, with the sites of their steps, as the guard reads them.
+
+    ``{"daqdocument": {"sites": ["here", ...], "lanes": {"archive": [...]}}, "run": {"sites": [...], "gather": true}}``
+    """
+    lanes = {name: sites_of(chain.of(name)) for name in chain.lanes}
+    found: dict[str, dict[str, Any]] = {chain.type: {"sites": sites_of(chain), "lanes": lanes}}
+    for name, gather in chain.gathers.items():
+        found[gather.type] = {"sites": sites_of(chain.of(name)), "lanes": {}, "gather": True}
+    return found
 
 
 def sites_of(chain: Chain) -> list[str]:

@@ -1,9 +1,10 @@
 // The guard: who may write what. Runs at every write of every document, so it stays small.
 // Its tables come from orchestrator/roles.py, orchestrator/transitions.py and the chain.
 function validate(doc, old, user, security) {
-  var beside = "@beside@", moves = "@moves@", sites = "@sites@"; // the larger table is a text: it costs nothing until it is asked
-  var roles = user.roles || [], has = {}, procs = [], i, admin, person, site, carries, elsewhere, from, to, changed,
-    forced, why;
+  // The sites of each step, by the document's type and, of data documents, by lane. The larger tables are texts: they
+  // cost nothing until they are asked.
+  var branches = "@branches@", moves = "@moves@";
+  var roles = user.roles || [], has = {}, i, admin, person, site, carries, elsewhere, branch;
   for (i = 0; i < roles.length; i++) has[roles[i]] = true;
   admin = has._admin === true || has.admin === true;
   person = has.operator === true;
@@ -30,10 +31,11 @@ function validate(doc, old, user, security) {
     return true;
   }
 
-  function foreign(name, number) { // why a step is none of this account's; "" if it is
-    return has["site:" + sites[number]] === true ? "" : name + (sites[number] === undefined
-      ? " belongs to no step that the chain has" : " belongs to the site " + sites[number]
-      + ": this account does not have the role site:" + sites[number]);
+  // Why a step is none of this account's; "" if it is.
+  function foreign(name, owners) {
+    var owner = owners[Number(name.slice(4))];
+    return has["site:" + owner] === true ? "" : name + (owner === undefined ? " belongs to no step that the chain has"
+      : " belongs to the site " + owner + ": this account does not have the role site:" + owner);
   }
 
   function mine(by) { // a signature is the account's name, perhaps with a machine behind it: ann, ann@daq1
@@ -41,7 +43,7 @@ function validate(doc, old, user, security) {
   }
 
   // Whether the table has this move for "site" or "person".
-  function moved(who) {
+  function moved(from, to, who) {
     var head = "|" + from[0] + ">" + to[0] + ":" + who + " ", at = moves.indexOf(head), step;
     if (at < 0) return false;
     if (from[1] < 0 || to[1] < 0) return true;
@@ -50,7 +52,7 @@ function validate(doc, old, user, security) {
       || (to[1] > from[1] && step.indexOf("later") >= 0);
   }
 
-  function impossible() {
+  function impossible(doc, old, from) {
     var possible = [], rows = moves.split("|"), j, kind;
     for (j = 0; j < rows.length; j++) {
       kind = rows[j].slice(from[0].length + 1).split(":")[0];
@@ -60,38 +62,45 @@ function validate(doc, old, user, security) {
       + "'; from here it can go to: " + possible.sort().join(", ");
   }
 
-  // Why a daemon of a site may not write this data document; "" if it may.
-  function bySite() {
+  // Why a daemon of a site may not write this; "" if it may.
+  function bySite(doc, old, procs, owners, from, to) {
     var name, keys = "@people@", j, why = "";
-    if (changed) {
-      if (!moved("site")) return "from '" + old.status + "' to '" + doc.status + "' is for people: operator or admin";
-      if (from[1] >= 0) why = foreign("proc" + from[1], from[1]);
-      if (!why && to[1] >= 0) why = foreign("proc" + to[1], to[1]);
+    if (to) {
+      // Who gathers puts a document back to before its first step when its members have changed.
+      if (branch.gather && to[0] === "closed" && (from[0] === "good" || from[0] === "failed") && !procs.length
+          && has["site:" + doc.site] === true) return "";
+      if (!moved(from, to, "site")) {
+        return "from '" + old.status + "' to '" + doc.status + "' is for people: operator or admin";
+      }
+      if (from[1] >= 0) why = foreign("proc" + from[1], owners);
+      if (!why && to[1] >= 0) why = foreign("proc" + to[1], owners);
       if (!why && from[1] < 0 && to[1] < 0 && has["site:" + doc.site] !== true) {
         why = "the file is at the site " + JSON.stringify(doc.site) + ": this account does not have its role";
       }
       if (why) return why;
     }
     for (j = 0; j < procs.length; j++) {
-      why = foreign(procs[j], Number(procs[j].slice(4)));
+      why = foreign(procs[j], owners);
       if (why && !same(doc[procs[j]], old ? old[procs[j]] : undefined)) return why;
     }
     if (!old) return "";
     for (name in old) {
       if (name.charCodeAt(0) === 112 && doc[name] === undefined && /^proc\d+$/.test(name)
-          && (why = foreign(name, Number(name.slice(4))))) return why;
+          && (why = foreign(name, owners))) return why;
     }
     for (j = 0; j < keys.length; j++) {
-      if (doc[keys[j]] !== old[keys[j]] && !same(doc[keys[j]], old[keys[j]])) return "'" + keys[j] + "' is for people: operator or admin";
+      if (doc[keys[j]] !== old[keys[j]] && !same(doc[keys[j]], old[keys[j]])) {
+        return "'" + keys[j] + "' is for people: operator or admin";
+      }
     }
     return "";
   }
 
   // Why an operator may not write it; "" if he may.
-  function byPerson() {
+  function byPerson(doc, old, procs, from, to) {
     var j, name;
     if (!old) return "files are registered by a registrar, with the role of its site";
-    if (changed && !moved("person")) {
+    if (to && !moved(from, to, "person")) {
       return "from '" + old.status + "' to '" + doc.status + "' is for the daemons of a step's site";
     }
     if (!same(doc.forced, old.forced)) return "'forced' is for admins";
@@ -107,18 +116,18 @@ function validate(doc, old, user, security) {
     return "";
   }
 
-  // Documents of ours that are no data documents.
+  // Documents of ours that have no chain.
   function other(act, type, one) {
-    var types = "@types@", rule = types.hasOwnProperty(type) ? types[type][act] : [], match;
+    var types = "@types@", rule = types.hasOwnProperty(type) ? types[type][act] : [], why;
     if (person && rule.indexOf("person") >= 0) {
-      match = one.by === undefined ? (one.operation || {}).by : one.by;
-      if (act === "create" && match !== undefined && !mine(match)) no("it is signed by another: you are " + user.name);
+      why = one.by === undefined ? (one.operation || {}).by : one.by;
+      if (act === "create" && why !== undefined && !mine(why)) no("it is signed by another: you are " + user.name);
       if (act === "change" && old.by !== one.by) no("who has signed a record cannot change");
       return;
     }
     if (site && rule.indexOf("site") >= 0) {
-      match = /^proc(\d+)$/.exec(one.step);
-      why = match ? foreign(match[0], Number(match[1])) : has["site:" + one.site] === true ? "" : "it names no site of yours";
+      why = /^proc\d+$/.test(one.step) && one.site === undefined ? foreign(one.step, branches["@type@"].sites)
+        : has["site:" + one.site] === true ? "" : "it names no site of this account: the role site:" + one.site;
       if (!why) return;
       no(why);
     }
@@ -136,8 +145,39 @@ function validate(doc, old, user, security) {
     }
   }
 
-  // The documents of a lane or gather have a guard of their own, which is for them alone.
-  if (beside === null ? doc.type !== "@type@" && !(old && old.type === "@type@") : beside.indexOf(doc.type) >= 0) return;
+  // A document, or what a lane knows of it. `owners`: the site of each step.
+  function judge(doc, old, owners, lane) {
+    var procs = [], to = parse(doc.status), from = (old && parse(old.status)) || ["new", -1], forced = doc.forced, name, why;
+    if (!to) no("the status " + JSON.stringify(doc.status) + " is none that is known");
+    for (name in doc) {
+      if (name.charCodeAt(0) === 112 && /^proc\d+$/.test(name)) {
+        if (!doc[name] || typeof doc[name] !== "object" || Array.isArray(doc[name])) no(name + " must be an object");
+        procs.push(name);
+      }
+    }
+    if ((admin || carries) && forced && forced.by && forced.why && forced.at
+        && !(old && old.forced && old.forced.at === forced.at)) return; // each use of force says why anew
+    if (old && !lane) {
+      keep("@identity@");
+      if (from[0] !== "open" && from[0] !== "new") keep("@content@");
+    }
+    if (carries) return;
+    if (old && old.status === doc.status) to = null; // no transition
+    if (to && !moved(from, to, "site") && !moved(from, to, "person")) no(impossible(doc, old, from));
+    if (admin || (site && !(why = bySite(doc, old, procs, owners, from, to)))
+        || (person && !(why = byPerson(doc, old, procs, from, to)))) return;
+    no((why && lane ? "lane " + lane + ": " : "")
+      + (why || "this account may read only: writing needs a role of a site, operator or admin"));
+  }
+
+  // What a lane knows of a data document, under plain names. Before its first step it is closed.
+  function part(doc, lane) {
+    var found = {status: "closed"}, head = lane + "_", name;
+    for (name in doc) if (name.indexOf(head) === 0) found[name.slice(head.length)] = doc[name];
+    found.site = doc.site;
+    return found;
+  }
+
   if (doc._id.indexOf("_design/") === 0) return; // the server itself lets only admins write these
   if (!user.name && has._admin !== true) throw {unauthorized: "log in to write: anonymous users may not"};
   // A revision that is made here names the one that it follows; one that was made elsewhere has a name of its own.
@@ -147,34 +187,16 @@ function validate(doc, old, user, security) {
   if (old && old._deleted) old = null;
   if (doc._deleted) {
     if (admin || carries) return;
-    if (!old || old.type === "@type@") no("only an admin may delete: mark the document bad instead");
+    if (!old || branches.hasOwnProperty(old.type)) no("only an admin may delete: mark the document bad instead");
     return other("delete", old.type, old);
   }
   if (typeof doc.type !== "string" || doc.type === "") no("a document needs a type: a text in 'type'");
   if (old && old.type !== undefined && old.type !== doc.type) no("the type of a document cannot change");
-  if (doc.type !== "@type@") {
+  if (!branches.hasOwnProperty(doc.type)) {
     if (!admin && !carries) other(old ? "change" : "create", doc.type, doc);
     return;
   }
-  to = parse(doc.status);
-  if (!to) no("the status " + JSON.stringify(doc.status) + " is none that is known");
-  for (i in doc) {
-    if (i.charCodeAt(0) === 112 && /^proc\d+$/.test(i)) {
-      if (!doc[i] || typeof doc[i] !== "object" || Array.isArray(doc[i])) no(i + " must be an object");
-      procs.push(i);
-    }
-  }
-  forced = doc.forced;
-  if ((admin || carries) && forced && forced.by && forced.why && forced.at
-      && !(old && old.forced && old.forced.at === forced.at)) return; // each use of force says why anew
-  from = (old && parse(old.status)) || ["new", -1];
-  if (old) {
-    keep("@identity@");
-    if (from[0] !== "open" && from[0] !== "new") keep("@content@");
-  }
-  if (carries) return;
-  changed = !old || old.status !== doc.status;
-  if (changed && !moved("site") && !moved("person")) no(impossible());
-  if (admin || (site && !(why = bySite())) || (person && !(why = byPerson()))) return;
-  no(why || "this account may read only: writing needs a role of a site, operator or admin");
+  branch = branches[doc.type];
+  judge(doc, old, branch.sites, "");
+  for (i in branch.lanes) judge(part(doc, i), old && part(old, i), branch.lanes[i], i);
 }
