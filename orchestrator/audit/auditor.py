@@ -16,11 +16,21 @@ from typing import Any
 
 from orchestrator import batchjobs, designs, documents
 from orchestrator.audit import disk, farm
-from orchestrator.audit.document import Output, Rules, attempts_expected, named_paths, outputs, raw_file, step_entries
+from orchestrator.audit.document import (
+    Output,
+    Rules,
+    attempts_expected,
+    named_paths,
+    outputs,
+    own_paths,
+    raw_file,
+    step_entries,
+)
 from orchestrator.audit.findings import ERROR, KINDS, WARNING, Finding, Findings
 from orchestrator.capture import safe_file_name
-from orchestrator.chain import Chain
+from orchestrator.chain import Chain, Step
 from orchestrator.couch import Database, deploy
+from orchestrator.couch.branch import BranchDatabase
 from orchestrator.engine.heartbeat import beats
 from orchestrator.engine.spool import is_locked
 from orchestrator.settings import Settings
@@ -71,15 +81,19 @@ class Auditor:
         self.chain, self.database, self.settings = chain, database, settings
         self._deep, self._grace, self._wait, self._clock, self._tell = deep, grace, wait, clock, tell
         self._host = socket.gethostname()
-        self._here = {step.key for step in chain.steps if step.site == settings.site and self._is_local(step)}
+        self._chains = (chain, *chain.branches().values())
+        self._types = {one.type for one in self._chains}
+        self._spools = [settings.spool, *(settings.spool / name for name in chain.branches())]
         self._names, self._outputs, self._raws = disk.Names(), disk.Names(), disk.Names()
         self._folders: set[str] = set()
         self._beats: dict[str, dict[str, Any]] = {}
         self._moved: dict[str, bool] | None = None
         self.result = Result()
 
-    def _is_local(self, step: Any) -> bool:
-        return step.executor == "local" or self.chain.farms[step.farm].access is None
+    def _is_here(self, step: Step) -> bool:
+        """Whether the outputs of a step lie on a disk that is seen here."""
+        farm_ = self.chain.farms.get(step.farm or "")
+        return step.site == self.settings.site and (farm_ is None or farm_.access is None)
 
     # --- the two looks ---
 
@@ -148,11 +162,11 @@ class Auditor:
     def alive(self, poller: str) -> bool | None:
         """Whether a poller or a farm's daemon lives: by its lock on this machine, else by its heartbeat."""
         name = f"{safe_file_name(poller)}.lock"
-        if poller.startswith(batchjobs.IDENTITY):
-            if is_locked(self.settings.spool / name):
-                return True  # else it may live on another machine
-        elif (lock := self.settings.spool / "pollers" / name).exists():
-            return is_locked(lock)
+        if poller.startswith(batchjobs.IDENTITY) and is_locked(self.settings.spool / name):
+            return True  # else it may live on another machine
+        for spool in self._spools:
+            if (lock := spool / "pollers" / name).exists():
+                return is_locked(lock)
         if self._moved is not None:
             return self._moved.get(poller, False)
         at = documents.seconds_of(self._beats.get(poller, {}).get("at"))
@@ -174,7 +188,7 @@ class Auditor:
     def _page(self, page: list[dict[str, Any]]) -> Iterator[Finding]:
         ours = []
         for document in page:
-            if document.get("type") == self.chain.type:
+            if document.get("type") in self._types:
                 ours.append(document)
                 self.result.documents += 1
                 self.result.states[str(document.get("status"))] += 1
@@ -184,37 +198,42 @@ class Auditor:
 
     def _look(self, page: list[dict[str, Any]], *, first: bool = False) -> Iterator[Finding]:
         """What is wrong with some documents, their outputs and their attempts; at the ``first`` look names are kept."""
-        rules = Rules(self.chain, self.alive)
         expected: dict[str, str] = {}
         for document in page:
-            entries, left = step_entries(document), list(outputs(self.chain, document))
-            if first:
-                self._names.add_all(named_paths(entries))
-                self._outputs.add_all({output.path for output in left})
-                raw = raw_file(document)
-                if raw is not None:
-                    self._raws.add("\0".join(raw))
-                    self._names.add(raw[1])
-            yield from rules.look(document, entries)
-            yield from self._files(document, left)
-            for attempt in attempts_expected(document, entries):
-                expected[attempt] = str(document["_id"])
+            if first and (raw := raw_file(document)) is not None:
+                self._raws.add("\0".join(raw))
+                self._names.add(raw[1])
+            yield from self._raw(document)
+            for chain in self._chains:
+                if chain.type != document.get("type"):
+                    continue
+                inward = chain.branch.inward(document, self.chain.type) or {}
+                entries, left = step_entries(inward), list(outputs(chain, inward))
+                if first:
+                    self._names.add_all(named_paths(entries))
+                    self._outputs.add_all(own_paths(left))
+                yield from Rules(chain, self.alive).look(inward, entries)
+                yield from self._files(left)
+                for attempt in attempts_expected(inward, entries, f"{chain.branch.name}_" if chain.branch.lane else ""):
+                    expected[attempt] = str(document["_id"])
         if expected:
             rows = self.database.all_docs(keys=list(expected)).rows
             for row in rows:
                 if row.error is not None or (row.value or {}).get("deleted"):
                     yield Finding("attempt-missing", expected[str(row.key)], f"there is no document {row.key}")
 
-    def _files(self, document: Mapping[str, Any], left: list[Output]) -> Iterator[Finding]:
+    def _files(self, left: list[Output]) -> Iterator[Finding]:
         for output in left:
-            if output.step.key in self._here:
+            if self._is_here(output.step):
                 self.result.files += self._moved is None
                 finding = disk.output_finding(output, deep=self._deep)
                 if finding is not None:
                     yield finding
                 elif "." not in output.path.rpartition("/")[2] and Path(output.path).is_dir():
                     self._folders.add(output.path)
-        raw = raw_file(document)
+
+    def _raw(self, document: Mapping[str, Any]) -> Iterator[Finding]:
+        raw = raw_file(document) if document.get("type") == self.chain.type else None
         if raw is None or raw[0] != self._host or document.get("status") in ("open", "bad"):
             return
         if not documents.complete(self.chain, document) or self._deep:
@@ -259,10 +278,14 @@ class Auditor:
         owners: dict[tuple[str, str], set[str]] = {}
         for page in self._pages():
             for document in page:
-                if document.get("type") != self.chain.type:
+                if document.get("type") not in self._types:
                     continue
                 name, raw = str(document["_id"]), raw_file(document)
-                paths = {output.path for output in outputs(self.chain, document)}
+                paths: set[str] = set()
+                for chain in self._chains:
+                    if chain.type == document["type"]:
+                        inward = chain.branch.inward(document, self.chain.type) or {}
+                        paths |= own_paths(outputs(chain, inward))
                 for kind, names in (("output-shared", paths), ("raw-shared", {"\0".join(raw)} if raw else set())):
                     for path in names:
                         if hash(path) in dict(kinds)[kind]:
@@ -288,7 +311,7 @@ class Auditor:
             if self.alive(str(entry.get("poller"))) is not False
         ]
         since = min([self._clock() - self._grace, *(time for time in begun if time is not None)])
-        spools = list(disk.poller_spools(self.settings.spool))
+        spools = [one for spool in self._spools for one in disk.poller_spools(spool)]
         yield from disk.spool_findings(spools, running)
         yield from disk.scratch_findings(self.settings.spool, {one.name for one in spools})
         site = self.settings
@@ -303,14 +326,16 @@ class Auditor:
     def _held(self) -> list[dict[str, Any]]:
         """The documents that some attempt holds now: few, however many there are."""
         found: list[dict[str, Any]] = []
-        for view in ("work/inqueue", "work/inprogress"):
-            place: dict[str, Any] = {}
-            while True:
-                rows = self.database.view(view, reduce=False, include_docs=True, limit=PAGE, **place).rows
-                found += [row.doc for row in rows if row.doc is not None]
-                if len(rows) < PAGE:
-                    break
-                place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
+        for chain in self._chains:
+            database = BranchDatabase(self.database, chain.branch, self.chain.type)
+            for view in ("work/inqueue", "work/inprogress"):
+                place: dict[str, Any] = {}
+                while True:
+                    rows = database.view(view, reduce=False, include_docs=True, limit=PAGE, **place).rows
+                    found += [row.doc for row in rows if row.doc is not None]
+                    if len(rows) < PAGE:
+                        break
+                    place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
         return found
 
     def _changed(self, start: str) -> Iterator[set[str]]:

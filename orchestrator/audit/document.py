@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from orchestrator.batchjobs import IDENTITY
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import DataError
 from orchestrator.filenames import path_of
+from orchestrator.gathering import IDENTITY as GATHER
 from orchestrator.transitions import HELD, WAITING, Kind, Status
 
 _STEP_KEY = re.compile(r"proc(\d{1,6})\Z")
@@ -54,7 +55,7 @@ class Rules:
         elif entry.get("state") != state:
             text = f"its status is {str(status)!r}; {key} says {entry.get('state')!r}"
             yield Finding("claim-broken", name, text, step=key)
-        elif not str(entry["poller"]).startswith(IDENTITY) and self.alive(str(entry["poller"])) is False:
+        elif not str(entry["poller"]).startswith((IDENTITY, GATHER)) and self.alive(str(entry["poller"])) is False:
             yield Finding("poller-gone", name, f"{key} ({entry.get('step')}) is held by poller {entry['poller']}")
 
     def _entries(
@@ -90,8 +91,10 @@ def step_entries(document: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key[:4] == "proc" and _STEP_KEY.match(key)}
 
 
-def attempts_expected(document: Mapping[str, Any], entries: Mapping[str, Any]) -> list[str]:
+def attempts_expected(document: Mapping[str, Any], entries: Mapping[str, Any], lane: str = "") -> list[str]:
     """Ids of the documents that its attempts so far must have left: of all but the running and the successful ones.
+
+    ``lane`` stands before the steps' keywords in them (``archive_``).
 
     Where people have reset a step (``numbers``), earlier attempts may have succeeded, which leaves none: only those
     since then are expected.
@@ -109,7 +112,7 @@ def attempts_expected(document: Mapping[str, Any], entries: Mapping[str, Any]) -
         counted.setdefault(retry["step"], documents.count(retry.get("number"), 1) - 1)
     for key, last in counted.items():
         first = documents.count(resets.get(key), 1)
-        expected += [documents.attempt_id(name, key, number) for number in range(first, last + 1)]
+        expected += [documents.attempt_id(name, lane + key, number) for number in range(first, last + 1)]
     return expected
 
 
@@ -139,6 +142,11 @@ def outputs(chain: Chain, document: Mapping[str, Any]) -> Iterator[Output]:
             str(document.get("_id")), step, path, size if isinstance(size, int) else None,
             checksum if isinstance(checksum, str) else None,
         )  # fmt: skip
+
+
+def own_paths(found: Iterable[Output]) -> set[str]:
+    """The files that nobody else may name: not the one that a gather has made of many documents."""
+    return {output.path for output in found if output.step.executor != "gather"}
 
 
 def named_paths(value: Any) -> set[str]:
