@@ -6,7 +6,10 @@
 It starts a real sshd on the loopback address (deploy/ssh/sshd.sh, hence root; needs openssh-server, openssh-client and
 rsync), with the files of both sides in memory (/dev/shm), so that no disk is measured. "Step" is all of the step: the
 checksum of the source, the transfer, the flush, size and checksum of the copy computed at the far end, and the rename.
-None of the programs proves its copy; rsync has a checksum of its own in the stream. Medians of the rounds, in turn.
+None of the programs proves its copy; rsync has a checksum of its own in the stream.
+
+The ways take turns, each round beginning with another one, after a first copy that is not counted. "Of sftp" is the
+median of what each round gives by itself, so that other work on the machine, which comes and goes, weighs on both.
 """
 
 from __future__ import annotations
@@ -26,12 +29,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import paramiko
 
 from orchestrator.step import Work
+from orchestrator.version import VERSION
 from procs.sftp import Transfer
 
 SSHD = Path(__file__).parent.parent / "deploy" / "ssh" / "sshd.sh"
@@ -112,16 +117,18 @@ def two_workers(server: Server, sources: list[Path], target: Path) -> None:
 def measure(
     ways: dict[str, Callable[[list[Path], Path], None]], sources: list[Path], root: Path, rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of each way, each round in turn, always into an empty folder."""
+    """Seconds of each way, round by round, always into an empty folder."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
+    order = list(ways.items())
+    for turn in range(-1, rounds):  # what comes first pays for memory that the machine has not touched yet
+        for name, way in [*order[turn:], *order[:turn]] if turn >= 0 else order[:1]:
             target = root / "target"
             target.mkdir()
             shutil.chown(target, USER)
             began = time.monotonic()
             way(sources, target)
-            taken[name].append(time.monotonic() - began)
+            if turn >= 0:
+                taken[name].append(time.monotonic() - began)
             copies = [path for path in target.rglob("*") if path.is_file()]
             if sorted(p.stat().st_size for p in copies) != sorted(p.stat().st_size for p in sources):
                 raise SystemExit(f"{name}: not all files arrived whole")
@@ -145,20 +152,39 @@ def fill(folder: Path, count: int, size: int) -> list[Path]:
 def table(title: str, taken: dict[str, list[float]], total: int, count: int) -> list[dict[str, Any]]:
     """Print one comparison and give its rows. The first way is the baseline."""
     rows: list[dict[str, Any]] = []
-    base = statistics.median(next(iter(taken.values())))
-    print(f"\n{title}\n{'':34}{'s':>8}{'MB/s':>8}{'files/s':>9}{'of sftp':>9}")
+    base = next(iter(taken.values()))
+    print(f"\n{title}, medians of {len(base)} rounds (load {os.getloadavg()[0]:.1f})")
+    print(f"{'':34}{'s':>8}{'best':>8}{'MB/s':>8}{'files/s':>9}{'of sftp':>9}")
     for name, seconds in taken.items():
         median = statistics.median(seconds)
         row = {
             "way": name,
             "seconds": seconds,
             "median": median,
+            "best": min(seconds),
             "rate": total / median / 1e6,
-            "of_sftp": base / median,
+            "of_sftp": statistics.median(theirs / ours for theirs, ours in zip(base, seconds, strict=True)),
+            "load": os.getloadavg()[0],
         }
         rows.append(row)
-        print(f"{name:34}{median:8.2f}{row['rate']:8.0f}{count / median:9.1f}{row['of_sftp']:9.2f}")
+        print(
+            f"{name:34}{median:8.2f}{row['best']:8.2f}{row['rate']:8.0f}{count / median:9.1f}{row['of_sftp']:9.2f}",
+            flush=True,
+        )
     return rows
+
+
+def said(*command: str) -> str:
+    """The first line of what a program says of itself."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return next(iter((done.stdout or done.stderr).strip().splitlines()), "")
+
+
+def processor() -> str:
+    """The processor's name, as the kernel has it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def main() -> None:
@@ -176,12 +202,12 @@ def main() -> None:
             raise SystemExit(f"no {program} here: apt-get install openssh-client openssh-server rsync")
     memory = Path("/dev/shm")
     results: dict[str, Any] = {
-        "machine": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version(),
-        "paramiko": paramiko.__version__,
-        "openssh": subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.strip(),
+        "orchestrator": VERSION, "machine": platform.platform(), "processor": processor(), "cores": os.cpu_count(),
+        "python": platform.python_version(), "paramiko": paramiko.__version__, "cryptography": version("cryptography"),
+        "openssh": said("ssh", "-V"), "rsync": said("rsync", "--version"),
     }  # fmt: skip
     results["load"] = [round(load, 1) for load in os.getloadavg()]  # other work on the machine spoils the comparison
-    print(", ".join(f"{key}: {value}" for key, value in results.items()))
+    print("\n".join(f"{key}: {value}" for key, value in results.items()))
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         root = Path(name)
         root.chmod(0o755)

@@ -107,8 +107,16 @@ class Sftp:
         return self.expect(Kind.ATTRS, kind, body, path, "look at").attributes()
 
     def open(self, path: bytes, flags: int, mode: int = 0o644) -> bytes:
+        return self.opened(self.begin_open(path, flags, mode), path)
+
+    def begin_open(self, path: bytes, flags: int, mode: int = 0o644) -> int:
+        """Asks for a file to be opened; `opened` waits for the answer."""
         attributes = mode_attributes(mode) if flags & Open.CREATE else NO_ATTRIBUTES
-        return self._handle(self._send(Kind.OPEN, text(path), word(flags), attributes), path, "open")
+        return self._send(Kind.OPEN, text(path), word(flags), attributes)
+
+    def opened(self, number: int, path: bytes) -> bytes:
+        """The handle that was asked for. Raises FileRefused."""
+        return self._handle(number, path, "open")
 
     def _handle(self, number: int, path: bytes, doing: str) -> bytes:
         kind, body = self.answer(number)

@@ -9,8 +9,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 
 from orchestrator.transports import bulk, command
 from orchestrator.transports.access import SiteAccess
@@ -138,13 +139,20 @@ class SshTransport(Transport):
         name = raw(path)
         with self._sftp() as sftp, ExitStack() as stack:
             flags = Open.WRITE | Open.CREATE | (Open.READ if read_back else 0) | (0 if offset else Open.TRUNCATE)
-            handle = sftp.open(name, flags, mode)
+            opening, begun = sftp.begin_open(name, flags, mode), iter(chunks)
+            try:
+                first = next(begun, None)  # read while the far end opens the file
+            except BaseException:
+                with suppress(FileRefused):
+                    sftp.close_handle(sftp.opened(opening, name))
+                raise
+            handle = sftp.opened(opening, name)
             follower = stack.enter_context(self._sums.following(sftp.connection, name)) if follow else None
             upload = sftp.upload(handle, name, offset, _both(follower, confirmed))
             try:
                 if offset:
                     sftp.cut(handle, name, offset)
-                for chunk in chunks:
+                for chunk in () if first is None else chain((first,), begun):
                     if not upload.write(chunk):
                         break
             except TransportUnavailable:
