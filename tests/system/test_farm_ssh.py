@@ -274,8 +274,8 @@ def test_sshd_and_the_daemon_killed_in_the_middle(make_far: Callable[..., FarSit
 def test_a_new_version_leaves_the_jobs_of_the_old_one_alone(make_far: Callable[..., FarSite]) -> None:
     site = make_far()
     steps = (site.folder / "sitesteps.py").read_text()
-    site.change("seconds: 0}", "seconds: 4}")
-    (site.folder / "sitesteps.py").write_text(steps.replace("return {", 'return {"code": 1, '))
+    wait = "    while not work.output_path('go').exists():\n        time.sleep(0.1)\n    return {\"code\": 1, "
+    (site.folder / "sitesteps.py").write_text(steps.replace("    return {", wait))
     first = site.install()
     site.site.add(1)
     site.site.start("farm")
@@ -288,6 +288,8 @@ def test_a_new_version_leaves_the_jobs_of_the_old_one_alone(make_far: Callable[.
     listed = json.loads(site.command("site", "versions", "--clean", "--json").stdout)
     jobs = {one["name"]: (one["used"], one["jobs"], one["removed"]) for one in listed["versions"]}
     assert jobs == {first: (False, 1, False), second: (True, 0, False)}
+    (site.work / "out").mkdir(exist_ok=True)
+    (site.work / "out" / "go").touch()
     site.site.add_more(1, 1)
     site.site.wait(site.site.finished, 60)
     codes = {name: document["proc0"]["result"]["code"] for name, document in site.site.everything().items()}
