@@ -192,15 +192,18 @@ def web(site: Context, host: str | None, port: int | None) -> None:
 
 def page(site: Context) -> Any:
     """The status page's application for this site."""
-    from orchestrator.connect import run_database
+    from orchestrator.connect import credentials, run_database
     from orchestrator.web.app import create_app
     from orchestrator.web.login import Login
     from orchestrator.web.login_sessions import Sessions
     from orchestrator.web.operations import Acting
-    from orchestrator.web.roles import anyone_here, nobody
+    from orchestrator.web.roles import Who, anyone_here, nobody, signing
 
     settings = site.settings
-    otherwise = anyone_here if settings.web_changes == "anyone-here" else nobody
+    otherwise: Who = nobody
+    if settings.web_changes == "anyone-here":
+        own = credentials(settings, os.environ, "web")
+        otherwise = signing(anyone_here, f"{own.username}@{socket.gethostname()}") if own else anyone_here
     factory: Any = functools.partial(run_database, settings, os.environ, timeout=PAGE_PATIENCE, daemon="web")
     return create_app(
         factory,

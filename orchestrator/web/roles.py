@@ -58,6 +58,16 @@ def anyone_here(request: Request) -> Person | None:
     return Person("somebody at the page", frozenset({"operator"}))
 
 
+def signing(who: Who, name: str) -> Who:
+    """As ``who``, but signing as ``name``: the database's guard lets an account sign with its own name only."""
+
+    def found(request: Request) -> Person | None:
+        person = who(request)
+        return None if person is None else Person(name, person.roles, person.database)
+
+    return found
+
+
 def require(role: str) -> Callable[[Request], Person]:
     """The dependency of a route that only people with ``role`` may use: ``Depends(require("operator"))``."""
 

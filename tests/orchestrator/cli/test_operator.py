@@ -90,3 +90,30 @@ def test_an_operator_is_no_poller(two: Any, as_account: Any, database: Database)
     as_account("ann", "operator")
     two("poll", "--until-idle", "--set", "workers=1")
     assert database.get("e")["status"] == "closed"
+
+
+def test_where_anyone_here_may_act_the_page_signs_with_its_own_account(
+    two: Any, server: EmbeddedServer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastapi.testclient import TestClient
+
+    from orchestrator.cli.context import Context
+    from orchestrator.cli.daemons import page
+
+    with (two.folder / "orchestrator.yaml").open("a") as file:
+        file.write("web_changes: anyone-here\n")
+    assert two("user", "setup").code == 0
+    for name in ("USER", "PASSWORD"):
+        monkeypatch.delenv(f"ORCHESTRATOR_COUCH_{name}")
+    site = Context()
+    site.folder = two.folder
+    app = page(site)
+    app.state.hub.start = lambda: None  # nobody watches here
+    with TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1)) as browser:
+        asked = {"selection": {"documents": ["a"]}, "reason": "a test"}
+        done = browser.post("/api/operations/hold", json=asked)
+    assert done.status_code == 200 and done.json()["counts"]["changed"] == 1, done.text
+    assert database.get("a")["operation"]["by"].startswith(f"{site.settings.database}-here-web@")
+    users = Users(Server(server.url, Credentials(*server.credentials)))
+    for one in users.all():
+        users.remove(one.name)
