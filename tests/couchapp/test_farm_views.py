@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import batchjobs, documents
+from orchestrator import batchjobs, control, documents
 from orchestrator.batchjobs import Place
 from orchestrator.documents import Claimant
 
@@ -77,3 +77,25 @@ def test_no_document_makes_them_throw(map_rows: Any, status: str, entry: Any, jo
     for view in ("farm/jobs", "farm/documents", "farm/cancelled"):
         for rows in map_rows(view, [document]):
             assert view != "farm/jobs" or all(isinstance(value, int | float) for _, value in rows)
+
+
+@pytest.mark.parametrize("then", [batchjobs.FAILED, batchjobs.HOLD])
+def test_the_guard_lets_an_operator_cancel_and_the_sites_daemon_end_it(
+    call: Any, built: Any, chain: Any, queued: dict[str, Any], then: str
+) -> None:
+    guard = built["_design/guard"]["validate_doc_update"]
+    operator, site = ({"db": "runs", "name": "x", "roles": [role]} for role in ("operator", "site:here"))
+
+    def passes(new: dict[str, Any], old: dict[str, Any] | None, user: dict[str, Any]) -> bool:
+        if old is not None:
+            new, old = {**new, "_rev": "7-a"}, {**old, "_rev": "7-a"}
+        return "threw" not in call(guard, [[new, old, user, {}]])[0]
+
+    asked = batchjobs.cancel(queued, "me", "wrong", then, START + 10)
+    assert passes(asked, queued, operator)
+    report = documents.Report("r_001", "proc0", "a1", START, START + 20, error_class="transient", reason="it was ended")
+    after, record = batchjobs.end_cancelled(asked, chain.steps[0], report, START + 20)
+    assert passes(after, asked, site) and passes(record, None, site)
+    assert after["status"] == ("failed" if then == batchjobs.FAILED else "closed")
+    stopped = control.stop(control.empty("here"), control.Scope(), control.PAUSE, "me", "", START)
+    assert passes(stopped, None, operator) and not passes(stopped, None, site)
