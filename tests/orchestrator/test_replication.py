@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator import chain as chains
+from orchestrator import children
 from orchestrator.embedded.mango_selector import compile_selector
 from orchestrator.errors import SettingsError
 from orchestrator.replication import (
@@ -26,6 +28,7 @@ from orchestrator.replication import (
     repair,
     selector,
 )
+from orchestrator.settings import Settings
 
 HERE = End("http://127.0.0.1:5984/runs", ("me", "sesame-open"))
 CENTRE = {"url": "https://couch.centre.example/", "credentials": "centre.json"}
@@ -87,6 +90,15 @@ def test_what_cannot_be_used_is_named_without_its_secret(entry: Any, words: str)
 )
 def test_which_documents_travel(types: tuple[str, ...], document: dict[str, Any], passes: bool) -> None:
     assert compile_selector(selector(types))(document) is passes
+
+
+def test_up_watches_where_another_database_is_named(tmp_path: Path) -> None:
+    chain = chains.loads("name: x\nsteps: [{name: s, run: 'm:f'}]")
+    names = []
+    for replicate in ({}, {"centre": CENTRE}):
+        settings = Settings.load(tmp_path, {}, {"replicate": replicate})
+        names.append([spec.name for spec in children.specs(settings, chain, {}, embedded=False)])
+    assert names == [["poller", "page"], ["poller", "replication", "page"]]
 
 
 def test_a_job_is_known_by_its_ends() -> None:

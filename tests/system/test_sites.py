@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,9 +22,10 @@ import requests
 import yaml
 
 from orchestrator import chain as chains
-from orchestrator import designs
+from orchestrator import designs, roles
 from orchestrator.couch import Credentials, Server, deploy
 from orchestrator.embedded.testing import EmbeddedServer, Link
+from orchestrator.users import Users
 
 from .conftest import Site
 
@@ -80,8 +82,14 @@ class Pair:
     def __init__(self, path: Path, needs: str) -> None:
         self.daq, self.centre = Half(path / "daq", "daq", needs), Half(path / "centre", "centre", needs)
         self.link = Link(self.centre.server.port).__enter__()
-        credentials = str(self.centre.server.credentials_file)
-        self.daq.write(replicate={"centre": {"url": self.link.url, "credentials": credentials}})
+        # At the other site it is an account that may carry revisions over, and nothing else.
+        there = Server(self.centre.server.url, Credentials(*self.centre.server.credentials))
+        Users(there).add("joiner", "open-sesame", [roles.REPLICATOR])
+        self.centre.database.set_security({"members": {"roles": roles.member_roles(("daq", "centre"))}})
+        credentials = self.daq.folder / "centre.json"
+        credentials.write_text(json.dumps({"username": "joiner", "password": "open-sesame"}))
+        credentials.chmod(0o600)
+        self.daq.write(replicate={"centre": {"url": self.link.url, "credentials": "centre.json"}})
 
     def everything(self) -> list[dict[str, dict[str, Any]]]:
         return [half.everything() for half in (self.daq, self.centre)]
@@ -147,6 +155,38 @@ def test_a_link_cut_at_random_loses_nothing_and_doubles_nothing(
             assert document[step.key]["site"] == step.site
 
 
+def test_kills_and_cuts_at_random_leave_every_document_good(make_pair: Callable[[str], Pair]) -> None:
+    pair = make_pair("[s1]")
+    pair.daq.add(100)
+    jobs = [(pair.daq, ("replicate", "watch")), (pair.daq, ("poll",)), (pair.centre, ("poll",))]
+    running = [half.start(*words) for half, words in jobs]
+    dice = random.Random(SEED)
+    end = time.monotonic() + 8.0
+    while time.monotonic() < end:
+        time.sleep(dice.uniform(0.2, 0.8))
+        what = dice.randrange(5)
+        if what < 3:
+            os.kill(running[what].pid, signal.SIGKILL)
+            running[what].wait()
+            running[what] = jobs[what][0].start(*jobs[what][1])
+        elif what == 3:
+            pair.link.cut()
+            time.sleep(dice.uniform(0.1, 0.6))
+            pair.link.mend()
+        else:
+            victim = dice.choice((pair.daq, pair.centre)).server
+            victim.kill()
+            victim.restart()
+    pair.daq.wait(pair.over, 120, "both sites to have finished")
+    here, there = pair.everything()
+    assert len(here) == 100
+    assert here == there
+    ran = {(name, step, attempt) for half in (pair.daq, pair.centre) for name, step, attempt in half.effects()}
+    for name, document in here.items():
+        for step in pair.daq.chain.steps:
+            assert (name, str(step.number), document[step.key]["attempt"]) in ran
+
+
 def test_status_tells_what_is_behind_and_a_server_s_restart_is_repaired(make_pair: Callable[[str], Pair]) -> None:
     pair = make_pair("[s1]")
     pair.daq.add(50)
@@ -181,10 +221,10 @@ def test_status_tells_what_is_behind_and_a_server_s_restart_is_repaired(make_pai
     assert pair.daq.run("replicate", "start", "centre").returncode == 0
     pair.daq.wait(running, 30, "the replications to run once more")
     assert watcher.poll() is None
-    secret = pair.centre.server.credentials.password
     seen = "".join(path.read_text(errors="replace") for path in pair.daq.folder.glob("log-*"))
     seen += json.dumps(pair.daq.database.local_docs()) + json.dumps(jobs)
-    assert secret not in seen
+    assert "open-sesame" not in seen
+    assert pair.daq.server.credentials.password not in seen
 
 
 def test_conflicts_are_listed_and_a_person_chooses(make_pair: Callable[[str], Pair]) -> None:
