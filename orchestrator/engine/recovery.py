@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from orchestrator import documents, faults
 from orchestrator.batchjobs import IDENTITY
 from orchestrator.chain import Chain, Step
+from orchestrator.engine import versions
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.heartbeat import PREFIX, LocalDocuments, beats
 from orchestrator.engine.spool import Spool
@@ -144,7 +145,8 @@ class Recovery:
         lost = recorded = 0
         found = {report.attempt: report for report in reports or ()}
         wanted = list(dict.fromkeys([*ids, *(report.document for report in found.values())]))
-        for name, document in self._read(wanted).items():
+        for name, seen in self._read(wanted).items():
+            document = versions.of_poller(self.database, seen, poller)
             held = documents.holder(document)
             report = found.get(str(held[1].get("attempt"))) if held else None
             if held and report is not None and held[0] == report.step and held[0] in keys:

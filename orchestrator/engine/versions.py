@@ -32,6 +32,18 @@ def current(database: Any, writes: Iterable[Any]) -> dict[str, Document | None]:
     return found
 
 
+def of_poller(database: Any, document: Document, poller: str) -> Document:
+    """Of a document in conflict the version that a poller holds, if it holds one; else the document as it is."""
+
+    def held(found: Document) -> bool:
+        holder = documents.holder(found)
+        return holder is not None and str(holder[1].get("poller")) == poller
+
+    if "_conflicts" not in document or held(document):
+        return document
+    return next((one for one in database.leaves(str(document["_id"])) if held(one)), document)
+
+
 def _is_about(found: Document, write: Any) -> bool:
     """Whether a version is held by the write's attempt, or is what the write has made."""
     return documents.held_by(found, write.step.key, write.attempt) or is_stored(found, write)

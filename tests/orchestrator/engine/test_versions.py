@@ -53,3 +53,12 @@ def test_without_a_conflict_nothing_more_is_asked() -> None:
     database = Database(THEIRS)
     assert versions.current(database, [write()])["d"] == THEIRS
     assert database.asked == 0
+
+
+def test_a_dead_pollers_version_is_found_behind_the_one_that_is_seen() -> None:
+    ours = {**OURS, "proc0": {**OURS["proc0"], "poller": "dead"}}  # type: ignore[dict-item]
+    database = Database(THEIRS, ours)
+    seen = database.get_many(["d"])["d"]
+    assert versions.of_poller(database, seen, "dead") == ours
+    assert versions.of_poller(database, seen, "another") == seen
+    assert versions.of_poller(Database(ours), ours, "another") == ours
