@@ -24,12 +24,14 @@ from orchestrator import chain as chains
 from orchestrator import designs
 from orchestrator.couch import deploy
 from orchestrator.errors import Exit
+from orchestrator.schedulers import Answer, Command, JobState, Query, ask, get
 from orchestrator.schedulers.fsched import PROGRAM
 from orchestrator.transports.testing import Sshd, why_not
 
 CODE = Path(orchestrator.__file__).parent.parent
 USER = f"orcfar{os.getpid()}"
-SLURM_PORT = "20217"
+#: Apart from those of the schedulers' own tests.
+PORTS = {"slurm": 20217, "gridengine": 20344, "htcondor": 20418}
 ODD = ["a '\"\n$(touch pwned) `touch pwned` ü", "$(touch pwned)", "-rf", "; touch pwned #", "\\ \t x"]
 
 pytestmark = [
@@ -324,25 +326,56 @@ def test_a_host_key_that_is_not_the_known_one_is_refused_in_words(
     assert site.site.everything()["r000_000"]["status"] == "closed"
 
 
-@pytest.fixture
-def slurm(far: Far) -> Iterator[str]:
-    """A real Slurm whose jobs run as the far account."""
-    script = CODE / "deploy" / "batch" / "slurm.sh"
-    environment = {**os.environ, "PORT": SLURM_PORT, "AT_ONCE": "1", "JOB_USER": USER}
-    folder = far.folder / "slurm"
+class Real:
+    """A real batch system whose jobs run as the far account; asked as that account, and past sshd."""
+
+    def __init__(self, name: str, folder: Path, port: int) -> None:
+        self.name = name
+        self.programs, self.environment = "", {"SLURM_CONF": f"{folder}/slurm.conf"}
+        if name == "gridengine":
+            self.programs, self.environment = "/usr/lib/gridengine", {
+                "SGE_ROOT": str(folder), "SGE_CELL": "default", "SGE_QMASTER_PORT": str(port),
+                "SGE_EXECD_PORT": str(port + 1),
+            }  # fmt: skip
+        elif name == "htcondor":
+            self.programs, self.environment = f"{folder}/bin", {}
+        self.scheduler = get(name, programs=self.programs, environment=self.environment)
+
+    def run(self, command: Command) -> Answer:
+        words = ["runuser", "-u", USER, "--", *command.argv]
+        done = subprocess.run(words, capture_output=True, text=True, cwd="/", timeout=60)
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def running(self, prefix: str) -> list[str]:
+        listing = ask.queue(self.scheduler, Query(prefix), self.run)
+        return [self.scheduler.key(job.number, job.index) for job in listing.jobs if job.state is JobState.RUNNING]
+
+    def cancel(self, keys: list[str]) -> None:
+        ask.cancel(self.scheduler, keys, self.run)
+
+
+@pytest.fixture(params=PORTS)
+def real(request: pytest.FixtureRequest, far: Far) -> Iterator[Real]:
+    name = request.param
+    if name != "slurm" and not os.environ.get("ALL_BATCH_SYSTEMS"):
+        pytest.skip("one real batch system across SSH is enough every day: ALL_BATCH_SYSTEMS=1 tries the others too")
+    script, port, folder = CODE / "deploy" / "batch" / f"{name}.sh", PORTS[name], far.folder / name
+    environment = {**os.environ, "PORT": str(port), "AT_ONCE": "1", "JOB_USER": USER}
     up = subprocess.run([script, "up", folder], env=environment, capture_output=True, text=True, timeout=120)
     try:
         if up.returncode != 0 and "install.sh" in up.stderr:
             pytest.skip(up.stderr.strip())
         assert up.returncode == 0, up.stdout + up.stderr
-        yield str(folder / "slurm.conf")
+        yield Real(name, folder, port)
     finally:
         subprocess.run([script, "down", folder], env=environment, capture_output=True, timeout=120)
 
 
-def test_through_a_real_slurm(make_far: Callable[..., FarSite], far: Far, slurm: str) -> None:
+def test_through_a_real_batch_system(make_far: Callable[..., FarSite], far: Far, real: Real) -> None:
+    """Jobs cancelled by hand, the daemon killed, the connection cut."""
     site = make_far(
-        farm=f"    scheduler: slurm\n    environment: {{SLURM_CONF: {slurm}}}\n    setup_time: 60 s\n",
+        farm=f"    scheduler: {real.name}\n    environment: {json.dumps(real.environment)}\n"
+        f"    programs: '{real.programs}'\n    setup_time: 60 s\n",
         step=", documents_per_job: 3, time_limit: 5 min, memory_limit: 400 MB",
     )
     site.change("seconds: 0}", "seconds: 0.5}")
@@ -351,16 +384,8 @@ def test_through_a_real_slurm(make_far: Callable[..., FarSite], far: Far, slurm:
     checked = site.command("site", "check", "--job", "--wait", "90", "--json")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     daemon = site.site.start("farm")
-    client = {**os.environ, "SLURM_CONF": slurm}
-
-    def running() -> list[str]:
-        listed = subprocess.run(
-            ["squeue", "-h", "-r", "-t", "running", "-o", "%i %j"], env=client, capture_output=True, text=True
-        ).stdout.splitlines()
-        return [line.split()[0] for line in listed if "orc-" in line and "s0" in line]
-
-    site.site.wait(lambda: bool(running()), 60, "a job to run")
-    subprocess.run(["scancel", *running()[:2]], env=client, check=False)
+    site.site.wait(lambda: bool(real.running("orc-")), 60, "a job to run")
+    real.cancel(real.running("orc-")[:2])
     daemon.kill()
     daemon.wait()
     far.sshd.signal_sessions(signal.SIGKILL)
