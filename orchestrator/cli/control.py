@@ -36,11 +36,12 @@ def _scoped(function: Callable[..., Any]) -> Callable[..., Any]:
 def _scope(site: Context, step: str, farm: str, site_name: str) -> tuple[str, Scope]:
     """The site and the scope that the options name. Raises ChainError."""
     from orchestrator.control import Scope
+    from orchestrator.engine.controls import step_of
 
     if step and farm:
         raise click.UsageError("Say --step or --farm, not both.")
     if step:
-        found = site.chain.step(step)
+        found = step_of(site.chain, step)
         return site_name or found.site, Scope("step", found.name)
     return site_name or site.settings.site, Scope("farm", farm) if farm else Scope()
 
@@ -131,8 +132,8 @@ def resume(
 
     if all_ and (step or farm):
         raise click.UsageError("Say --all, or which.")
-    names = {one.name: one for one in site.chain.steps} | {one.key: one for one in site.chain.steps}
-    known = names.get(step)
+    every = [one for chain in (site.chain, *site.chain.branches().values()) for one in chain.steps]
+    known = next((one for one in every if step and step in (one.name, one.key)), None)
     where = site_name or (known.site if known else site.settings.site)
     scope = Scope("step", known.name if known else step) if step else Scope("farm", farm) if farm else Scope()
     done = controls.resume(

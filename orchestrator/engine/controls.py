@@ -6,13 +6,14 @@ that has returned has an effect even if every daemon was down, and one that was 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator import batchjobs, control, documents
-from orchestrator.chain import Chain
+from orchestrator.chain import Chain, Step
 from orchestrator.control import Control, Scope
 from orchestrator.documents import Document
 from orchestrator.engine import operations
@@ -141,12 +142,20 @@ def check(chain: Chain, site: str, scope: Scope) -> None:
     if site not in chain.sites:
         raise ChainError(f"the chain {chain.name!r} has no site {site!r}: its sites are {', '.join(chain.sites)}")
     if scope.kind == "step":
-        step = chain.step(scope.name)
+        step = step_of(chain, scope.name)
         if step.site != site:
             raise ChainError(f"step {step.name} belongs to site {step.site}, not to {site}: say --site {step.site}")
     if scope.kind == "farm" and scope.name not in chain.farms:
         known = ", ".join(sorted(chain.farms)) or "none"
         raise ChainError(f"the chain {chain.name!r} has no farm {scope.name!r}: its farms are {known}")
+
+
+def step_of(chain: Chain, name: str) -> Step:
+    """The step of that name or keyword, of the chain itself or of one of its lanes and gathers. Raises ChainError."""
+    for one in (chain, *chain.branches().values()):
+        with contextlib.suppress(ChainError):
+            return one.step(name)
+    return chain.step(name)
 
 
 def _change(database: Database, site: str, decide: Callable[[Document], Document], dry_run: bool) -> Changed:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from orchestrator import chain as chains
 from orchestrator import control
 from orchestrator.control import DRAIN, PAUSE, Control, Scope
-from orchestrator.errors import SettingsError
+from orchestrator.engine import controls
+from orchestrator.errors import ChainError, SettingsError
 from orchestrator.farms import Limits
 
 CHAIN = chains.loads("""
@@ -104,3 +105,15 @@ def test_whatever_stands_in_it_is_read_and_can_be_changed(stops: Any, limits: An
     changed = control.limit(changed, "centre", {"queued": 5}, "me", "", NOW)
     assert read(changed).apply("centre", Limits()).queued == 5
     assert read(control.resume(changed, None, "me", "", NOW)).stops == ()
+
+
+def test_steps_of_lanes_and_gathers_can_be_named_too() -> None:
+    lanes = chains.loads("""
+name: x
+steps: [{name: transfer, run: 'a.b:c'}]
+lanes: {archive: {steps: [{name: tape, run: 'a.b:c', needs: [transfer]}]}}
+""")
+    controls.check(lanes, "here", Scope("step", "tape"))
+    assert controls.step_of(lanes, "proc0").name == "transfer" and controls.step_of(lanes, "tape").name == "tape"
+    with pytest.raises(ChainError, match=r"no step 'tap'"):
+        controls.check(lanes, "here", Scope("step", "tap"))
