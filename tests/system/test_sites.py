@@ -156,7 +156,7 @@ def test_a_link_cut_at_random_loses_nothing_and_doubles_nothing(
 
 
 def test_kills_and_cuts_at_random_leave_every_document_good(make_pair: Callable[[str], Pair]) -> None:
-    pair = make_pair("[s1]")
+    pair = make_pair("[]")
     pair.daq.add(100)
     jobs = [(pair.daq, ("replicate", "watch")), (pair.daq, ("poll",)), (pair.centre, ("poll",))]
     running = [half.start(*words) for half, words in jobs]
