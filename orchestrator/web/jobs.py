@@ -23,7 +23,7 @@ from orchestrator.web.source import DatabaseLike, RowLike, Source
 #: Jobs on the page, those that wait longest; the counts are of all.
 JOBS = 300
 #: On a large database the list of jobs may lag by so much, in seconds.
-JOBS_SECONDS = 2.0
+JOBS_SECONDS = 3.0
 #: Changes of what is paused and limited that are shown, the last ones.
 HISTORY = 20
 #: Documents of a job on a page.
