@@ -294,8 +294,9 @@ class Farmer:
         cancels = [{f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps]
         selector = {"$or": [ready, {"_id": self._steering}, *cancels]}
         self._follower = Follower(
-            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous", timeout=50
-        )
+            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous",
+            timeout=50,
+        )  # fmt: skip
         try:
             for batch in self._follower.batches():
                 found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]

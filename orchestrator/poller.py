@@ -382,8 +382,9 @@ class Poller:
         told = {"type": self.chain.type, "status": {"$in": ["closed", "good", "failed", "bad"]}}
         selector = {"$or": [told, {"_id": steering}]}
         follower = Follower(
-            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous", timeout=50
-        )
+            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous",
+            timeout=50,
+        )  # fmt: skip
         self._follower = follower
         if self._ended.is_set():
             return
