@@ -114,7 +114,7 @@ class Farmer:
 
     def _hindered(self, why: str, now: float) -> None:
         """Note, for people, why the farm gets nothing now, and since when; empty: nothing hinders any more."""
-        before = self._hindrance
+        before, why = self._hindrance, why.partition(" (not asked again")[0]  # the rest changes each time
         if before is None and not why:
             return
         since = before[0] if before else now
