@@ -16,8 +16,10 @@ import pytest
 import orchestrator
 from orchestrator import chain as chains
 from orchestrator import designs, documents
+from orchestrator.audit.auditor import Auditor
 from orchestrator.couch import Credentials, Database, Server, deploy
 from orchestrator.embedded.testing import EmbeddedServer
+from orchestrator.settings import Settings
 
 CODE = Path(orchestrator.__file__).parent.parent
 STEPS = '''
@@ -134,6 +136,15 @@ class Site:
         path = self.folder / "data" / "effects"
         lines = path.read_text().splitlines() if path.exists() else []
         return [tuple(line.split()) for line in lines]  # type: ignore[misc]
+
+    def amiss(self) -> list[dict[str, Any]]:
+        """What an audit finds, but for the tests' own book of effects among the outputs."""
+        auditor = Auditor(
+            self.chain, self.database, Settings.load(self.folder), deep=True, grace=3.0, wait=time.sleep,
+            clock=time.time,
+        )  # fmt: skip
+        book = str(self.folder / "data" / "effects")
+        return [one for one in auditor.run().to_json()["findings"] if one["subject"] != book]
 
     def stop(self) -> None:
         for daemon in self.daemons:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -28,6 +29,13 @@ pytestmark = pytest.mark.system
 
 #: With another seed the kills fall elsewhere: CHAOS_SEED=$RANDOM pytest tests/system/test_chaos.py
 SEED = int(os.environ.get("CHAOS_SEED", "20260122"))
+#: ORCHESTRATOR_LONG=10 makes of seconds of chaos minutes, ten of them here.
+LONG = float(os.environ.get("ORCHESTRATOR_LONG", "0"))
+
+
+def span(seconds: float) -> float:
+    """How long chaos lasts (s)."""
+    return LONG * 60.0 or seconds
 
 REGISTRAR = """
 import json, sys, threading
@@ -56,6 +64,7 @@ def check(site: Any, count: int) -> dict[str, dict[str, Any]]:
             written = (site.folder / "data" / "out" / f"{name}.{step.number}").read_text()
             ran = [attempt for who, number, attempt in effects if (who, number) == (name, str(step.number))]
             assert written == entry["attempt"] or (written in ran and len(ran) > 1)
+    assert site.amiss() == []
     return found
 
 
@@ -69,7 +78,7 @@ def test_kills_of_everything_at_once_lose_nothing(make_site: Callable[..., Any])
     dice = random.Random(SEED)
     raw = site.folder / "raw"
     raw.mkdir()
-    total, written, kills = 300, 0, 0
+    total, written, kills = (3000 if LONG else 300), 0, 0
 
     def registrar() -> subprocess.Popen[bytes]:
         place = json.dumps([site.server.url, *site.server.credentials, str(raw)])
@@ -81,7 +90,7 @@ def test_kills_of_everything_at_once_lose_nothing(make_site: Callable[..., Any])
         return process
 
     register, pollers = registrar(), [site.start("poll"), site.start("poll")]
-    end = time.monotonic() + 15.0
+    end = time.monotonic() + span(15.0)
     while time.monotonic() < end:
         for _ in range(min(12, total - written)):
             part = raw / f"run_{written:04d}.part"
@@ -114,7 +123,7 @@ def test_kills_of_everything_at_once_lose_nothing(make_site: Callable[..., Any])
         (raw / f"run_{written:04d}.part").write_bytes(b"RAW")
         (raw / f"run_{written:04d}.part").rename(raw / f"run_{written:04d}")
         written += 1
-    site.wait(lambda: site.finished() and len(site.everything()) == total, 60)
+    site.wait(lambda: site.finished() and len(site.everything()) == total, 120 + span(0.0))
     found = check(site, total)
     assert doubled(site) <= 2 * 2 * kills, "more was done twice than kills can explain"
     lost = [row.doc for row in site.database.all_docs(startkey="attempt:", endkey="attempt;", include_docs=True)]
@@ -144,11 +153,45 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*open_still, return_exceptions=True)
 
+    async def _lie(self, what: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request, carried there and back whole, with a lie: a feed that begins at 0 again, or conflicts.
+
+        The conflicts are said of writes that were stored all the same, as when an answer to an earlier try was lost.
+        """
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+        body = await reader.readexactly(int(length[1])) if length else b""
+        if what == "rewind":
+            head, changed = re.subn(rb"(_changes\?[^ ]*since=)[^& ]+", rb"\g<1>0", head)
+            self.done["rewound"] += changed
+        head = re.sub(rb"\r\nconnection:[^\r]*", b"", head, flags=re.IGNORECASE)
+        there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        back.write(head[:-2] + b"Connection: close\r\n\r\n" + body)
+        await back.drain()
+        if what == "rewind":
+            while data := await there.read(65536):
+                writer.write(data)
+                await writer.drain()
+            back.close()
+            return
+        answer = await there.read(-1)
+        back.close()
+        if b"_bulk_docs" in head.split(b"\r\n")[0] and answer.startswith(b"HTTP/1.1 201"):
+            ids = [document["_id"] for document in json.loads(body)["docs"]]
+            said = [{"id": one, "error": "conflict", "reason": "Document update conflict."} for one in ids]
+            content = json.dumps(said).encode()
+            start = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            answer = start + b"Content-Length: %d\r\n\r\n" % len(content) + content
+            self.done["conflicts"] += 1
+        writer.write(answer)
+        await writer.drain()
+
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         what, lifetime = "nothing", None
         if not self.calm:
             lifetime = self.dice.uniform(0.1, 1.2)
-            what = self.dice.choices(["nothing", "cut", "delay", "half", "truncate", "500"], [4, 3, 2, 1, 2, 3])[0]
+            ways = ["nothing", "cut", "delay", "half", "truncate", "500", "rewind", "conflict"]
+            what = self.dice.choices(ways, [4, 3, 2, 1, 2, 3, 4, 4])[0]
         self.done[what] += 1
         if what == "500":
             with suppress(OSError, asyncio.IncompleteReadError):
@@ -161,6 +204,11 @@ class Proxy:
             return
         if what == "half":  # taken, and then silence
             await asyncio.sleep(1.5)
+            writer.close()
+            return
+        if what in ("rewind", "conflict"):
+            with suppress(OSError, asyncio.IncompleteReadError, ValueError, TimeoutError):
+                await asyncio.wait_for(self._lie(what, reader, writer), 5.0)
             writer.close()
             return
         there, back = await asyncio.open_connection("127.0.0.1", self.target)
@@ -220,23 +268,25 @@ def test_a_network_that_cuts_delays_and_lies_makes_nothing_happen_twice(make_sit
         url = f"http://127.0.0.1:{between.port}"
         (site.folder / "orchestrator.yaml").write_text(settings.replace(site.server.url, url))
         pollers = [site.start("poll"), site.start("poll")]
-        for hundred in range(4):
+        rounds = int(span(10.0) / 2.5)
+        for hundred in range(rounds):
             site.database.bulk(
                 [
                     {
                         "_id": f"d{hundred}{n:03d}", "type": "daqdocument", "run_name": "r", "file_number": n,
-                        "status": "closed", "file": "/raw/x",
+                        "status": "closed", "file": f"/raw/{hundred}/{n}",
                     }
                     for n in range(100)
                 ]
             )  # fmt: skip
             time.sleep(2.5)
         between.calm = True
-        site.wait(site.finished, 60)
-        check(site, 400)
+        site.wait(site.finished, 90)
+        check(site, 100 * rounds)
         assert doubled(site) == 0, "nobody was killed, so nothing may be done twice"
         assert all(poller.poll() is None for poller in pollers), "a bad network is no reason to give up"
-        assert all(between.done[what] for what in ("cut", "delay", "truncate", "500")), between.done
+        ways = ("cut", "delay", "truncate", "500", "rewound", "conflicts")
+        assert all(between.done[what] for what in ways), between.done
 
 
 def test_a_chain_that_is_pushed_again_under_running_pollers_leaves_no_gap(make_site: Callable[..., Any]) -> None:

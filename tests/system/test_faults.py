@@ -260,6 +260,23 @@ def test_killed_in_a_farms_daemon_or_its_jobs(
         subprocess.run([sys.executable, PROGRAM, "stop"], env=environment, check=False)
 
 
+@pytest.mark.parametrize("name", ["full"])
+def test_a_disk_that_is_full_when_a_job_leaves_its_result_costs_nothing(
+    make_place: Callable[[str], Place], tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    fault = ["/usr/bin/env", f"{faults.VARIABLE}=job.leaving:1:full", f"{faults.NOTE}={folder / 'note'}"]
+    place = make_place(FARM.format(folder=folder, code=CODE, python=json.dumps([*fault, sys.executable])))
+    place.add(4)
+    try:
+        assert place.run("farm", "--until-idle") == 0
+        assert place.note.exists()
+        place.check(4, doubles=0)
+    finally:
+        environment = {**os.environ, "FSCHED_DIR": str(folder / "queue")}
+        subprocess.run([sys.executable, PROGRAM, "stop"], env=environment, check=False)
+
+
 @pytest.mark.parametrize("name", points("register"))
 def test_killed_in_the_registrar(make_place: Callable[[str], Place], name: str) -> None:
     place = make_place(LOCAL)
