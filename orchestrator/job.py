@@ -47,6 +47,8 @@ ENDINGS = frozenset({signal.SIGTERM, signal.SIGXCPU, signal.SIGUSR2})
 TOLD, SAME_MOMENT = frozenset(-number for number in ENDINGS), 1.0
 #: How often the job looks whether its chunk has been withdrawn while a document is in work (s).
 LOOK = 5.0
+#: How often a job that was started again looks whether its first start still works (s).
+AGAIN = 1.0
 #: Pauses (s) before a file is written again; shorter than what batch systems leave between SIGTERM and the end.
 WRITE_AGAIN = (0.5, 1.0, 2.0, 5.0, 10.0)
 #: How long the end of a job waits for the database, which need not answer (s); after a signal, how long.
@@ -84,12 +86,14 @@ class Job:
         self._heard = heard
         self._scratch = scratch
         self._unborn = ""
+        self._interrupted: str | None = None
 
     def claim(self) -> bool:
         """Whether the task is this job's to do: the marker is made once, and belongs to one job of the batch system.
 
         If two jobs of the same name exist (a submission whose answer was lost, and its repetition), the second finds
-        the marker of the first and does nothing.
+        the marker of the first and does nothing. If the batch system starts the same job again, the second start waits
+        for the first to end, if that is still at work on this machine, and goes on with what is left.
         """
         path = self.folder / jobfiles.started_name(self.chunk.task)
         if not path.exists():
@@ -106,7 +110,25 @@ class Job:
             finally:
                 temporary.unlink(missing_ok=True)
         held = Marker.from_json(value_of(path.read_bytes()))
-        return bool(self.number) and held.number == self.number
+        if not self.number or held.number != self.number:
+            return False
+        while self._works(held) and not self._signals and self.path.exists():
+            time.sleep(AGAIN)
+        try:
+            held = Marker.from_json(value_of(path.read_bytes()))
+        except FileNotFoundError:  # nobody waits for the task any more
+            return False
+        self._interrupted = held.attempt
+        return not self._works(held)
+
+    def _works(self, held: Marker) -> bool:
+        """Whether another start of this job, that of the marker, lives on this machine."""
+        if held.host != self.marker.host or held.pid == self.marker.pid:
+            return False
+        try:
+            return os.fsencode(self.path) in Path(f"/proc/{held.pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
 
     def run(self) -> int:
         """Do what is left to do; the exit code."""
@@ -116,6 +138,9 @@ class Job:
             return 0
         faults.point("job.claimed")
         left = [task for task in self.tasks if not self._dealt_with(task.attempt)]
+        for task in [task for task in left if task.attempt == self._interrupted]:
+            left.remove(task)  # how far it had come is not known: another attempt is made, by another name
+            self._leave(self._ended(task, [], "the batch system started its job again while it was in work"))
         chain = JobChain(self.chunk.chain)
         logs = Path(self.chunk.logs) if self.chunk.logs else self._scratch / "logs"
         places = Places(Path(self.chunk.output), self._scratch / "work", logs)
@@ -203,13 +228,15 @@ class Job:
             time.sleep(0.02)
         return bool(ENDINGS & set(self._signals))
 
-    def _ended(self, task: Task, last: list[Event]) -> Report:
+    def _ended(self, task: Task, last: list[Event], why: str = "") -> Report:
         """The report of an attempt that was ended here: its own, if it came to one in the last moment."""
         for event in last:
             if isinstance(event, Report) and event.attempt == task.attempt:
                 return event
         names = [one.name for one in self._signals]
-        if self._unborn:
+        if why:
+            kind, reason = "transient", why
+        elif self._unborn:
             kind, reason = "transient", f"no worker can be made on {self.marker.host}: {self._unborn}"
         elif "SIGXCPU" in names or "SIGUSR1" in names:
             kind, reason = "resources", f"its job reached a limit and was ended ({', '.join(names)})"

@@ -294,6 +294,8 @@ class FarmEngine:
 
     def watch(self, now: float) -> Listed | None:
         """Look at all witnesses and record what follows. Raises Unavailable; nothing is lost by that."""
+        again, self.world.unremoved = self.world.unremoved, set()
+        self.world.remove(*again)
         if not self.held:
             self.states = {}
             return None

@@ -66,6 +66,8 @@ class World:
         self.scheduler, self.transport, self.spool, self.query = scheduler, transport, spool, query
         self._read: dict[tuple[str, str], tuple[float, int, object]] = {}
         self.submissions = 0
+        #: Jobs whose files could not be removed: to be tried again.
+        self.unremoved: set[str] = set()
 
     # --- the batch system ---
 
@@ -257,8 +259,9 @@ class World:
         for start in range(0, len(jobs), REMOVED_AT_ONCE):
             some = jobs[start : start + REMOVED_AT_ONCE]
             answer = self.transport.run(["rm", "-rf", "--", *(jobfiles.folder(self.spool, job) for job in some)])
-            if not answer.ok:
-                log.warning("the files of jobs %s cannot be removed: %s", ", ".join(some), answer.said)
+            if not answer.ok:  # a job may have written its last word just then
+                self.unremoved |= set(some)
+                log.info("the files of jobs %s are not all removed yet: %s", ", ".join(some), answer.said)
 
     def jobs(self) -> list[str]:
         """The names of our jobs that have files in the spool."""

@@ -112,7 +112,21 @@ def test_a_job_that_is_started_again_skips_what_is_done(tmp_path: Path) -> None:
     first.wait()
     (tmp_path / "jobsteps.py").write_text(STEPS.replace("sleep(60)", "sleep(0)"))
     assert task.start().wait(60) == 0
+    assert task.effects() == ["d0", "d2"], "what was in work is not done twice under the same attempt"
+    report = task.results()["a1"]
+    assert report["error_class"] == "transient" and "started its job again" in report["reason"]
+
+
+def test_a_job_that_is_started_again_waits_for_its_first_start(tmp_path: Path) -> None:
+    """As Grid Engine does after its node's daemon was gone for a moment: the first one had never ended."""
+    task = Task(tmp_path, 3, slow=[1])
+    (tmp_path / "jobsteps.py").write_text(STEPS.replace("sleep(60)", "sleep(2)"))
+    first = task.start()
+    task.wait_for("a1")
+    second = task.start()
+    assert first.wait(60) == 0 and second.wait(60) == 0
     assert task.effects() == ["d0", "d1", "d2"]
+    assert all(report["error_class"] is None for report in task.results().values())
 
 
 def test_a_withdrawn_chunk_is_not_done(tmp_path: Path) -> None:
@@ -241,7 +255,8 @@ def test_killed_at_any_moment_what_is_there_is_whole_and_the_next_start_goes_on(
             assert not {Verdict.DONE, Verdict.WAIT, Verdict.RUNNING} & set(fates.values()), "it would stay for ever"
     assert task.start().wait(60) == 0
     assert sorted([*task.results(), *task.returned()]) == ["a0", "a1", "a2"] and not task.returned()
-    assert set(task.effects()) == {"d0", "d1", "d2"}
+    # how far the attempt that was in work had come is not known: it ends, and is not made twice under the same name
+    assert sorted(task.effects()) == (["d0", "d2"] if place == "marked" else ["d0", "d1", "d2"])
 
 
 def test_a_spool_that_is_full_for_a_moment_loses_no_result(tmp_path: Path) -> None:
