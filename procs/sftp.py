@@ -276,11 +276,8 @@ class Copy:
             )
         if read_back and sent.read_back is not None and len(sent.read_back) == source.size:
             self._compare(source, f"sha256:{hashlib.sha256(sent.read_back).hexdigest()}")
-        elif sent.checksum is not None:
-            self._compare(source, sent.checksum)
-        else:
-            return False
-        return True
+            return True
+        return sent.checksum == source.checksum  # else it is summed up again, as a whole
 
     def _placed(self, source: Source, part: PurePosixPath, target: PurePosixPath, proved: bool) -> bool:
         """Prove the copy, if it is not proved yet, and give it its last name. False if the name is taken."""
@@ -288,7 +285,7 @@ class Copy:
             return self._transport.rename_new(part, target)
         if source.size >= PROGRESS_EVERY:
             self._work.progress(1.0, "the far end computes its checksum")
-        found = self._transport.place(part, target, source.checksum)
+        found = self._transport.place(part, target, source.checksum, source.size)
         self._compare(source, found.checksum)
         return bool(found.placed)
 

@@ -146,8 +146,8 @@ class Transport(ABC):
         """Whether `place` costs no more than one exchange: then nothing need be read back before it."""
         return False
 
-    def place(self, part: RemotePath, target: RemotePath, checksum: str) -> Placed:
-        """Gives a file its last name, as `rename_new`, if it has that checksum."""
+    def place(self, part: RemotePath, target: RemotePath, checksum: str, size: int) -> Placed:
+        """Gives a file of ``size`` bytes its last name, as `rename_new`, if it has that checksum."""
         found = self.checksum(part)
         return Placed(found, self.rename_new(part, target) if found == checksum else None)
 

@@ -22,7 +22,6 @@ COMMAND = "python3 -I -S -u -c 'import sys; exec(eval(sys.stdin.buffer.readline(
 _LONGEST_START = 20.0  # s; from slow network file systems Python takes its time
 #: Slower than this (bytes/s) no disk is taken to be: a sum may take the file's size by this, and a minute.
 SLOWEST = 5_000_000
-_UNKNOWN = 3_000_000_000  # bytes; for the time that is left to a file of any size that is summed up in the end
 _TELL_EVERY = 8_000_000  # bytes between two words about how far a file has come
 
 #: For Python 3.6 and later. A request ends in one line of answer, which begins with the mark.
@@ -132,10 +131,13 @@ class Helper:
         words = self._ask(path, size, b"sum %s %d" % (hexlify(path), -1 if length is None else length))
         return f"sha256:{words[0]}"
 
-    def place(self, part: bytes, target: bytes, checksum: str) -> Placed:
-        """Gives a file its last name, if it has the checksum and the name is free. Raises FileRefused."""
+    def place(self, part: bytes, target: bytes, checksum: str, size: int) -> Placed:
+        """Gives a file of ``size`` bytes its last name, if it has the checksum and the name is free.
+
+        Raises FileRefused.
+        """
         total = checksum.removeprefix("sha256:").encode()
-        words = self._ask(part, _UNKNOWN, b"place %s %s %s" % (hexlify(part), hexlify(target), total))
+        words = self._ask(part, size, b"place %s %s %s" % (hexlify(part), hexlify(target), total))
         done = {"placed": True, "taken": False}.get(words[2])
         return Placed(f"sha256:{words[0]}", done)
 

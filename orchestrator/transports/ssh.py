@@ -166,11 +166,11 @@ class SshTransport(Transport):
     def places_at_once(self) -> bool:
         return self._sums.python(self._connection())
 
-    def place(self, part: RemotePath, target: RemotePath, checksum: str) -> Placed:
+    def place(self, part: RemotePath, target: RemotePath, checksum: str, size: int) -> Placed:
         connection = self._connection()
-        placed = self._sums.place(connection, raw(part), raw(target), checksum)
+        placed = self._sums.place(connection, raw(part), raw(target), checksum, size)
         if placed is None:
-            return super().place(part, target, checksum)
+            return super().place(part, target, checksum, size)
         if placed.placed is None and placed.checksum == checksum:
             return replace(placed, placed=self.rename_new(part, target))
         return placed

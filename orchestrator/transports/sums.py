@@ -126,11 +126,11 @@ class Sums:
         with self._asking:
             return self._helper(connection) is not None
 
-    def place(self, connection: Connection, part: bytes, target: bytes, checksum: str) -> Placed | None:
+    def place(self, connection: Connection, part: bytes, target: bytes, checksum: str, size: int) -> Placed | None:
         """See `Transport.place`; None if there is no Python. Raises FileRefused."""
         with self._asking:
             helper = self._helper(connection)
-            return None if helper is None else helper.place(part, target, checksum)
+            return None if helper is None else helper.place(part, target, checksum, size)
 
     def sum(self, connection: Connection, path: bytes, size: int, length: int | None) -> str | None:
         """The checksum of a file of ``size`` bytes, or of its first ``length``; None if nobody there can compute it.

@@ -23,7 +23,7 @@ class Upload:
         self._path = path
         self._begin = self._at = self._done = offset
         self._confirmed = confirmed
-        self._under_way: dict[int, int] = {}
+        self._under_way: dict[int, int] = {}  # requests without an answer, and where in the file each begins
         # The first write is held back, to be sent with the next request: for a small file all goes in one packet.
         self._held: tuple[int, bytes] | None = None
         self._fault: FileRefused | None = None
@@ -41,7 +41,7 @@ class Upload:
             else:
                 self._dispatch_held()
                 sftp.dispatch(head, piece)
-            self._under_way[number] = len(piece)
+            self._under_way[number] = self._at
             self._at += len(piece)
             self._settle(UNDER_WAY)
         return self._fault is None
@@ -97,7 +97,9 @@ class Upload:
             if number not in self._under_way:
                 sftp.keep(number, kind, body)
                 continue
-            self._done += self._under_way.pop(number)
+            del self._under_way[number]
+            # Up to the oldest write without an answer, since not every server answers in order.
+            self._done = next(iter(self._under_way.values()), self._at)
             try:
                 sftp.expect(Kind.STATUS, kind, body, self._path, "write")
             except FileRefused as error:

@@ -288,14 +288,14 @@ def test_a_file_gets_its_last_name_only_with_the_right_checksum_and_only_if_it_i
 ) -> None:
     part, target = f"{folder}/-part $(x)\n", f"{folder}/it's"
     there.write(part, b"content")
-    wrong = there.place(part, target, digest([b"other"]))
+    wrong = there.place(part, target, digest([b"other"]), 7)
     assert wrong.checksum == digest([b"content"]) and not wrong.placed and there.stat(target) is None
-    assert there.place(part, target, digest([b"content"])).placed is True
+    assert there.place(part, target, digest([b"content"]), 7).placed is True
     assert there.read(target) == b"content" and there.stat(part) is None
     there.write(part, b"content")
-    assert there.place(part, target, digest([b"content"])).placed is False and there.exists(part)
+    assert there.place(part, target, digest([b"content"]), 7).placed is False and there.exists(part)
     with pytest.raises(FileRefused) as caught:
-        there.place(f"{folder}/absent", target, digest([b"content"]))
+        there.place(f"{folder}/absent", target, digest([b"content"]), 7)
     assert caught.value.errno == errno.ENOENT
 
 
