@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator import chain as chains
 from orchestrator import users
+from orchestrator.children import prepare
 from orchestrator.connect import server as connect
 from orchestrator.couch import Credentials, Server
 from orchestrator.embedded.security import write_credentials
@@ -164,3 +165,20 @@ def test_only_the_server_s_admin_makes_accounts(server: Server, site: Settings) 
     setup(server, site, CHAIN)
     with pytest.raises(Unauthorised):
         setup(connect(site, {}, daemon="poller"), site, CHAIN, renew=True)
+
+
+def test_up_makes_the_accounts_of_its_own_database_unless_a_login_is_in_the_environment(
+    running: EmbeddedServer, site: Settings
+) -> None:
+    write_credentials(site.credentials, running.credentials._asdict())
+    prepare(site, CHAIN, {})
+    assert not site.accounts.exists(), "a CouchDB of others is theirs to set up"
+    login = {
+        "ORCHESTRATOR_COUCH_USER": running.credentials.username,
+        "ORCHESTRATOR_COUCH_PASSWORD": running.credentials.password,
+    }
+    prepare(site, CHAIN, login, accounts=True)
+    assert not site.accounts.exists()
+    prepare(site, CHAIN, {}, accounts=True)
+    assert roles_at_login(site, "poller") == ["site:here"]
+    assert connect(site, login, daemon="poller").session()["userCtx"]["roles"] == ["_admin"]
