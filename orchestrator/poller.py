@@ -288,10 +288,7 @@ class Poller:
         allowed = [step for step in self.engine.steps if found.may_start(step.name, step.farm)]
         self.engine.allow(allowed)
         self._next["sweep"] = 0.0
-        for step in self.engine.steps:
-            if step not in allowed:
-                log.warning("%s", found.why_not(step))
-        log.info("steps that may begin: %s", ", ".join(step.name for step in allowed) or "none")
+        log.warning("%s", " ".join(found.why_not(step) or f"{step.name} may begin." for step in self.engine.steps))
 
     def _sweep(self, now: float) -> None:
         """Look at all that is ready, later steps first. Raises NotFound if the couchapp has not been pushed."""
