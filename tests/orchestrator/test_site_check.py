@@ -106,7 +106,7 @@ def test_another_account_lacks_the_runner_until_it_is_installed(across: Place) -
     assert found["steps"].level == "not tried" and levels(found, "runner", "steps") == {"ok"}
     across.install()
     found = across.check(job=60.0)
-    assert levels(found, "runner") == {"ok"} and found["runner"].level != "problem"
+    assert levels(found, "runner") == {"ok"} and found["runner"].level != "problem", found
     (across.folder / "checksteps.py").write_text("def step(document, work):\n    return {'new': 1}\n")
     changed = across.check()["runner"]
     assert changed.level == "warning" and "files have changed since" in changed.text
