@@ -325,7 +325,7 @@ class Poller:
         began = boottime()
         try:
             self.heartbeat.write(
-                now, lease=self.terms.lease, running=running, held=len(self.engine.held),
+                now, lease=self.terms.lease, branch=self.chain.branch.name, running=running, held=len(self.engine.held),
                 backlog=len(self.engine.backlog), counts=vars(self.engine.counts), draining=self._stop.is_set(),
                 since=self._follower.since if self._follower else None,
             )  # fmt: skip

@@ -23,9 +23,12 @@ from orchestrator.engine import versions
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.heartbeat import PREFIX, LocalDocuments, beats
 from orchestrator.engine.spool import Spool
+from orchestrator.gathering import IDENTITY as GATHER
 
 log = logging.getLogger(__name__)
 
+#: What has a heartbeat and is no poller: farms' and gathers' daemons.
+NO_POLLERS = (IDENTITY, GATHER)
 #: Claims read in one request; a round reads them all, for the dead one's may stand behind many of the living.
 LIMIT = 2000
 
@@ -100,8 +103,9 @@ class Recovery:
         known = self._strangers
         self._strangers = {}
         for poller, beat in beating.items():
-            if poller.startswith(IDENTITY) or beat.get("site") != self.engine.claimant.site:
-                continue
+            same_work = beat.get("site") == self.engine.claimant.site and beat.get("branch") == self.chain.branch.name
+            if poller.startswith(NO_POLLERS) or not same_work:
+                continue  # it never takes over what is ours
             if self.spool.alive(poller) is None:
                 counter = (beat.get("beat"), beat.get("started"))
                 last = known.get(poller)
