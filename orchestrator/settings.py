@@ -114,7 +114,8 @@ class Settings(BaseModel):
     )
     lease: float = _field(
         60.0,
-        "A poller without heartbeat for so long counts as dead: its claims are taken back.",
+        "A poller without heartbeat for so long counts as dead: its claims are taken back. Where pollers of other "
+        "machines watch, one that cannot write it ends its own steps at three quarters of this.",
         unit="s",
         gt=0,
     )
