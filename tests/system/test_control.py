@@ -127,7 +127,7 @@ def test_drain_limit_and_pause_while_everything_runs(make_desk: Callable[..., De
 
 
 def test_cancel_with_the_daemon_killed_in_between_and_the_jobs_log(make_desk: Callable[..., Desk]) -> None:
-    desk = make_desk(seconds=30.0)
+    desk = make_desk(seconds=120.0)
     desk.site.add(3)
     daemon = desk.site.start("farm")
     desk.site.wait(lambda: len(desk.running()) == 2, 30, "both jobs to run")
@@ -145,8 +145,8 @@ def test_cancel_with_the_daemon_killed_in_between_and_the_jobs_log(make_desk: Ca
     desk.say("cancel", victim, "--reason", "wrong calibration")
     assert "cancelled by" in desk.say("show", victim), "the intent is to be seen while nobody has acted on it"
     desk.site.start("farm")
-    desk.site.wait(lambda: desk.site.everything()[victim]["status"] == "failed", 30, "the attempt to end")
-    assert following.wait(20) == 0, "the log is not followed beyond the attempt's end"
+    desk.site.wait(lambda: desk.site.everything()[victim]["status"] == "failed", 90, "the attempt to end")
+    assert following.wait(60) == 0, "the log is not followed beyond the attempt's end"
     found = desk.site.everything()
     assert "wrong calibration" in found[victim]["proc0"]["reason"]
     assert found[victim]["proc0"]["error_class"] == "person"
@@ -159,7 +159,7 @@ def test_cancel_with_the_daemon_killed_in_between_and_the_jobs_log(make_desk: Ca
     number = found[other]["batchjob"][-1]["number"]
     job = json.loads(desk.say("cancel", number, "--hold", "--reason", "later", "--json"))
     assert other in job["cancelled"]
-    desk.site.wait(lambda: not any(status.startswith("proc") for status in desk.statuses()), 30, "the job to end")
+    desk.site.wait(lambda: not any(status.startswith("proc") for status in desk.statuses()), 90, "the job to end")
     assert desk.site.everything()[other]["hold"]["reason"] == "later"
     assert desk.site.everything()[other]["status"] == "closed"
     assert not desk.queue("list")
