@@ -54,6 +54,7 @@ class Facts:
 
     ``deployed``: the chain in short that the database's views are made from, or None where there is none. ``ahead``:
     how many documents are ready for the step before this one, itself counted; None where it is not ready for one.
+    ``branch``: the lane or gather that it is asked about.
     """
 
     now: float
@@ -64,6 +65,7 @@ class Facts:
     controls: Mapping[str, Control] = field(default_factory=dict)
     deployed: Mapping[str, Any] | None = None
     ahead: int | None = None
+    branch: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def takers(step: Step, facts: Facts) -> list[Taker]:
     for name, beat in facts.beats.items():
         served = beat.get("steps")
         if beat.get("site") != step.site or not isinstance(served, list) or step.key not in served:
+            continue
+        if str(beat.get("branch") or "") != facts.branch:
             continue
         if (step.executor == "farm") != name.startswith(batchjobs.IDENTITY):
             continue

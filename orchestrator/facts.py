@@ -34,7 +34,8 @@ def gather(
     return Facts(
         now, site, lease, beats, _attempts(database, name),
         {one: Control.read(one, _or_none(database, name_of(one))) for one in sites},
-        _deployed(database), _ahead(database, chain, document),
+        _deployed(database, chain), _ahead(database, chain, document),
+        chain.branch.name,
     )  # fmt: skip
 
 
@@ -46,11 +47,11 @@ def _or_none(database: Any, name: str) -> dict[str, Any] | None:
     return found
 
 
-def _deployed(database: Any) -> Mapping[str, Any]:
+def _deployed(database: Any, chain: Chain) -> Mapping[str, Any]:
     """The chain in short that the views were made from; empty where there are none."""
-    design = _or_none(database, "_design/work") or {}
-    chain = design.get("chain")
-    return chain if isinstance(chain, dict) else {}
+    design = _or_none(database, "_design/" + chain.branch.design("work")) or {}
+    summary = design.get("chain")
+    return summary if isinstance(summary, dict) else {}
 
 
 def _attempts(database: Any, name: str) -> tuple[dict[str, Any], ...]:

@@ -274,7 +274,7 @@ def reset(chain: Chain, document: Document, step: Step, asked: Asked, *, hold: b
         "_id": past_id(asked.id, str(document["_id"])), "type": "past", "document": document["_id"],
         "run_name": document.get("run_name"), "file_number": document.get("file_number"), "at": iso(asked.at),
         "operation": {"id": asked.id, "what": asked.order.what, "by": asked.order.by, "reason": asked.reason},
-        "status": document.get("status"), "entries": gone,
+        "status": document.get("status"), "entries": gone, "branch": chain.branch.name or None,
         **{key: document[key] for key in ("retry", "reason", "hold") if document.get(key) is not None},
         "outputs": {"wanted": asked.order.outputs, "state": "pending" if hold else "kept"},
     }  # fmt: skip

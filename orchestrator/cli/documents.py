@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.context import Context, SiteCommand, json_option, pass_site
+from orchestrator.cli.context import Context, SiteCommand, branch_option, json_option, pass_site
 
 if TYPE_CHECKING:
     from orchestrator.chain import Chain
@@ -94,9 +94,10 @@ def _steps(out: Output, document: dict[str, Any], chain: Chain, folder: Path) ->
 @click.command(cls=SiteCommand, short_help="Say why a document does not go on.")
 @click.argument("document")
 @click.argument("step", required=False)
+@branch_option
 @json_option
 @pass_site
-def explain(site: Context, document: str, step: str | None) -> None:
+def explain(site: Context, document: str, step: str | None, branch: str) -> None:
     """Say why DOCUMENT does not go on, or why it is not at STEP: the condition that does not hold, and what to do.
 
     Who owns the step, who would take it and whether he is alive, what people have paused, what the farm says, and every
@@ -104,10 +105,10 @@ def explain(site: Context, document: str, step: str | None) -> None:
     """
     from orchestrator.facts import explained
 
-    found = site.database.get(document)
-    asked = site.chain.step(step) if step else None
-    settings = site.settings
-    why = explained(site.database, site.chain, found, settings.site, settings.lease, time.time(), asked)
+    chain, database, _ = site.branch(branch)
+    found = database.get(document)
+    asked = chain.step(step) if step else None
+    why = explained(database, chain, found, site.settings.site, site.settings.lease, time.time(), asked)
     if site.as_json:
         site.output.json(why.to_json())
         return

@@ -10,13 +10,15 @@ import functools
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.context import Context, SiteCommand, json_option, pass_site
+from orchestrator.cli.context import Context, SiteCommand, branch_option, json_option, pass_site
 
 if TYPE_CHECKING:
+    from orchestrator.chain import Chain
     from orchestrator.engine.operations import Desk, Done
     from orchestrator.people import Order
     from orchestrator.selection import Selection
@@ -42,7 +44,7 @@ def choice(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the words by which documents are chosen, and those that every operation has."""
     for option in reversed(_CHOICE):
         function = option(function)
-    return json_option(function)
+    return json_option(branch_option(function))
 
 
 def _operation(what: str, more: tuple[Callable[[Any], Any], ...] = ()) -> Callable[..., click.Command]:
@@ -163,16 +165,17 @@ def priority() -> None:
 @click.option("--document", default="", help="Those that took something out of this document, with what it was.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="So many, the last ones.")
 @click.option("--finish", is_flag=True, help="Do what is left of OPERATION's outputs, and let its documents go.")
+@branch_option
 @json_option
 @pass_site
-def operations(site: Context, operation: str | None, document: str, limit: int, finish: bool) -> int:
+def operations(site: Context, operation: str | None, document: str, limit: int, finish: bool, branch: str) -> int:
     """List what people have done to documents, the last on top; of OPERATION, all that is known."""
     from orchestrator.engine import operations as engine
 
     if finish:
         if not operation:
             raise click.UsageError("Say which operation to finish.")
-        return _show(site, "reset", desk(site).finish(operation), False)
+        return _show(site, "reset", desk(site, branch).finish(operation), False)
     if operation:
         found = site.database.get(operation)
         site.output.json(found)
@@ -212,11 +215,12 @@ COMMANDS = (retry, hold, release, fail, abandon, mark_bad, mark_good, reset, rep
 # --- what they share ---
 
 
-def desk(site: Context) -> Desk:
-    """Where this site's orders are carried out."""
+def desk(site: Context, branch: str = "") -> Desk:
+    """Where this site's orders for a lane, a gather or the main chain are carried out."""
     from orchestrator.engine.operations import Desk
 
-    return Desk(site.database, site.chain, site.settings.site, site.settings.data)
+    chain, database, _ = site.branch(branch)
+    return Desk(database, chain, site.settings.site, site.settings.data)
 
 
 def _perform(site: Context, what: str, **words: Any) -> int:
@@ -226,12 +230,13 @@ def _perform(site: Context, what: str, **words: Any) -> int:
     order = Order(
         what, who(), words["reason"], words.get("target") or "", words.get("outputs") or "kept", words.get("value") or 0
     )
+    at = desk(site, words["branch"])
     if order.step:
-        order = _with_key(site, order)
-    selection = _selection(site, what, order, words)
+        order = replace(order, step=at.chain.step(order.step).key)
+    selection = _selection(at.chain, what, order, words)
     if selection.empty:
         raise click.UsageError("Say which: ids (- reads them), --run, --runs, --status, --step, --query or --all.")
-    names = choose(site.database, site.chain, selection)
+    names = choose(at.database, at.chain, selection, site.database)
     if not names:
         site.output.line(_nothing(what))
         if site.as_json:
@@ -239,18 +244,11 @@ def _perform(site: Context, what: str, **words: Any) -> int:
         return 0
     if not words["dry_run"]:
         _ask(site, what, len(names), words["yes"], stdin="-" in words["documents"])
-    done = desk(site).perform(order, names, selection, dry_run=words["dry_run"])
+    done = at.perform(order, names, selection, dry_run=words["dry_run"])
     return _show(site, what, done, words["dry_run"])
 
 
-def _with_key(site: Context, order: Order) -> Order:
-    """The order with its step's keyword. Raises ChainError for a step that is none."""
-    from dataclasses import replace
-
-    return replace(order, step=site.chain.step(order.step).key)
-
-
-def _selection(site: Context, what: str, order: Order, words: dict[str, Any]) -> Selection:
+def _selection(chain: Chain, what: str, order: Order, words: dict[str, Any]) -> Selection:
     from orchestrator.errors import SettingsError
     from orchestrator.selection import Selection, run_range, usual
 
@@ -270,7 +268,7 @@ def _selection(site: Context, what: str, order: Order, words: dict[str, Any]) ->
             raise SettingsError("--query must be a Mango selector: a JSON object")
     said = Selection(
         names, tuple(words["runs"]), first, last, tuple(words["statuses"]),
-        site.chain.step(words["step"]).key if words["step"] else "", "",
+        chain.step(words["step"]).key if words["step"] else "", "",
         words.get("version") or "", words.get("not_version") or "", query, words["all_"],
     )  # fmt: skip
     return usual(what, said, order.step)

@@ -13,10 +13,11 @@ from orchestrator.selection import Selection, fits
 PAGE = 500
 
 
-def choose(database: Any, chain: Chain, selection: Selection) -> list[str]:
+def choose(database: Any, chain: Chain, selection: Selection, whole: Any = None) -> list[str]:
     """The ids of the documents that fit, in the order of the source that they are read from.
 
     Ids that a person named come back whatever stands there: what cannot be done to one is said of it, and not hidden.
+    ``whole`` is the database itself where ``database`` is a lane's view of it: a query speaks of documents as they are.
     Raises SettingsError where nothing was said, ChainError for an unknown step, and what the database raises.
     """
     if selection.empty:
@@ -25,14 +26,15 @@ def choose(database: Any, chain: Chain, selection: Selection) -> list[str]:
     if selection.documents and not _narrowed(selection):
         return list(dict.fromkeys(selection.documents))
     found: dict[str, dict[str, Any]] = {}
-    for document in _source(database, chain, selection):
+    whole = whole or database
+    for document in _source(database, chain, selection, whole):
         if fits(selection, chain, document):
             found.setdefault(str(document["_id"]), document)
     names = set(found)
     if selection.documents and (selection.query is not None or _by_run(selection)):
         names &= set(selection.documents)
     if selection.query is not None and _by_run(selection):
-        names &= {str(one["_id"]) for one in _asked(database, chain, selection.query)}
+        names &= set(_asked(whole, chain, selection.query))
     return [name for name in found if name in names]
 
 
@@ -54,7 +56,7 @@ def _narrowed(selection: Selection) -> bool:
     )
 
 
-def _source(database: Any, chain: Chain, selection: Selection) -> Iterator[dict[str, Any]]:
+def _source(database: Any, chain: Chain, selection: Selection, whole: Any) -> Iterator[dict[str, Any]]:
     """Documents from the narrowest source there is."""
     if _by_run(selection):
         for run in selection.runs:
@@ -63,13 +65,12 @@ def _source(database: Any, chain: Chain, selection: Selection) -> Iterator[dict[
             first = [selection.first_run] if selection.first_run else None
             last = [selection.last_run, {}] if selection.last_run else None
             yield from _rows(database, "pages/files", startkey=first, endkey=last)
-    elif selection.query is not None:
-        yield from _asked(database, chain, selection.query)
-    elif selection.documents:
-        names = list(dict.fromkeys(selection.documents))
+    elif selection.query is not None or selection.documents:
+        found = selection.documents if selection.query is None else _asked(whole, chain, selection.query)
+        names = list(dict.fromkeys(found))
         for start in range(0, len(names), PAGE):
-            found = database.get_many(names[start : start + PAGE])
-            yield from (document for document in found.values() if document is not None)
+            read = database.get_many(names[start : start + PAGE])
+            yield from (document for document in read.values() if document is not None)
     elif selection.step or selection.done:
         number = chain.step(selection.step or selection.done).number
         states = ["ready", "waiting", "queued", "in progress", "failed"] if selection.step else ["done"]
@@ -90,13 +91,13 @@ def _rows(database: Any, view: str, **params: Any) -> Iterator[dict[str, Any]]:
         place = {**params, "startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
 
 
-def _asked(database: Any, chain: Chain, query: Any) -> Iterator[dict[str, Any]]:
-    """What a Mango selector finds among the data documents, page by page in the order of the ids."""
+def _asked(database: Any, chain: Chain, query: Any) -> Iterator[str]:
+    """The ids that a Mango selector finds among the documents of the chain, page by page in their order."""
     last = ""
     while True:
         selector = {"$and": [{"_id": {"$gt": last}}, {"type": chain.type}, query]}
-        found = database.find(selector, sort=[{"_id": "asc"}], limit=PAGE)
-        yield from found
+        found = database.find(selector, fields=["_id"], sort=[{"_id": "asc"}], limit=PAGE)
+        yield from (str(one["_id"]) for one in found)
         if len(found) < PAGE:
             return
         last = str(found[-1]["_id"])

@@ -88,6 +88,8 @@ class Desk:
             return done
         done.operation = asked.id
         record = _record(asked, selection, self.site, len(wanted))
+        if self.chain.branch.name:
+            record["branch"] = self.chain.branch.name
         record["_rev"] = self.database.put(record)
         change(self.database, wanted, decide, done=done)
         if outputs is not None:
@@ -139,7 +141,8 @@ class Desk:
 
     def _clear(self, outputs: Outputs, done: Done) -> None:
         """Deal with the files of every document that the operation has reset, and let these documents go."""
-        first, last = people.past_id(outputs.operation, ""), people.past_id(outputs.operation, "\ufff0")
+        first = people.past_id(outputs.operation, "")
+        last = first[:-1] + ";"  # what follows the colon: ids are sorted by their bytes
         place: dict[str, Any] = {"startkey": first}
         while True:
             rows = self.database.all_docs(**place, endkey=last, include_docs=True, limit=PAGE).rows

@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from orchestrator.chain import Chain
+from orchestrator.couch.branch import BranchDatabase
 from orchestrator.engine import operations
 from orchestrator.engine.choosing import choose
 from orchestrator.engine.operations import Desk
@@ -67,6 +68,7 @@ class _Asked(BaseModel):
     step: str = Field("", max_length=200)
     outputs: str = "kept"
     priority: int = 0
+    branch: str = Field("", max_length=200)
     dry_run: bool = False
     confirm: bool = False
 
@@ -116,11 +118,13 @@ class Operations:
             raise HTTPException(403, str(error)) from error
 
     def _perform(self, database: Any, what: str, asked: _Asked, person: Person) -> Response:
-        step = self._chain.step(asked.step).key if asked.step else ""
+        chain = self._chain.of(asked.branch)
+        lane = BranchDatabase(database, chain.branch, self._chain.type) if asked.branch else database
+        step = chain.step(asked.step).key if asked.step else ""
         order = Order(what, person.name, asked.reason, step, asked.outputs, asked.priority)
         said = from_json(asked.selection)
         selection = usual(what, said, order.step)
-        names = choose(database, self._chain, selection)
+        names = choose(lane, chain, selection, database)
         most = self._acting.ask_above
         if len(names) > most and not asked.dry_run and not asked.confirm:
             body = problem(
@@ -128,7 +132,7 @@ class Operations:
                 "it again with confirm."
             )  # fmt: skip
             return json_answer(body | {"documents": len(names)}, 409)
-        desk = Desk(database, self._chain, self._acting.site, self._acting.data)
+        desk = Desk(lane, chain, self._acting.site, self._acting.data)
         done = desk.perform(order, names, selection, dry_run=asked.dry_run)
         self._source.changed()
         return json_answer({"dry_run": asked.dry_run, "counts": done.counts(), **vars(done)})

@@ -299,3 +299,27 @@ def test_documents_with_a_priority_are_taken_first(two: Any, database: Database)
     taken = (two.folder / "data" / "order").read_text().split()
     for order in (rows, taken):
         assert set(order[:2]) == {"r03_7", "r03_13"} and order[-1] == "r03_2"
+
+
+def test_a_lane_has_operations_of_its_own(site: Any, database: Database) -> None:
+    lane = "lanes:\n  archive:\n    steps:\n    - {name: tape, run: 'procs.noop:nothing', needs: []}\n"
+    steps = "steps:\n- {name: look, run: 'procs.noop:nothing'}\n"
+    (site.folder / "chain.yaml").write_text("name: two\n" + steps + lane)
+    assert site("couchapp", "push").code == 0
+    database.bulk([a_document("r01_0"), a_document("r01_1")])
+    poll(site)
+    assert site("poll", "--until-idle", "--branch", "archive", "--set", "workers=1").code == 0
+    before = database.get("r01_0")
+    assert before["archive_proc0"]["state"] == "done"
+    query = '{"archive_proc0.state": "done", "_id": "r01_0"}'
+    done = site("reset", "--to", "tape", "--branch", "archive", "--query", query, "--reason", "a new tape")
+    assert done.code == 0, done.err
+    after = database.get("r01_0")
+    assert "archive_proc0" not in after and after["proc0"] == before["proc0"]
+    (past,) = operations.pasts(database, "r01_0")
+    assert past["branch"] == "archive" and past["entries"] == {"proc0": before["archive_proc0"]}
+    assert database.get("r01_1")["archive_proc0"]["state"] == "done"
+    assert site("explain", "r01_0", "--branch", "archive", "--json").json["cause"] == "no-poller"
+    assert site("explain", "r01_0", "--json").json["cause"] == "through"
+    assert site("poll", "--until-idle", "--branch", "archive", "--set", "workers=1").code == 0
+    assert database.get("r01_0")["archive_proc0"]["number"] == 2
