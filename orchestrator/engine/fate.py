@@ -194,8 +194,8 @@ def table() -> list[tuple[str, str, str, str, str]]:
     """The rows for the guide: files, queue, accounting, verdict, reason."""
 
     def words(some: frozenset[Result] | frozenset[Witness], all_: frozenset[Result] | frozenset[Witness]) -> str:
-        order = [*Result, *Witness]
-        return "any" if some == all_ else ", ".join(one.value for one in order if one in some)
+        order = dict.fromkeys(one.value for one in (*Result, *Witness))  # both have "unavailable"
+        return "any" if some == all_ else ", ".join(one for one in order if one in some)
 
     rows = []
     for row in ROWS:
