@@ -56,8 +56,9 @@ export SGE_ROOT SGE_CELL SGE_ARCH SGE_QMASTER_PORT SGE_EXECD_PORT
 PATH=$LIB:\$PATH
 CONF
     cp /usr/share/gridengine/default-configuration "$FOLDER/conf.global"
+    # groups of its own: a job's end kills whatever is in its group, another Grid Engine's jobs on this machine too
     set_values "$FOLDER/conf.global" execd_spool_dir "$FOLDER/execd" mailer /bin/true min_uid 0 min_gid 0 \
-        load_report_time 00:00:02 max_unheard 00:00:20 gid_range 30000-30999 shell_start_mode unix_behavior \
+        load_report_time 00:00:02 max_unheard 00:00:20 gid_range $((100000 + PORT * 1000))-$((100999 + PORT * 1000)) shell_start_mode unix_behavior \
         finished_jobs 1000 \
         reporting_params "accounting=true reporting=false flush_time=00:00:01 joblog=false sharelog=00:00:00 accounting_flush_time=00:00:00"
     chown -R sgeadmin:sgeadmin "$FOLDER/default"

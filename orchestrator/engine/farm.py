@@ -403,6 +403,8 @@ class FarmEngine:
             report, host = self.world.result(at.job, at.attempt)
             if (report.attempt, report.document) != (at.attempt, at.document):
                 raise ValueError("it speaks of another attempt")
+            if report.error_class == "transient" and report.exit_code is None:
+                report = verdicts.why_told(report, self.world.last_words(at.job, at.task))
         except ValueError as error:
             refused, host = f"the result file cannot be used: {error}", ""
         except OrchestratorError as error:

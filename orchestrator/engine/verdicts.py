@@ -103,6 +103,16 @@ def said(job: Job | None) -> str:
     return ", ".join(words)
 
 
+def why_told(report: Report, words: tuple[JobState, str] | None) -> Report:
+    """The report of an attempt whose job was told to end, with what the batch system wrote about why, if it did.
+
+    Slurm sends the same signal to a job that is cancelled and to one whose time is up.
+    """
+    if words is None or words[0] not in (JobState.TIMEOUT, JobState.OUT_OF_MEMORY):
+        return report
+    return replace(report, error_class="resources", reason=f"{report.reason}: {words[1]}")
+
+
 # --- decisions about documents ---
 
 

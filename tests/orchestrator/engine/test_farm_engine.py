@@ -17,12 +17,12 @@ from orchestrator import chain as chains
 from orchestrator import documents, jobfiles
 from orchestrator.batchjobs import identity
 from orchestrator.documents import Claimant, Report
-from orchestrator.engine import submission
+from orchestrator.engine import submission, verdicts
 from orchestrator.engine.farm import FarmEngine
 from orchestrator.engine.farmworld import World
 from orchestrator.engine.submission import Pace, Places
 from orchestrator.errors import Unavailable
-from orchestrator.schedulers import Query, get
+from orchestrator.schedulers import JobState, Query, get
 from orchestrator.transports import Answer, LocalTransport
 
 CHAIN = """
@@ -431,3 +431,11 @@ def test_a_document_that_was_deleted_at_the_farm_is_let_go_of(tmp_path: Path) ->
     for _ in range(4):
         model.round()
     assert not model.engine.held and model.statuses() == {"good": 1}
+
+
+def test_a_result_that_says_the_job_was_told_to_end_is_read_beside_what_the_batch_system_wrote() -> None:
+    told = Report("d", "proc0", "a", 1.0, 2.0, exit_code=None, error_class="transient", reason="told to end")
+    assert verdicts.why_told(told, None) is told
+    assert verdicts.why_told(told, (JobState.NODE_FAILED, "node")) is told
+    found = verdicts.why_told(told, (JobState.TIMEOUT, "CANCELLED DUE TO TIME LIMIT"))
+    assert found.error_class == "resources" and "TIME LIMIT" in found.reason

@@ -110,3 +110,17 @@ def test_the_next_job_asks_for_more(make_farm_site: Callable[..., Any]) -> None:
         assert first == (192, 2, "short") and second == (574, 5, "long")
     calm = [asked[d["batchjob"][0]["name"]] for d in found.values() if len(d["batchjob"]) == 1]
     assert len(calm) == 6 and set(calm) == {(192, 2, "short")}
+
+
+def test_a_job_whose_time_is_up_without_a_warning_ran_out_of_resources(make_farm_site: Callable[..., Any]) -> None:
+    """Slurm sends what it sends to a cancelled job; what it writes beside tells the two apart."""
+    site = make_farm_site("slurm")
+    site.write_chain([step(settings={"step": 0, "slow": True})])
+    site.add(1)
+    site.start()
+    site.wait(lambda: bool(site.lines("begun")), 60, "the job to work")
+    site.system.admin("scontrol", "update", f"jobid={site.system.running('orc-')[0].number}", "TimeLimit=0")
+    site.wait(site.finished, 120)
+    site.check()
+    (attempt,) = site.everything("attempt").values()
+    assert attempt["error_class"] == "resources" and "DUE TO TIME LIMIT" in attempt["reason"]
