@@ -25,6 +25,7 @@ from orchestrator.couch.answers import Subject
 from orchestrator.documents import iso
 from orchestrator.errors import DatabaseError, NotFound, SettingsError, Unauthorised, Unavailable
 from orchestrator.replication import (
+    LEAVE,
     PUSH,
     RESTART,
     START,
@@ -43,6 +44,7 @@ from orchestrator.settings import Settings
 EVERY = 2.0  # s between two rounds
 TELL = 10.0  # s at the most between two writes of what was found
 PATIENCE = 5.0  # s that another site's server may take to answer
+REFUSED = 300.0  # s that a server which refuses the login is left alone: five wrong passwords lock an account
 SHOWN = 200  # conflicts that are listed in what is left for the page
 JOBS = 10_000  # rows of _scheduler/jobs that are read
 
@@ -59,7 +61,9 @@ class Sites:
         SettingsError: the setting ``replicate`` or a credentials file cannot be used.
     """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self.settings = settings
         self.remotes: dict[str, Remote] = remotes(settings.replicate, settings.folder)
         self._server = connect.server(settings, environ)
@@ -72,6 +76,8 @@ class Sites:
         logins = {name: (one.username, one.password) if one else None for name, one in self._logins.items()}
         self.links = links(here, settings.database, self.remotes, logins)
         self._ids: dict[str, str] = {}
+        self._refused: dict[str, tuple[float, str]] = {}
+        self._monotonic = monotonic
 
     def named(self, name: str | None) -> list[Link]:
         """The links with one other database, or all. Raises SettingsError for a name that is not in the settings."""
@@ -139,7 +145,7 @@ class Sites:
             progress = [info.get(name) for name in ("revisions_checked", "docs_read", "through_seq")]
         if link.remote in paused:
             state.state, state.reason = "paused", "stopped by a person: `orchestrator replicate start` goes on"
-        if state.behind is None or state.behind:
+        if (state.behind is None or state.behind) and not (trouble and link.direction != PUSH):
             self._lag(link, state, self._ids.get(key, "").partition("+")[0])
         return state, progress
 
@@ -167,8 +173,14 @@ class Sites:
 
     def _reach(self, name: str) -> str:
         """Why the other database cannot be used; empty if it can."""
+        until, reason = self._refused.get(name, (0.0, ""))
+        if self._monotonic() < until:
+            return reason
         try:
             self._remote(name).info()
+        except Unauthorised as error:
+            self._refused[name] = (self._monotonic() + REFUSED, str(error))
+            return str(error)
         except DatabaseError as error:
             return str(error)
         return ""
@@ -202,6 +214,8 @@ class Watcher:
         self._clock = clock
         self._monotonic = monotonic
         self._memories: dict[str, Memory] = {}
+        self._known: settling.Known = {}
+        self._said: dict[str, str] = {}
         self._told: Any = None
         self._told_at = 0.0
         self._away = False
@@ -237,7 +251,7 @@ class Watcher:
             memory = self._memories.setdefault(state.link.name, Memory(moved=self._monotonic()))
             self._act(state, repair(state, memory, progress, self._monotonic()))
         try:
-            outcomes = settling.settle(self.sites.writing, self._type)
+            outcomes = settling.settle(self.sites.writing, self._type, known=self._known)
         except NotFound:
             outcomes = []  # the couchapp is not there yet
         merged = sum(outcome.kind == settling.MERGED for outcome in outcomes)
@@ -265,7 +279,12 @@ class Watcher:
             raise
         except DatabaseError as error:
             state.reason = str(error)
-            log.warning("%s: %s", link.name, error)
+            if self._said.get(link.name) != state.reason:
+                log.warning("%s: %s", link.name, error)
+            self._said[link.name] = state.reason
+        else:
+            if what != LEAVE:
+                self._said.pop(link.name, None)
 
     def _tell(self, states: list[State], outcomes: list[settling.Outcome]) -> None:
         found = {

@@ -46,19 +46,31 @@ class Outcome:
         }  # fmt: skip
 
 
-def settle(database: Database, type_: str, *, write: bool = True) -> list[Outcome]:
+Known = dict[str, tuple[list[str], Outcome]]
+
+
+def settle(database: Database, type_: str, *, write: bool = True, known: Known | None = None) -> list[Outcome]:
     """Look at every conflict and, with ``write``, settle those that a rule decides.
 
     Args:
         type_: the type of the chain's data documents.
+        known: what an earlier round has left undecided, by document; kept up to date here. Such a document is read
+            again only when a version of it has changed.
 
     Raises:
         NotFound: the couchapp has not been pushed.
         DatabaseError: the database is away, or refuses the account.
     """
     outcomes: list[Outcome] = []
+    before = known if known is not None else {}
+    undecided: Known = {}
     for rows in _pages(database):
-        found = versions(database, {str(row.id): list(row.value) for row in rows})
+        asked = {str(row.id): list(row.value) for row in rows}
+        for name, revs in list(asked.items()):
+            if name in before and before[name][0] == revs:
+                undecided[name] = before[name]
+                del asked[name]
+        found = versions(database, asked) if asked else {}
         writes: list[dict[str, Any]] = []
         merged: dict[str, Outcome] = {}
         for name, leaves in found.items():
@@ -72,14 +84,17 @@ def settle(database: Database, type_: str, *, write: bool = True) -> list[Outcom
                 writes += decision.writes
             else:
                 what = WAITS if isinstance(decision, Wait) else PERSON
-                outcomes.append(Outcome(name, kind, what, decision.reason, shown))
+                undecided[name] = (asked[name], Outcome(name, kind, what, decision.reason, shown))
         refused = bring(database, writes) if write and writes else {}
         for name, outcome in merged.items():
             if name in refused:
                 outcome = Outcome(name, outcome.type, REFUSED, refused[name], outcome.versions)
                 log.warning("document %s: its merged version is refused: %s", name, refused[name])
             outcomes.append(outcome)
-    return outcomes
+    if known is not None:
+        known.clear()
+        known.update(undecided)
+    return [*(outcome for _, outcome in undecided.values()), *outcomes]
 
 
 def _pages(database: Database) -> Iterator[list[Any]]:
