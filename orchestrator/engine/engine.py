@@ -373,6 +373,8 @@ class Engine:
         try:
             fresh = versions.current(self.database, writes)
         except DatabaseError:
+            for write in writes:
+                write.settled = False
             self.outbox.extend(writes)
             raise
         for write in writes:

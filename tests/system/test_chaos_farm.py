@@ -67,7 +67,7 @@ def test_kills_at_a_farm_lose_nothing(make_site: Callable[..., Any]) -> None:
     (folder / "chain.yaml").write_text(text)
     site.chain = chains.loads(text)
     deploy.push(site.database, designs.build(site.chain))
-    total = 1500 if LONG else 120
+    total = 600 if LONG else 120
     site.add(total)
     daemons = {"farm": site.start("farm"), "poll": site.start("poll")}
     end = time.monotonic() + (LONG * 60.0 or 15.0)
@@ -92,7 +92,7 @@ def test_kills_at_a_farm_lose_nothing(make_site: Callable[..., Any]) -> None:
                 if daemon.poll() is not None or name == victim:
                     daemon.wait()
                     daemons[name] = site.start(name)
-        site.wait(site.finished, 120)
+        site.wait(site.finished, 120 + 120.0 * LONG)
         found = site.everything()
         assert Counter(d["status"] for d in found.values()) == {"good": total}
         effects = site.effects()
