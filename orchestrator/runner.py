@@ -162,6 +162,7 @@ class Runner:
             self._software[step.key] = {
                 "orchestrator": VERSION, "step": step.version, "chain": self.chain.fingerprint(),
                 "git": _git_version(step), "pid": os.getpid(),
+                **({"settings": dict(step.settings)} if step.settings else {}),
             }  # fmt: skip
         return dict(self._software[step.key])
 

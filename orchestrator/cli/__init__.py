@@ -30,6 +30,7 @@ from orchestrator.cli.documents import explain, show
 from orchestrator.cli.farm import farm
 from orchestrator.cli.importing import import_
 from orchestrator.cli.jobs import job, jobs
+from orchestrator.cli.provenance import provenance
 from orchestrator.cli.remote import remote
 from orchestrator.cli.replicate import conflicts, replicate
 from orchestrator.cli.run import run
@@ -61,7 +62,7 @@ def cli() -> None:
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Begin", (demo, init, check, remote)),
     ("Run a site", (up, down)),
-    ("Look and act", (status, show, explain, audit, jobs, job, run)),
+    ("Look and act", (status, show, explain, provenance, audit, jobs, job, run)),
     ("Operations on documents", _operations.COMMANDS),
     ("Operations on steps and farms", _control.COMMANDS),
     ("Several sites", (replicate, conflicts)),

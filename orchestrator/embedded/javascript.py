@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.embedded import codec
 from orchestrator.embedded.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ class DesignFunctions:
             FunctionError: a guard cannot be compiled.
         """
         verdicts: list[dict[str, str] | None] = [None] * len(triples)
-        texts = [json.dumps(triple) for triple in triples]
+        texts = [codec.dumps(triple).decode() for triple in triples]
         for _name, given in sources:
             ddoc = given if isinstance(given, dict) else {}
             source = ddoc.get("validate_doc_update", "") if isinstance(given, dict) else given

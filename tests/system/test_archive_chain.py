@@ -66,10 +66,30 @@ def test_runs_have_their_histograms_and_raw_files_their_bundle(tmp_path: Path) -
             total = sum(d["proc3"]["result"]["total"] for d in members)
             assert one["proc0"]["result"]["total"] == total > 0
             with uproot.open(one["proc0"]["file"]) as file:
-                sums = [file[key].values(flow=True).sum() for key in list(file.keys()) if file.classname_of(key)[:3] == "TH1"]
+                histograms = [key for key in file.keys() if file.classname_of(key).startswith("TH1")]  # noqa: SIM118
+                sums = [file[key].values(flow=True).sum() for key in histograms]
             assert sum(sums) == total
         for one in data:
             with tarfile.open(one["archive_proc0"]["file"]) as tar:
                 listed = json.load(tar.extractfile("members.json"))["members"]  # type: ignore[arg-type]
             assert one["_id"] in {entry["id"] for entry in listed}
         assert show(data[0]["_id"])["archive_proc0"]["state"] == "done"
+
+        # Every output knows where it comes from: by itself, by its name, or as a member.
+        one = data[0]
+        for key in ("proc0", "proc1", "proc2", "proc3"):
+            told = json.loads(run("-C", str(site), "provenance", one[key]["file"], "--json"))
+            assert told["document"] == one["_id"] and told["notes"] == []
+            assert [step["key"] for step in told["steps"]] == [f"proc{n}" for n in range(int(key[4:]) + 1)]
+            assert told["steps"][-1]["output"]["checksum"] == one[key]["checksum"]
+            assert all(step["host"] and step["software"]["chain"] and step["input"]["file"] for step in told["steps"])
+        assert told["steps"][-1]["software"]["settings"]["output"] == "histograms"
+        assert told["steps"][2]["input"]["checksum"] == one["proc1"]["checksum"]
+        for made in (runs[0]["proc0"]["file"], one["archive_proc0"]["file"]):
+            told = json.loads(run("-C", str(site), "provenance", made, "--json"))
+            assert told["notes"] == [] and len(told["members"]) >= 2
+        with Path(one["proc0"]["file"]).open("ab") as file:
+            file.write(b"x")
+        words = [sys.executable, "-m", "orchestrator.cli", "-C", str(site), "provenance", one["proc0"]["file"]]
+        changed = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert changed.returncode == 1 and "not what the database says" in changed.stderr
