@@ -21,7 +21,9 @@ from orchestrator.couch import Credentials, Server, deploy
 from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.settings import Settings
 
-CHAIN = "name: c\nsites: {far: {}}\nsteps:\n" + "".join(f"  - {{name: s{n}, run: 'x:y', site: far}}\n" for n in range(3))
+CHAIN = "name: c\nsites: {far: {}}\nsteps:\n" + "".join(
+    f"  - {{name: s{n}, run: 'x:y', site: far}}\n" for n in range(3)
+)
 
 
 def document(number: int) -> dict[str, object]:

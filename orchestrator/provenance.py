@@ -141,8 +141,8 @@ def compare(found: Provenance, note: Mapping[str, Any] | None, checksum: str | N
         said.append(f"the file's content is not what the database says: {checksum} instead of {known}")
     if note and last and note.get("attempt") and note["attempt"] != last.attempt:
         said.append(
-            f"the file says that attempt {note['attempt']} made it, the database that attempt {last.attempt} did: it is "
-            "of another try, perhaps one that was reset since (orchestrator show lists them)"
+            f"the file says that attempt {note['attempt']} made it, the database that attempt {last.attempt} did: it "
+            "is of another try, perhaps one that was reset since (orchestrator show lists them)"
         )
     inside = note.get("input") if note else None
     read = inside.get("checksum") if isinstance(inside, Mapping) else None

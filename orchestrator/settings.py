@@ -109,7 +109,8 @@ class Settings(BaseModel):
     )
     replicate: dict[str, Any] = _field(
         dict,
-        "Databases that this one is replicated with: for each a name and {url, credentials, database, direction, types}.",
+        "Databases that this one is replicated with: for each a name and "
+        "{url, credentials, database, direction, types}.",
         shown="none",
     )
     lease: float = _field(

@@ -262,7 +262,8 @@ class Lines:
         self._last = (part, now)
         counts = [f"{step.name} {found.steps.get(step.key, {}).get('done', 0)}" for step in self._chain.steps]
         failed = f", {found.failed} failed" if found.failed else ""
-        self._site.output.line(f"{found.documents} of {files} file{'' if files == 1 else 's'}: {', '.join(counts)}{failed}")
+        of = f"{found.documents} of {files} file{'' if files == 1 else 's'}"
+        self._site.output.line(f"{of}: {', '.join(counts)}{failed}")
 
 
 class Bars:
@@ -316,7 +317,8 @@ def show(site: Context, summary: Summary, stays: bool) -> None:
     good = "all good" if not summary.failed else f"{summary.failed} failed"
     took = f"{age(summary.seconds)} ({summary.rate:.1f} steps/s)"
     style = "red" if summary.failed else "green"
-    out.line(f"{summary.files} file{'' if summary.files == 1 else 's'}, {summary.steps} steps done in {took}: {good}", style=style)
+    files = f"{summary.files} file{'' if summary.files == 1 else 's'}"
+    out.line(f"{files}, {summary.steps} steps done in {took}: {good}", style=style)
     out.line(f"  outputs   {summary.outputs}")
     if stays:
         out.line(f"  page      {summary.page}")
