@@ -166,7 +166,11 @@ def test_a_database_that_is_not_there_or_refuses(
     assert "Traceback" not in result.err
 
 
-def test_check_is_content_with_all_of_it(site: Commands) -> None:
-    result = site("check", "--set", "web_port=18998", "--json")
+def test_check_is_content_with_all_of_it(site: Commands, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert site("user", "setup").code == 0
+    for name in ("USER", "PASSWORD"):  # a login in the environment would be every daemon's
+        monkeypatch.delenv(f"ORCHESTRATOR_COUCH_{name}")
+    login = f"credentials={server.credentials_file}"
+    result = site("check", "--set", "web_port=18998", "--set", login, "--json")
     assert [f for f in result.json["findings"] if f["level"] != "ok"] == []
     assert result.code == 0
