@@ -62,6 +62,8 @@ def _step_faults(chain: Chain, step: Step, place: str, names: list[str], beside:
     if step.executor == "farm" and step.farm not in chain.farms:
         which = "name one" if step.farm is None else f"no farm {step.farm!r}{near(step.farm, list(chain.farms))}"
         faults.append(f"{place} / farm: a step with executor farm needs one of the chain's farms: {which}")
+    if step.executor == "farm" and not place.startswith("steps["):
+        faults.append(f"{place} / executor: steps of lanes and gathers run in pollers: leave it out")
     if step.executor != "farm":
         given = step.model_fields_set & {"farm", "documents_per_job", "cores", "queue", "degrade"}
         faults.extend(f"{place} / {name}: this is for executor farm only" for name in sorted(given))
@@ -100,6 +102,9 @@ def _branch_faults(chain: Chain) -> list[str]:
                 faults.append(f"{place} / after: no step {need!r}{near(need, [*main_steps, *lane_steps])}")
         if gather.step and (gather.step not in lane_steps or lane_steps[gather.step].executor != "gather"):
             faults.append(f"{place} / step: {gather.step!r} is no step of a lane with executor gather")
+        if gather.step in lane_steps and lane_steps[gather.step].site != gather.site:
+            where = lane_steps[gather.step].site
+            faults.append(f"{place} / site: {gather.site!r}, and its step {gather.step!r} is of {where!r}: say one")
         if gather.period and not gather.step:
             faults.append(f"{place} / step: with a period, say which step of a lane this is for its members")
         if not gather.period:

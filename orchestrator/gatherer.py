@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from orchestrator import gathering
@@ -18,8 +19,8 @@ from orchestrator.chain import Chain
 from orchestrator.couch import Database
 from orchestrator.documents import Claimant
 from orchestrator.engine.gather import Counts, Gatherer
-from orchestrator.engine.heartbeat import Heartbeat
-from orchestrator.errors import ChainError, Refused, Unavailable
+from orchestrator.engine.heartbeat import PREFIX, Heartbeat, beats
+from orchestrator.errors import ChainError, NotFound, Refused, Unauthorised, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,18 @@ class Daemon:
         claimant = Claimant(f"{gathering.IDENTITY}{site}", host, os.getpid(), site)
         self.gatherers = [Gatherer(chain, name, database, claimant) for name in names]
         beating = Claimant(f"{gathering.IDENTITY}{site}:{host}:{os.getpid()}", host, os.getpid(), site)
+        self._forget_the_dead(database, site, host)
         self.heartbeat = Heartbeat(database, beating, names, time.time(), 0)
         self._due = {gatherer.name: 0.0 for gatherer in self.gatherers}
+
+    @staticmethod
+    def _forget_the_dead(database: Database, site: str, host: str) -> None:
+        """Heartbeats of earlier daemons of this machine that were killed."""
+        head = f"{gathering.IDENTITY}{site}:{host}:"
+        for identity in beats(database):
+            pid = identity.removeprefix(head)
+            if identity.startswith(head) and pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+                database.delete_local(PREFIX + identity)
 
     def run(self, stop: threading.Event, *, until_idle: bool = False) -> None:
         """Work until ``stop``; with ``until_idle`` until a round has nothing to do. Waits while the database is away.
@@ -74,10 +85,15 @@ class Daemon:
             if monotonic >= self._due[gatherer.name]:
                 try:
                     counts = gatherer.round(now)
+                except (Unavailable, Unauthorised, NotFound):
+                    raise
                 except Refused as error:
                     log.error("gather %s: %s", gatherer.name, error)
-                    waiting[gatherer.name] = {"": str(error)}
-                    counts = Counts()
+                    waiting[gatherer.name], counts = {"": str(error)}, Counts()
+                except Exception as error:
+                    # One gather that cannot go on must not stop the others.
+                    log.exception("gather %s cannot go on; it is tried again", gatherer.name)
+                    waiting[gatherer.name], counts = {"": f"{type(error).__name__}: {error}"}, Counts()
                 busy = busy or counts.any()
                 if counts.any():
                     log.info(

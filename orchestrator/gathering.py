@@ -121,6 +121,13 @@ def _bundles(parts: list[Group], largest: float | None) -> list[tuple[tuple[str,
     return [*bundles, tuple(taken)] if taken else bundles
 
 
+def attempt_number(document: Mapping[str, Any], step: Step) -> int:
+    """The number that the next attempt of a step has, as `documents.claim` gives it."""
+    retry = document.get("retry")
+    series = retry if isinstance(retry, dict) and retry.get("step") == step.key else {}
+    return documents.count(series.get("number"), documents.next_number(document, step.key))
+
+
 def moving(members: Iterable[Document], after: str, settle: float, now: float) -> bool:
     """Whether a member has come, or its step ``after`` (a keyword) was done, within the last ``settle`` seconds."""
     latest = 0.0
@@ -143,9 +150,13 @@ def member(document: Mapping[str, Any], after: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def identity(gather: str, plan: Plan, ids: Iterable[str]) -> str:
-    """The id of the document that is made of exactly these members: whoever makes it, it is the same."""
-    digest = hashlib.sha256("\n".join(sorted(ids)).encode("utf-8", "surrogatepass")).hexdigest()[:10]
+def identity(gather: str, plan: Plan, members: Iterable[tuple[str, int]]) -> str:
+    """The id of the document that is made of exactly these members, each an id and the number of its attempt.
+
+    Whoever makes it, it is the same; members that are gathered anew, after a reset or a retry, make another one.
+    """
+    lines = sorted(f"{name} {number}" for name, number in members)
+    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:10]
     return f"{gather}:{plan.label}:{digest}"
 
 

@@ -84,6 +84,7 @@ class Job:
         self.direct: Direct | None = None
         self._signals = heard.signals
         self._heard = heard
+        self._marks = 0
         self._scratch = scratch
         self._unborn = ""
         self._interrupted: str | None = None
@@ -112,7 +113,7 @@ class Job:
         held = Marker.from_json(value_of(path.read_bytes()))
         if not self.number or held.number != self.number:
             return False
-        while self._works(held) and not self._signals and self.path.exists():
+        while self._works(held) and not self._signals and self._wanted():
             time.sleep(AGAIN)
         try:
             held = Marker.from_json(value_of(path.read_bytes()))
@@ -154,7 +155,7 @@ class Job:
         skipped: list[Task] = []
         closed = False
         try:
-            while left and not self._signals and self.path.exists():
+            while left and not self._signals and self._wanted():
                 # The mark comes first: who withdraws an attempt looks at the mark after that, so one of the two sees
                 # what the other has done.
                 self._mark(left[0])
@@ -216,8 +217,25 @@ class Job:
                         self._unborn = event.unborn
                         return None
                     pool.submit(event.tasks)
-            if ENDINGS & set(self._signals) or not self.path.exists() or task.attempt in self._withdrawn().end:
+            if ENDINGS & set(self._signals) or not self._wanted() or task.attempt in self._ending():
                 return None
+
+    def _wanted(self) -> bool:
+        """Whether the chunk file is there still. Only a certain absence counts: a spool may be away for a moment."""
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def _ending(self) -> list[str]:
+        """The attempts that shall end; none as long as that cannot be read."""
+        try:
+            return self._withdrawn().end
+        except (OSError, ValueError):
+            return []
 
     def _told_too(self, report: Report) -> bool:
         """Whether the worker ended by a signal that this job has got too: a batch system may signal all processes."""
@@ -255,7 +273,11 @@ class Job:
         """Say which attempt is in work."""
         self.marker.attempt = task.attempt if task else None
         self.marker.attempt_started = time.time() if task else 0.0
-        self._write(jobfiles.started_name(self.chunk.task), asdict(self.marker))
+        # No two marks that follow each other are of one size: over SFTP a file's time is whole seconds, and who reads
+        # marks only where time or size has changed would miss the second of two.
+        self._marks += 1
+        padded = {**asdict(self.marker), "pad": "x" * (64 * (self._marks % 8))}
+        self._write(jobfiles.started_name(self.chunk.task), padded)
 
     def _leave(self, report: Report) -> None:
         report.software["chain"] = self.chunk.fingerprint

@@ -13,6 +13,7 @@ All but the last two rows are JSON and appear whole or not at all.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,18 +22,29 @@ from orchestrator.reports import Report
 FORMAT = 1
 """Of the chunk file; a runner of another version refuses it instead of guessing."""
 
+#: What a job and an attempt are called in the spool. A document can say anything; a path is made of these alone.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}\Z")
+ATTEMPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+
 RESULT = ".result"
 SUBMITTING = "submitting"
 
 
 def folder(spool: str, job: str) -> str:
-    """The folder of a job's own files."""
+    """The folder of a job's own files. Raises ValueError for what is no job's name."""
+    _must_be_a_name(job)
     return f"{spool}/jobs/{job}"
 
 
 def logs(spool: str, job: str) -> str:
-    """The folder of what people read afterwards."""
+    """The folder of what people read afterwards. Raises ValueError for what is no job's name."""
+    _must_be_a_name(job)
     return f"{spool}/logs/{job}"
+
+
+def _must_be_a_name(job: str) -> None:
+    if not NAME.match(job):
+        raise ValueError(f"{job!r} is no batch job's name")
 
 
 def chunk_name(task: int) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator import batchjobs, documents
+from orchestrator import batchjobs, documents, jobfiles
 from orchestrator.documents import iso
 from orchestrator.engine.heartbeat import beats
 from orchestrator.transitions import Kind
@@ -15,7 +14,7 @@ from orchestrator.transitions import Kind
 #: What a document in the hands of a job can be, in the order in which pages show it.
 STATES = ("intended", "queued", "held", "running", "cancelling")
 #: A job's name: a folder in a farm's spool, so nothing else is ever made a path of.
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}\Z")
+NAME = jobfiles.NAME
 
 
 @dataclass

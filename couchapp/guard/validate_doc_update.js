@@ -64,12 +64,12 @@ function validate(doc, old, user, security) {
 
   // Why a daemon of a site may not write this; "" if it may.
   function bySite(doc, old, procs, owners, from, to) {
-    var name, keys = "@people@", j, why = "";
+    var name, keys = "@people@", j, why = "", regather = false;
     if (to) {
       // Who gathers puts a document back to before its first step when its members have changed.
-      if (branch.gather && to[0] === "closed" && (from[0] === "good" || from[0] === "failed") && !procs.length
-          && has["site:" + doc.site] === true) return "";
-      if (!moved(from, to, "site")) {
+      regather = branch.gather && to[0] === "closed" && (from[0] === "good" || from[0] === "failed") && !procs.length
+        && has["site:" + doc.site] === true;
+      if (!regather && !moved(from, to, "site")) {
         return "from '" + old.status + "' to '" + doc.status + "' is for people: operator or admin";
       }
       if (from[1] >= 0) why = foreign("proc" + from[1], owners);
@@ -85,7 +85,7 @@ function validate(doc, old, user, security) {
     }
     if (!old) return "";
     for (name in old) {
-      if (name.charCodeAt(0) === 112 && doc[name] === undefined && /^proc\d+$/.test(name)
+      if (!regather && name.charCodeAt(0) === 112 && doc[name] === undefined && /^proc\d+$/.test(name)
           && (why = foreign(name, owners))) return why;
     }
     for (j = 0; j < keys.length; j++) {
@@ -109,7 +109,7 @@ function validate(doc, old, user, security) {
     }
     for (j = 0; j < procs.length; j++) {
       name = procs[j];
-      if (doc[name].state === "done" && !same(doc[name], old[name])) {
+      if ((doc[name].state === "done" || doc[name].state === "refused") && !same(doc[name], old[name])) {
         return name + ": a person cannot say that a step is done, nor change its result";
       }
     }

@@ -235,6 +235,7 @@ def cancel(site: Context, which: tuple[str, ...], hold: bool, reason: str, dry_r
     `orchestrator retry` takes them up. An attempt that is done before that counts as done.
     """
     from orchestrator import batchjobs, joblist
+    from orchestrator.cli.output import plain
     from orchestrator.engine import controls
 
     known = joblist.jobs(site.database)
@@ -263,7 +264,7 @@ def cancel(site: Context, which: tuple[str, ...], hold: bool, reason: str, dry_r
     for name in list(done.changed)[:NAMED]:
         site.output.line(f"  {name}")
     for name, why in done.refused.items():
-        click.echo(f"orchestrator: {name}: {why}", err=True)
+        click.echo(f"orchestrator: {plain(f'{name}: {why}')}", err=True)
     return 1 if done.refused else 0
 
 

@@ -34,6 +34,7 @@ def jobs(site: Context, which: tuple[str, ...], farm: str, step: str, state: str
     said first.
     """
     from orchestrator import joblist
+    from orchestrator.cli.output import plain
     from orchestrator.engine import controls
     from orchestrator.errors import NotFound
 
@@ -72,10 +73,11 @@ def jobs(site: Context, which: tuple[str, ...], farm: str, step: str, state: str
         return
     for where, control in stopped.items():
         for stop in control.stops:
-            click.echo(f"orchestrator: {stop.words(where)}", err=True)
+            click.echo(f"orchestrator: {plain(stop.words(where))}", err=True)
     for name, words in sorted(away.items()):
         since = f"farm {name} cannot be asked since {words.get('since')}"
-        click.echo(f"orchestrator: {since}: {words.get('why')}", err=True)
+        told = plain(f"{since}: {words.get('why')}")
+        click.echo(f"orchestrator: {told}", err=True)
     if shown or not which:
         site.output.table(
             ("job", "number", "farm", "step", "state", "documents", "node", "since"),

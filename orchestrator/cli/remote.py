@@ -77,8 +77,12 @@ def install(
         if site.as_json:
             out.json({"files": sorted(files), "requirements": needs.requirements, "unknown": dict(needs.unknown)})
         return 0
+    try:
+        given = shlex.split(words) if words else []
+    except ValueError as error:
+        raise click.UsageError(f"--python {words}: {error}") from None
     with target.transport:
-        python = far.find(target.transport, shlex.split(words) if words else ())
+        python = far.find(target.transport, given)
         out.line(f"{target.transport.where}: {python.about} ({' '.join(python.lasting)})")
         made = package.Package(files, (), wanted, "pip") if fetch else package.Package(files)
         if wheels:

@@ -130,8 +130,8 @@ class Database:
 
     def leaves(self, doc_id: str) -> list[dict[str, Any]]:
         """All versions of a document that are not deleted; more than one where it is in conflict."""
-        found: Any = self.get(doc_id, open_revs="all")
-        return [one["ok"] for one in found if "ok" in one and not one["ok"].get("_deleted")]
+        found: Any = Database.get(self, doc_id, open_revs="all")
+        return [self.seen(one["ok"]) for one in found if "ok" in one and not one["ok"].get("_deleted")]
 
     def put(self, doc: dict[str, Any]) -> str:
         """Write one document (an id is given if it has none). Returns its new revision; ``doc`` is left as it is.

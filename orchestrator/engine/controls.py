@@ -125,15 +125,16 @@ def cancel(
 
 def left(database: Any, chain: Chain, site: str, scope: Scope) -> tuple[int, int]:
     """How many documents wait at farms, and how many run, of what a scope covers. Raises what the database raises."""
-    counts = []
-    for view in ("work/inqueue", "work/inprogress"):
-        rows = database.view(view, group_level=1)
+    counts = [0, 0]
+    for one in (chain, *chain.branches().values()):
         numbers = {
             step.number
-            for step in chain.at(site) + chain.farmed(site)
+            for step in one.at(site) + one.farmed(site)
             if scope.kind == "site" or scope.name == (step.name if scope.kind == "step" else step.farm)
         }
-        counts.append(sum(int(row.value) for row in rows if row.key[0] in numbers))
+        for place, view in enumerate(("work/inqueue", "work/inprogress") if numbers else ()):
+            rows = database.view(one.branch.view(view), group_level=1)
+            counts[place] += sum(int(row.value) for row in rows if row.key[0] in numbers)
     return counts[0], counts[1]
 
 

@@ -36,12 +36,17 @@ Decide = Callable[[Document], Change | None]
 
 
 def edit(
-    database: Database, decisions: dict[str, Decide], refused: Callable[[str, str], None] | None = None
+    database: Database,
+    decisions: dict[str, Decide],
+    refused: Callable[[str, str], None] | None = None,
+    *,
+    pick: Callable[[Document], Document] = lambda document: document,
 ) -> dict[str, Document]:
     """Decide on documents and write them; those that were written, by id, as they are now.
 
     ``decisions`` makes each document's next version, or says None where nothing is to be done (any more). ``refused``
-    is told of documents that the database will not have, with its reason.
+    is told of documents that the database will not have, with its reason. ``pick`` chooses among the versions of a
+    document in conflict, given the one that is seen.
 
     Raises:
         Unavailable, Unauthorised: some may have been written, some not; deciding again later harms nothing.
@@ -51,7 +56,7 @@ def edit(
     for _ in range(TRIES):
         again: list[str] = []
         for start in range(0, len(waiting), BULK):
-            again += _once(database, waiting[start : start + BULK], decisions, saved, refused)
+            again += _once(database, waiting[start : start + BULK], decisions, saved, refused, pick)
         waiting = again
         if not waiting:
             break
@@ -66,6 +71,7 @@ def _once(
     decisions: dict[str, Decide],
     saved: dict[str, Document],
     refused: Callable[[str, str], None] | None,
+    pick: Callable[[Document], Document],
 ) -> list[str]:
     """One read and one write; the ids that met a conflict."""
     changes: list[Change] = []
@@ -76,6 +82,7 @@ def _once(
                 refused(name, "it has been deleted")
             continue
         try:
+            document = pick(document)
             change = decisions[name](document)
         except IllegalTransition as error:
             log.warning("%s", error)

@@ -13,7 +13,7 @@ No thread and no clock; the database and the farm come in.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from orchestrator import batchjobs, documents, faults
 from orchestrator.chain import Chain, Step
 from orchestrator.control import Control
 from orchestrator.documents import Claimant, Document
-from orchestrator.engine import submission, verdicts
+from orchestrator.engine import submission, verdicts, versions
 from orchestrator.engine.absence import Absence
 from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.edits import Change, Decide, edit
@@ -31,7 +31,7 @@ from orchestrator.engine.submission import Pace, Places
 from orchestrator.engine.verdicts import AtFarm, Listed
 from orchestrator.engine.withdrawal import Withdrawal, unwanted
 from orchestrator.engine.witnesses import Witnesses
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import NotFound, OrchestratorError
 from orchestrator.farms import Farm
 from orchestrator.schedulers import SchedulerUnavailable, SubmissionRejected, UnfitJob
 from orchestrator.transports import TransportError
@@ -120,10 +120,23 @@ class FarmEngine:
                 if len(rows) < PAGE:
                     break
                 place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
+        for at in self._behind():
+            found.setdefault(at.attempt, at)
         self.held = found
         wanted = {at.job for at in found.values()}
         self.world.remove(*(job for job in self.world.jobs() if job not in wanted))
         self.stale = False
+
+    def _behind(self) -> Iterator[AtFarm]:
+        """What the farm has of documents whose seen version is another site's."""
+        try:
+            rows = list(self.database.view("conflicts/open", reduce=False))
+        except NotFound:  # a couchapp of before: there are no such documents known
+            return
+        for document in self.database.get_many([str(row.id) for row in rows]).values() if rows else ():
+            at = self._at(versions.of_poller(self.database, document, self.claimant.poller)) if document else None
+            if at is not None:
+                yield at
 
     def _at(self, document: Document) -> AtFarm | None:
         return verdicts.at_farm(self.chain, document, self.claimant.poller)
@@ -199,7 +212,8 @@ class FarmEngine:
                     log.warning("job %s was submitted before, as number %s: found by its name", job, number)
                     self._record_number(job, members, number, now)
                     continue
-                certain = listed.queue is not None and listed.queue.complete and self.witnesses.history(listed)
+                asked = job.startswith(self.world.query.prefix) and listed.queue is not None and listed.queue.complete
+                certain = asked and self.witnesses.history(listed)
                 # not since it was given: a batch system that hung may have the command before it, and take it yet
                 since = self._never_there.since(job, now, gone=certain)
                 if since is None or now - since < self.farm.grace.submission:
@@ -208,7 +222,7 @@ class FarmEngine:
                     self.world.unmark_submitting(job)  # it is taken back, as one that never was submitted
                     continue
                 log.warning("job %s was to be submitted, and nothing knows of it: submitting it again", job)
-            if not self.control.may_start(members[0].step.name, self.name):
+            if all(at.cancelled for at in members) or not self.control.may_start(members[0].step.name, self.name):
                 continue
             if self.pace.left(now) <= 0:
                 return
@@ -265,7 +279,8 @@ class FarmEngine:
         except SchedulerUnavailable as error:
             if not error.perhaps_done:
                 self.world.unmark_submitting(job)
-                self._not_before[job] = (now + self.farm.every, 0.0)
+            # Not in this round: what it knows of the queue is older than the command.
+            self._not_before[job] = (now + self.farm.every, 0.0)
             self.witnesses.is_away(str(error), now)
         else:
             if submitted.note:
@@ -357,7 +372,10 @@ class FarmEngine:
         self._let_go(over, saved, now)
 
     def _edit(self, decisions: dict[str, Decide]) -> dict[str, Document]:
-        saved = edit(self.database, decisions, self._is_refused) if decisions else {}
+        def held(document: Document) -> Document:
+            return versions.of_poller(self.database, document, self.claimant.poller)
+
+        saved = edit(self.database, decisions, self._is_refused, pick=held) if decisions else {}
         for document in saved.values():
             at = self._at(document)
             if at is not None and at.attempt in self.held:

@@ -156,7 +156,9 @@ class Gatherer:
         found = self._members(plan, now)
         if not found:
             return
-        name = gathering.identity(self.name, plan, [one["_id"] for one in found])
+        name = gathering.identity(
+            self.name, plan, [(one["_id"], gathering.attempt_number(one, step)) for one in found]
+        )
 
         def take(document: Document) -> Change | None:
             if not documents.ready(self.lane_chain, document, step):
@@ -187,20 +189,21 @@ class Gatherer:
             return None
         have = {one.get("id") for one in there.get("members") or ()}
         late = [one for one in members if one["id"] not in have]
-        if late and documents.status_of(there) is not None and there.get("status") == "closed" and "proc0" not in there:
-            both = [*there.get("members", ()), *late]
-            total = sum(int(one.get("size") or 0) for one in both)
-            try:
-                self.database.put({**there, "members": both, "bytes": total, "updated": documents.iso(now)})
-            except Conflict:
-                return None
+        if there.get("status") == "closed" and "proc0" not in there:
+            if have != {one["id"] for one in members}:  # some have come since, or a person has taken some away
+                total = sum(int(one.get("size") or 0) for one in members)
+                try:
+                    self.database.put({**there, "members": members, "bytes": total, "updated": documents.iso(now)})
+                except Conflict:
+                    return None
         elif late:
             why = f"it came too late for {name}"
             self._edit_members([one["id"] for one in late], step, name, lambda d: documents.release(d, step, why, now))
         return there
 
     def _mend_and_finish(self, step: Step, counts: Counts, now: float) -> None:
-        names = list(dict.fromkeys(str(row.key) for row in self._rows("claimed")))
+        names = dict.fromkeys(str(row.key) for row in self._rows("claimed"))
+        names |= dict.fromkeys(row.id for row in self._rows("made") if row.value.get("status") == "closed")
         last = self.steps[-1].key
         for name in names:
             there = self._settle(name, None, step, counts, now)

@@ -148,7 +148,11 @@ class Desk:
             rows = self.database.all_docs(**place, endkey=last, include_docs=True, limit=PAGE).rows
             pasts = {str(row.doc.get("document")): row.doc for row in rows if row.doc}
             # Only what this operation holds: a document that it never came to reset keeps its files.
-            held = [name for name, one in self.database.get_many(pasts).items() if _holds(outputs.operation, one)]
+            documents_now = {
+                name: one for name, one in self.database.get_many(pasts).items()
+                if one is not None and _holds(outputs.operation, one)
+            }  # fmt: skip
+            held = list(documents_now)
             cleared, fresh = {}, []
             for name in held:
                 past = pasts[name]
@@ -156,7 +160,11 @@ class Desk:
                     cleared[name] = past
                     continue
                 try:
-                    files = outputs.carry_out([str(file) for file in past["outputs"].get("files", [])])
+                    # A past document says what was planned; what may go is only what the entries name as their own.
+                    entries = past.get("entries")
+                    own = outputs.files(documents_now[name], entries if isinstance(entries, dict) else {})
+                    named = past["outputs"].get("files", [])
+                    files = outputs.carry_out([str(file) for file in named if file in own])
                 except OutputFault as error:
                     done.refused[name] = f"{error}; it stays on hold until `operations --finish {outputs.operation}`"
                     done.changed.pop(name, None)

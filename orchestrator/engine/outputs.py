@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from orchestrator.filenames import text_of
 PAST = "past"
 #: Keys of a step's result under which its further files (pictures) stand.
 FURTHER = ("plots", "plot", "pictures", "images", "png")
+#: States of a step that has left something. What else a document says of files is nobody's word.
+LEFT = ("done", "refused")
+#: Keys of steps' entries, of this lane and of others.
+_ENTRY = re.compile(r"(?:\A|_)proc\d+\Z")
 #: Files of one step that are looked at; more were not written by a step.
 MOST = 1000
 
@@ -63,9 +68,10 @@ class Outputs:
         """The files that these entries name as their own: none that is the raw file or that a step which stays has."""
         kept = {document.get("file")}
         for key, entry in document.items():
-            if key.startswith("proc") and key not in entries and isinstance(entry, dict):
+            if _ENTRY.search(key) and key not in entries and isinstance(entry, dict):  # of other lanes too
                 kept |= set(_named(entry))
-        found = [file for entry in entries.values() if isinstance(entry, dict) for file in _named(entry)]
+        own = [entry for entry in entries.values() if isinstance(entry, dict) and entry.get("state") in LEFT]
+        found = [file for entry in own for file in _named(entry)]
         return [file for file in dict.fromkeys(found) if file not in kept][:MOST]
 
     def relative(self, file: str) -> PurePosixPath | None:
@@ -116,9 +122,11 @@ class Outputs:
 
 def _named(entry: Mapping[str, Any]) -> Iterator[str]:
     """The files that a step's entry names: its output, and its pictures that are not of a whole run."""
+    result = entry.get("result")
+    if isinstance(result, dict) and "gathered" in result:
+        return  # a bundle of many documents, which is that of the gathered one
     if isinstance(entry.get("file"), str) and entry["file"]:
         yield entry["file"]
-    result = entry.get("result")
     if isinstance(result, dict):
         for key in FURTHER:
             yield from _pictures(result.get(key))

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from orchestrator import batchjobs, documents
+from orchestrator import batchjobs, documents, jobfiles
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Document, Report
 from orchestrator.engine.edits import Change, Decide
@@ -63,6 +63,9 @@ def at_farm(chain: Chain, document: Document, identity: str) -> AtFarm | None:
     if step is None:  # the chain has lost this step since; its jobs may still end
         step = Step.model_construct(name=str(entry.get("step")), number=int(key.removeprefix("proc")))
     attempt = str(entry.get("attempt"))
+    if not jobfiles.NAME.match(str(entry.get("job"))) or not jobfiles.ATTEMPT.match(attempt):
+        log.warning("document %s names a batch job or an attempt that is none: it is left alone", document["_id"])
+        return None
     job = batchjobs.job_of(document, attempt)
     status = documents.status_of(document)
     return AtFarm(

@@ -58,7 +58,9 @@ class Witnesses:
         """What became of an attempt, and what the queue says of its job. Raises TransportError."""
         result = verdicts.result_of(at, files)
         job = listed.job(listed.queue, at.job, at.task)
-        queue = witness(job, asked=listed.queue is not None and listed.queue.complete)
+        # A job of another name than we ask for (the database's address has changed since) was not asked after.
+        ours = at.job.startswith(self.world.query.prefix)
+        queue = witness(job, asked=ours and listed.queue is not None and listed.queue.complete)
         past, accounting = None, Witness.UNAVAILABLE
         if queue is Witness.ABSENT and result not in (Result.THERE, Result.RETURNED):
             whole = self.history(listed)

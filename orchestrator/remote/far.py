@@ -117,6 +117,8 @@ def call(
     if said is None:
         last = answer.said[-300:] or f"exit code {answer.exit_code}"
         raise FarError(f"{' '.join(python)} on {transport.where} could not {order['do']}: {last}")
+    if "error" in said and order["do"] in ("verify", "imports"):
+        raise FarError(f"{' '.join(python)} on {transport.where} could not {order['do']}: {said['error']}")
     return said
 
 

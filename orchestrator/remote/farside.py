@@ -229,6 +229,14 @@ def spool(order: dict[str, Any]) -> dict[str, Any]:
 # ---- clearing away
 
 
+def _is_version(folder: Path) -> bool:
+    """Whether a folder is a version of ours: it says so itself. Others may keep software beside it."""
+    try:
+        return bool(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["name"] == folder.name)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def clean(order: dict[str, Any]) -> dict[str, Any]:
     """The versions there, with the jobs that name each; those that nothing names any more are removed if so ordered.
 
@@ -241,6 +249,11 @@ def clean(order: dict[str, Any]) -> dict[str, Any]:
             current.add(json.loads(path.read_text(encoding="utf-8"))["name"])
     scripts: dict[str, str | None] = {}
     for job in sorted(jobs.iterdir()) if jobs.is_dir() else ():
+        if job.name.startswith("orc-check-") and order["remove"]:
+            with contextlib.suppress(OSError):  # left by a trial that was killed
+                if time.time() - job.stat().st_mtime > order["leftover"]:
+                    shutil.rmtree(job, ignore_errors=True)
+                    continue
         try:
             scripts[job.name] = (Path(order["spool"]) / "logs" / job.name / "script").read_text(errors="replace")
         except OSError:
@@ -248,11 +261,12 @@ def clean(order: dict[str, Any]) -> dict[str, Any]:
     found, now = [], time.time()
     for version in sorted(software.iterdir()) if software.is_dir() else ():
         if version.name.startswith("."):
-            # left by an installation or a removal that was interrupted
-            if order["remove"] and now - version.stat().st_mtime > order["leftover"]:
+            # left by an installation or a removal that was interrupted; other people's are none of ours
+            ours = version.name.startswith((".staging-", ".removing-", ".damaged-"))
+            if ours and order["remove"] and now - version.stat().st_mtime > order["leftover"]:
                 shutil.rmtree(version, ignore_errors=True)
             continue
-        if not version.is_dir():
+        if not version.is_dir() or not _is_version(version):
             continue
         replaced = version / "replaced"
         named = [job for job, text in scripts.items() if text is None or f"/{version.name}/" in text]

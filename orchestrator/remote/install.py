@@ -90,9 +90,10 @@ def install(
     damage = _damage(transport, words, folder)
     if damage is None:
         done = "there already"
-        faults: dict[str, str] = far.call(transport, words, {"do": "imports", "folder": folder, "steps": loads}).get(
-            "steps", {}
-        )
+        answer = far.call(transport, words, {"do": "imports", "folder": folder, "steps": loads})
+        if "steps" not in answer:
+            raise FarError(f"the runner does not start on {transport.where}: {answer.get('runner')}")
+        faults: dict[str, str] = answer["steps"]
     else:
         done = "installed" if damage == "it is not there" else "repaired"
         key = package.packages_key(words, python.about)

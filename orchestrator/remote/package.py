@@ -154,10 +154,13 @@ def needs(folder: Path, steps: Iterable[Step]) -> Needs:
     order = {"path": [str(folder)], "steps": {step.name: step.run for step in steps if step.run}}
     if not order["steps"]:
         return Needs()
-    done = subprocess.run(
-        [sys.executable, "-c", SCAN], input=json.dumps(order), capture_output=True, text=True, timeout=SCAN_LIMIT,
-        check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_root()), *_pythonpath()])},
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", SCAN], input=json.dumps(order), capture_output=True, text=True, timeout=SCAN_LIMIT,
+            check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_root()), *_pythonpath()])},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Needs((), dict.fromkeys(order["steps"], f"loading it had not ended after {SCAN_LIMIT:g} s"))
     try:
         answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):

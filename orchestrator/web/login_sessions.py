@@ -30,6 +30,8 @@ LONGEST = 12 * 3600.0
 IDLE = 1800.0
 #: How often (s) the database is asked whether a session still holds; its own lasts 600 s without a request.
 ASK_EVERY = 60.0
+#: While the database is away it is asked again after so long (s).
+AWAY = 5.0
 #: Sessions kept at most; the one that was used longest ago goes first.
 MOST = 1000
 #: After so many wrong passwords in a row for one name, each further try must wait.
@@ -198,12 +200,13 @@ class Sessions:
         found = self.find(value)
         if found is None:
             return None
-        with found.lock:
-            if self._clock() - found.asked <= ASK_EVERY:
-                return found
+        if self._clock() - found.asked <= ASK_EVERY or not found.lock.acquire(blocking=False):
+            return found  # or another request is asking already
+        try:
             try:
                 name, granted = _who(found.database)
             except Unavailable:
+                found.asked = self._clock() - ASK_EVERY + AWAY  # not by every request of every page
                 return found
             except DatabaseError:
                 name, granted = "", frozenset()
@@ -211,6 +214,8 @@ class Sessions:
                 self.log_out(value)
                 return None
             found.roles, found.asked = granted, self._clock()
+        finally:
+            found.lock.release()
         return found
 
     def log_out(self, value: str) -> None:

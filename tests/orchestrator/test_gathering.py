@@ -63,8 +63,10 @@ def test_without_a_period_each_run_is_gathered_when_it_is_ready(found: list[Grou
 
 def test_the_id_follows_from_the_members_alone() -> None:
     plan = Plan("2026-01", "2026-01", None, ())
-    one = gathering.identity("tars", plan, ["b", "a"])
-    assert one == gathering.identity("tars", plan, ["a", "b"]) != gathering.identity("tars", plan, ["a", "c"])
+    one = gathering.identity("tars", plan, [("b", 1), ("a", 1)])
+    assert one == gathering.identity("tars", plan, [("a", 1), ("b", 1)])
+    assert one != gathering.identity("tars", plan, [("a", 1), ("c", 1)])
+    assert one != gathering.identity("tars", plan, [("a", 1), ("b", 2)]), "what is gathered anew is another document"
     assert one.startswith("tars:2026-01:")
 
 

@@ -86,6 +86,8 @@ class Database:
         return {name: copy.deepcopy(self.documents.get(name)) for name in ids}
 
     def view(self, name: str, **_: Any) -> list[Any]:
+        if name == "conflicts/open":
+            return []
         kind = {"work/inqueue": "queued", "work/inprogress": "in progress"}[name]
         return [
             SimpleNamespace(id=d["_id"], key=[0, ""], value={"poller": d["proc0"]["poller"]})

@@ -5,7 +5,8 @@ function map(doc) {
   if (doc.type !== "@type@") return;
   status = doc.main_status === undefined ? doc.status : doc.main_status; // seen from a lane, the main one's is beside it
   if (gather.leave_out.indexOf(status) >= 0) return;
-  if (gather.step !== null && doc[gather.step] !== undefined) return;
+  if (gather.step !== null && (doc[gather.step] !== undefined || doc.status === "bad" || doc.status === "failed")) return;
+  if (doc.run_name && typeof doc.run_name === "object") return; // no name
   if (status === "open" || doc.hold) ready = 0;
   for (i = 0; i < gather.after.length; i++) {
     need = entry = doc[gather.after[i]];
