@@ -77,7 +77,7 @@ def remove(site: Context, name: str) -> None:
     site.output.line(f"removed the account {name}")
 
 
-@user.command()
+@user.command(short_help="Show or set an account's roles.")
 @click.argument("name")
 @click.argument("granted", nargs=-1, metavar="[ROLE]...")
 @click.option("--none", "nothing", is_flag=True, help="Take all roles away.")
@@ -117,7 +117,7 @@ def password(site: Context, name: str, password_file: Path | None, generate: Pat
         site.output.line(f"its name and password are in {generate}")
 
 
-@user.command()
+@user.command(short_help="Make the daemons' accounts.")
 @click.option("--renew", is_flag=True, help="Give every daemon a new password; start the daemons again afterwards.")
 @json_option
 @pass_site

@@ -101,6 +101,9 @@ def test_the_next_job_asks_for_more(make_farm_site: Callable[..., Any]) -> None:
     reasons = {a["file_number"]: (a["error_class"], a["reason"]) for a in site.everything("attempt").values()}
     assert set(reasons) == {3, 7} and {kind for kind, _ in reasons.values()} == {"resources"}, reasons
     assert "its time limit is 5 s" in reasons[3][1] and "ended its job for its memory" in reasons[7][1], reasons
+    names = {job["name"] for number in (3, 7) for job in found[f"r_{number:04d}"]["batchjob"]}
+    told = ("sacct", "-X", "-n", "-P", "-o", "JobName")
+    site.wait(lambda: names <= set(site.system.client(*told).split()), 30, "the accounting, which lags")
     asked: dict[str, tuple[int, int, str]] = {}
     for line in site.system.client("sacct", "-X", "-n", "-P", "-o", "JobName,ReqMem,TimelimitRaw,Partition").split():
         job, memory, minutes, partition = line.split("|")

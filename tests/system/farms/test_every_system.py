@@ -167,7 +167,8 @@ def stories(
     make_lasting_site: Callable[..., Any], disturb: Callable[..., Any], request: pytest.FixtureRequest
 ) -> Iterator[dict[str, Future[dict[str, Any]]]]:
     """The systems live through theirs side by side, since most of it is waiting; full-size ones one after the other."""
-    wanted = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
+    here = [item for item in request.session.items if item.path == Path(__file__) and hasattr(item, "callspec")]
+    wanted = {item.callspec.params["name"] for item in here}
     stories: dict[str, Future[dict[str, Any]]] = {}
     with ThreadPoolExecutor(1 if LONG else len(SYSTEMS)) as pool:
         for name in [name for name in SYSTEMS if name in wanted]:
