@@ -17,6 +17,7 @@ ONE_BY_ONE = ("tests/system/farms/", "tests/system/test_farm_ssh.py", "tests/sys
               "tests/orchestrator/schedulers/")  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before those who divide the tests look at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file stay together, and those that are many files' stay together too; the longest come first."""
 
