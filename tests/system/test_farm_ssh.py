@@ -397,8 +397,8 @@ def test_through_a_real_batch_system(make_far: Callable[..., FarSite], far: Far,
         time.sleep(3)
         if site.site.finished():
             break
-        if turn % 4 == 3:
-            real.cancel(real.running("orc-")[:1])
+        if turn % 4 == 3 and (running := real.running("orc-")[:1]):
+            real.cancel(running)
         far.sshd.signal_sessions(signal.SIGKILL)
         daemon.kill()
         daemon.wait()
