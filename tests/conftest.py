@@ -12,22 +12,14 @@ import pytest
 from orchestrator.transports.testing import USER, Sshd, why_not
 
 #: Tests that use a real batch system or another account of this machine: one after the other, also where tests run side
-#: by side (``pytest -n``), for there is one of each.
+#: by side, for there is one of each. `-m one_by_one` and `-m "not one_by_one"` tell them apart.
 ONE_BY_ONE = ("tests/system/farms/", "tests/system/test_farm_ssh.py", "tests/system/test_control_slurm.py",
               "tests/orchestrator/schedulers/")  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)  # before those who divide the tests look at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file stay together, and those that are many files' stay together too; the longest come first."""
-
-    def alone(item: pytest.Item) -> bool:
-        return item.nodeid.startswith(ONE_BY_ONE) or "sshd" in getattr(item, "fixturenames", ())
-
-    for item in items:
-        group = "one by one" if alone(item) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not alone(item))  # sort keeps the order otherwise
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.nodeid.startswith(ONE_BY_ONE) or "sshd" in getattr(item, "fixturenames", ()):
+        item.add_marker("one_by_one")
 
 
 @pytest.fixture(scope="session")
