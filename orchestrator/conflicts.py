@@ -9,8 +9,10 @@ exactly one site, two sites change different parts of a document, and mostly the
   waits: so the status is always one that a version has;
 - ``batchjob`` is the union; ``updated`` the latest; what only one version has is kept, ``hold`` included.
 
-While two steps hold the document at once, or are to be tried again at once, the conflict waits: each goes on, on its
-own version. What no rule decides is for a person. Until a conflict is settled no step of the document is begun.
+Each lane of the document is judged so, by its own keys (``archive_status``, ``archive_proc0``, ...): two sites at work
+in two lanes get one document with both. While two steps of one lane hold the document at once, or are to be tried again
+at once, the conflict waits: each goes on, on its own version. What no rule decides is for a person. Until a conflict is
+settled no step of the document is begun.
 
 The merged version, its revision and the deletions of the others are worked out from the versions alone, without a clock
 or a random number. So two sites that settle the same conflict write the very same revisions, and replication finds
@@ -26,18 +28,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.chain import Chain
 from orchestrator.transitions import HELD, Kind, Status, parse
 
 Document = dict[str, Any]
 
 _STEP = re.compile(r"proc[0-9]{1,6}\Z")
 #: How far an entry of a step has come, by its state.
-_STATES = {"queued": 1, "in progress": 2, "failed": 3, "done": 4}
+_STATES = {"queued": 1, "in progress": 2, "failed": 3, "refused": 3, "done": 4}
 #: How far a document has come that no step holds.
 _WAITING = {Kind.OPEN: 0, Kind.CLOSED: 1, Kind.GOOD: 2}
-_DERIVED = frozenset({"status", "retry", "updated", "batchjob"})
+#: What each lane has for itself, besides its steps, and a rule of its own tells how it is put together.
+_OWN = ("status", "retry", "batchjob", "numbers", "reason", "forced")
 #: Records of what people did: the later one counts.
 _DATED = ("operation", "hold", "forced")
+
+#: The types of documents that are put together by rule, each with its side lanes.
+Types = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -91,32 +98,40 @@ def version_of(document: Mapping[str, Any]) -> Version:
     return Version(body, tuple(f"{start - number}-{name}" for number, name in enumerate(ids)))
 
 
-def decide(identifier: str, versions: Iterable[Version], type_: str) -> Decision:
+def types_of(chain: Chain) -> dict[str, tuple[str, ...]]:
+    """The types of a chain's documents with their lanes: its data documents, and those of its gathers."""
+    gathered = {gather.type: () for gather in chain.gathers.values()}
+    return {**gathered, chain.type: tuple(sorted(chain.lanes))}
+
+
+def decide(identifier: str, versions: Iterable[Version], types: Types) -> Decision:
     """What to do with a conflict.
 
     Args:
         identifier: the document's id.
         versions: all leaves that are not deleted; at least two.
-        type_: the type of the chain's data documents; others are only merged where they say the same.
+        types: of `types_of`; documents of other types are only merged where they say the same.
     """
     ordered = sorted(versions, key=lambda version: _rank(version.rev), reverse=True)
     try:
         if len({_canonical(version.body) for version in ordered}) == 1:
             merged, base = ordered[0].body, ordered[0]
-        elif any(version.body.get("type") != type_ for version in ordered):
+        elif (type_ := str(ordered[0].body.get("type"))) not in types or any(
+            version.body.get("type") != type_ for version in ordered
+        ):
             raise _Undecided(Person("the versions differ, and no rule is known for documents of this type"))
         else:
-            merged = _merged([version.body for version in ordered])
+            merged = _merged([version.body for version in ordered], types[type_])
             base = next(version for version in ordered if version.body.get("status") == merged["status"])
     except _Undecided as undecided:
         return undecided.decision
     return Merge(merged, base, tuple(_writes(identifier, merged, base, ordered)))
 
 
-def merge(bodies: Sequence[Document]) -> Document | Wait | Person:
-    """The bodies of data documents put together; the order they come in does not matter."""
+def merge(bodies: Sequence[Document], lanes: Sequence[str] = ()) -> Document | Wait | Person:
+    """The bodies of documents with these side lanes put together; the order they come in does not matter."""
     try:
-        return _merged(sorted(bodies, key=_canonical))
+        return _merged(sorted(bodies, key=_canonical), lanes)
     except _Undecided as undecided:
         return undecided.decision
 
@@ -124,45 +139,96 @@ def merge(bodies: Sequence[Document]) -> Document | Wait | Person:
 # --- putting bodies together ------------------------------------------------------------------------------------------
 
 
-def _merged(bodies: Sequence[Document]) -> Document:
+def _merged(bodies: Sequence[Document], lanes: Sequence[str]) -> Document:
+    heads = ["", *(f"{lane}_" for lane in sorted(lanes))]
+    owned = {name for body in bodies for name in body if any(_own(name, head) for head in heads)}
+    found: Document = {}
+    for name in sorted({name for body in bodies for name in body} - owned - {"updated"}):
+        found[name] = _field(name, _distinct(body[name] for body in bodies if name in body), bodies)
+    updated = [str(body["updated"]) for body in bodies if body.get("updated")]
+    if updated:
+        found["updated"] = max(updated)
+    for head in heads:
+        parts = [_part(body, head) for body in bodies]
+        merged = _lane(parts, head)
+        if not any(f"{head}status" in body for body in bodies):
+            del merged["status"]  # nobody has begun there
+        found |= {head + name: value for name, value in merged.items()}
+    return found
+
+
+def _own(name: str, head: str) -> bool:
+    """Whether a key is one that the lane with this head has for itself."""
+    tail = name.removeprefix(head)
+    return name.startswith(head) and (tail in _OWN or _STEP.match(tail) is not None)
+
+
+def _part(body: Mapping[str, Any], head: str) -> Document:
+    """What one lane has of a document, under plain names; before its first step it is closed, as `lanes` has it."""
+    part = {name.removeprefix(head): value for name, value in body.items() if _own(name, head)}
+    if head:
+        part.setdefault("status", "open" if body.get("status") == "open" else "closed")
+    return {**part, "updated": body.get("updated")}
+
+
+def _lane(bodies: Sequence[Document], head: str) -> Document:
+    """One lane of all versions put together; ``head`` stands before its keys in the document."""
     found: Document = {}
     steps = sorted({name for body in bodies for name in body if _STEP.match(name)}, key=lambda name: int(name[4:]))
     retries = _distinct(body["retry"] for body in bodies if isinstance(body.get("retry"), dict))
     for name in steps:
-        entry = _step(name, [body[name] for body in bodies if name in body], retries, bodies)
+        entry = _step(name, head, [body[name] for body in bodies if name in body], retries, bodies)
         if entry is not None:
             found[name] = entry
-    for name in sorted({name for body in bodies for name in body} - set(steps) - _DERIVED):
-        found[name] = _field(name, _distinct(body[name] for body in bodies if name in body))
     jobs = _distinct(job for body in bodies if isinstance(body.get("batchjob"), list) for job in body["batchjob"])
     if jobs:
         found["batchjob"] = sorted(jobs, key=lambda job: (_text(job, "submitted"), _canonical(job)))
-    updated = [str(body["updated"]) for body in bodies if body.get("updated")]
-    if updated:
-        found["updated"] = max(updated)
-    status = _status(bodies, found)
-    found["status"] = status
+    if any("numbers" in body for body in bodies):
+        found["numbers"] = _numbers(bodies, head)
+    if any("forced" in body for body in bodies):
+        found["forced"] = _field(
+            "forced", _distinct(body["forced"] for body in bodies if "forced" in body), bodies, head
+        )
+    status = found["status"] = _status(bodies, found)
+    # Two that gave it up have each said why: the later word of those that say what it has become.
+    said = [body for body in bodies if "reason" in body]
+    told = [body for body in said if body["status"] == status] or said
+    if told:
+        found["reason"] = max(told, key=lambda body: (str(body["updated"]), _canonical(body["reason"])))["reason"]
     retry = _retry(retries, found)
     if retry is not None:
         found["retry"] = retry
     return found
 
 
-def _step(name: str, entries: list[Any], retries: list[Any], bodies: Sequence[Document]) -> Any:
+def _numbers(bodies: Sequence[Document], head: str) -> Document:
+    """The numbers with which steps go on: attempts are only ever counted on."""
+    found: Document = {}
+    for body in bodies:
+        numbers = body.get("numbers", {})
+        if not isinstance(numbers, dict):
+            raise _Undecided(Person(f"{head}numbers is no object in one version"))
+        for name, number in numbers.items():
+            found[name] = max(found.get(name, 0), _number(number))
+    return found
+
+
+def _step(name: str, head: str, entries: list[Any], retries: list[Any], bodies: Sequence[Document]) -> Any:
     """The entry of one step, or None where an attempt is over and another is to follow."""
     if not all(isinstance(entry, dict) for entry in entries):
-        raise _Undecided(Person(f"{name} is no object in one version"))
+        raise _Undecided(Person(f"{head}{name} is no object in one version"))
     distinct = sorted(_distinct(entries), key=_progress)
     last = distinct[-1]
     if len(distinct) > 1 and _progress(distinct[-2]) == _progress(last):
-        raise _Undecided(Person(f"{name}: two attempts have come equally far, with different results"))
+        raise _Undecided(Person(f"{head}{name}: two attempts have come equally far, with different results"))
     if last.get("state") == "done":
-        if any(_number(entry.get("number")) > _number(last.get("number")) for entry in distinct):
-            raise _Undecided(Person(f"{name} is done in one version, and was begun anew in another"))
-        lacking = [body for body in bodies if name not in body]
-        operations = _distinct(body.get("operation") for body in bodies)
-        if lacking and len(operations) > 1 and any(body.get("operation") for body in lacking):
-            raise _Undecided(Person(f"{name} is done in one version, and a person may have taken it back in another"))
+        number = _number(last.get("number"))
+        if any(_number(entry.get("number")) > number for entry in distinct):
+            raise _Undecided(Person(f"{head}{name} is done in one version, and was begun anew in another"))
+        # Whoever takes a step back leaves the number with which it goes on.
+        lacking = [body.get("numbers") for body in bodies if name not in body]
+        if any(_number(numbers.get(name)) > number for numbers in lacking if isinstance(numbers, dict)):
+            raise _Undecided(Person(f"{head}{name} is done in one version, and a person has taken it back in another"))
         return last
     for retry in retries:
         later = _number(retry.get("number")) > _number(last.get("number"))
@@ -181,12 +247,15 @@ def _progress(entry: Mapping[str, Any]) -> tuple[int, int, int, str]:
     return (int(state == 4), _number(entry.get("number")), state, "" if state == 4 else _text(entry, "started"))
 
 
-def _field(name: str, values: list[Any]) -> Any:
+def _field(name: str, values: list[Any], bodies: Sequence[Document], head: str = "") -> Any:
     if len(values) == 1:
         return values[0]
     if name in _DATED and all(isinstance(value, dict) and isinstance(value.get("at"), str) for value in values):
         return max(values, key=lambda value: (value["at"], _canonical(value)))
-    raise _Undecided(Person(f"the versions have different values of {name!r}"))
+    if name == "priority":  # a person's: the last who did something to the document has seen it
+        there = [body for body in bodies if name in body]
+        return max(there, key=lambda body: (_text(body.get("operation"), "at"), _canonical(body[name])))[name]
+    raise _Undecided(Person(f"the versions have different values of {head + name!r}"))
 
 
 def _status(bodies: Sequence[Document], found: Document) -> str:

@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from orchestrator import connect, settling
+from orchestrator.chain import Chain
 from orchestrator.couch import Database, Server, load_credentials
 from orchestrator.couch.answers import Subject
 from orchestrator.documents import iso
@@ -199,18 +200,18 @@ class Watcher:
     """The loop.
 
     Args:
-        type_: the type of the chain's data documents.
+        chain: it says how documents in conflict are put together.
     """
 
     def __init__(
         self,
         sites: Sites,
-        type_: str,
+        chain: Chain,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.sites = sites
-        self._type = type_
+        self._chain = chain
         self._clock = clock
         self._monotonic = monotonic
         self._memories: dict[str, Memory] = {}
@@ -251,7 +252,7 @@ class Watcher:
             memory = self._memories.setdefault(state.link.name, Memory(moved=self._monotonic()))
             self._act(state, repair(state, memory, progress, self._monotonic()))
         try:
-            outcomes = settling.settle(self.sites.writing, self._type, known=self._known)
+            outcomes = settling.settle(self.sites.writing, self._chain, known=self._known)
         except NotFound:
             outcomes = []  # the couchapp is not there yet
         merged = sum(outcome.kind == settling.MERGED for outcome in outcomes)

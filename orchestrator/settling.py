@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator import conflicts
+from orchestrator.chain import Chain
 from orchestrator.conflicts import Merge, Version, Wait
 from orchestrator.couch import Database, Refusal
 from orchestrator.errors import NotFound
@@ -49,11 +50,11 @@ class Outcome:
 Known = dict[str, tuple[list[str], Outcome]]
 
 
-def settle(database: Database, type_: str, *, write: bool = True, known: Known | None = None) -> list[Outcome]:
+def settle(database: Database, chain: Chain, *, write: bool = True, known: Known | None = None) -> list[Outcome]:
     """Look at every conflict and, with ``write``, settle those that a rule decides.
 
     Args:
-        type_: the type of the chain's data documents.
+        chain: it says which types of documents have which lanes.
         known: what an earlier round has left undecided, by document; kept up to date here. Such a document is read
             again only when a version of it has changed.
 
@@ -61,6 +62,7 @@ def settle(database: Database, type_: str, *, write: bool = True, known: Known |
         NotFound: the couchapp has not been pushed.
         DatabaseError: the database is away, or refuses the account.
     """
+    types = conflicts.types_of(chain)
     outcomes: list[Outcome] = []
     before = known if known is not None else {}
     undecided: Known = {}
@@ -76,7 +78,7 @@ def settle(database: Database, type_: str, *, write: bool = True, known: Known |
         for name, leaves in found.items():
             if len(leaves) < 2:
                 continue  # settled between the two questions
-            decision = conflicts.decide(name, leaves, type_)
+            decision = conflicts.decide(name, leaves, types)
             shown = tuple((leaf.rev, str(leaf.body.get("status", ""))) for leaf in leaves)
             kind = str(leaves[0].body.get("type", ""))
             if isinstance(decision, Merge):

@@ -110,7 +110,7 @@ def watch(site: Context) -> None:
     from orchestrator.replicating import Watcher
 
     site.log_to_stderr()
-    watcher = Watcher(_sites(site), site.chain.type)
+    watcher = Watcher(_sites(site), site.chain)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -127,7 +127,7 @@ def conflicts(context: click.Context) -> Any:
     from orchestrator import settling
 
     site: Context = context.ensure_object(Context)
-    found = settling.settle(site.database, site.chain.type, write=False)
+    found = settling.settle(site.database, site.chain, write=False)
     if site.as_json:
         site.output.json([outcome.as_json() for outcome in found])
         return
@@ -156,7 +156,7 @@ def settle(site: Context) -> None:
     from orchestrator import connect, settling
 
     database = connect.server(site.settings, os.environ, daemon="replicator").database(site.settings.database)
-    found = settling.settle(database, site.chain.type)
+    found = settling.settle(database, site.chain)
     if site.as_json:
         site.output.json([outcome.as_json() for outcome in found])
         return

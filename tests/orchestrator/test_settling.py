@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from orchestrator import chain as chains
-from orchestrator import designs, settling
+from orchestrator import designs, documents, settling
 from orchestrator.couch import Credentials, Database, Server, deploy
+from orchestrator.couch.branch import BranchDatabase
+from orchestrator.documents import Claimant, Report
 from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.replicating import REFUSED, Sites
 from orchestrator.replication import PULL, PUSH
@@ -60,7 +62,7 @@ def test_both_sites_settle_it_and_nothing_is_left_to_replicate(
     replicate(server, there, here)
     assert [settling.count(one) for one in sites] == [1, 1]
     for one in sites:
-        (outcome,) = settling.settle(one, "daqdocument")
+        (outcome,) = settling.settle(one, CHAIN)
         assert outcome.kind == settling.MERGED, outcome
     found = [one.get("d", revs=True, conflicts=True) for one in sites]
     assert found[0] == found[1]
@@ -69,7 +71,82 @@ def test_both_sites_settle_it_and_nothing_is_left_to_replicate(
     assert replicate(server, here, there)["docs_written"] == 0
     assert replicate(server, there, here)["docs_written"] == 0
     assert [settling.count(one) for one in sites] == [0, 0]
-    assert settling.settle(here, "daqdocument") == []
+    assert settling.settle(here, CHAIN) == []
+
+
+LANED = chains.loads(
+    """
+name: x
+sites: {daq: {}, centre: {}}
+steps: [{name: s, run: 'm:f', site: centre}, {name: t, run: 'm:f', site: centre}]
+lanes: {archive: {steps: [{name: tape, run: 'm:f', site: daq, needs: []}, {name: verify, run: 'm:f', site: daq}]}}
+"""
+)
+
+
+def test_two_servers_at_work_in_two_lanes_need_no_person(server: EmbeddedServer, tmp_path: Path) -> None:
+    """Conflicts made on purpose: each site goes on in its own lane while the link is cut."""
+    with EmbeddedServer(tmp_path) as second:
+        ends: list[tuple[EmbeddedServer, Database]] = []
+        for one in (server, second):
+            couch = Server(one.url, Credentials(*one.credentials))
+            couch.create("laned")
+            deploy.push(couch.database("laned"), designs.build(LANED))
+            ends.append((one, couch.database("laned")))
+        names = [f"d{number}" for number in range(6)]
+        ends[0][1].bulk([{**BASE, "_id": name, "status": "closed", "file": f"/raw/{name}"} for name in names])
+        exchange(ends)
+
+        def work(database: Database, lane: str, site: str, name: str, moves: int) -> None:
+            chain = LANED.of(lane)
+            seen: Database = BranchDatabase(database, chain.branch, LANED.type) if lane else database
+            for number in range(moves):
+                document = seen.get(name)
+                held = documents.holder(document)
+                if held is None:
+                    step = documents.ready_step(chain, document)
+                    assert step is not None
+                    claimant = Claimant("p", site, 1, site)
+                    seen.put(documents.claim(document, step, claimant, f"{site}-{name}-{number}", 1e9 + number))
+                else:
+                    report = Report(name, held[0], held[1]["attempt"], 1e9, 1e9 + number)
+                    seen.put(documents.finish(document, chain.step(held[0]), report, 1e9 + number))
+
+        for number, name in enumerate(names):  # 1 to 3 moves each, so that some are at work when the link comes back
+            work(ends[0][1], "archive", "daq", name, 1 + number % 3)
+            work(ends[1][1], "", "centre", name, 1 + number // 2)
+        exchange(ends)
+        assert [settling.count(database) for _, database in ends] == [len(names)] * 2
+        for _, database in ends:
+            assert {outcome.kind for outcome in settling.settle(database, LANED)} == {settling.MERGED}
+        found = [[database.get(name, revs=True, conflicts=True) for name in names] for _, database in ends]
+        assert found[0] == found[1]
+        exchange(ends)
+        for number, name in enumerate(names):
+            work(ends[0][1], "archive", "daq", name, 3 - number % 3)
+            work(ends[1][1], "", "centre", name, 3 - number // 2)
+            exchange(ends)
+            settling.settle(ends[number % 2][1], LANED)
+        exchange(ends)
+        for _, database in ends:
+            for name in names:
+                document = database.get(name, conflicts=True)
+                assert "_conflicts" not in document
+                assert (document["status"], document["archive_status"]) == ("good", "good")
+                for key in ("proc0", "proc1", "archive_proc0", "archive_proc1"):
+                    assert document[key]["state"] == "done"
+
+
+def exchange(ends: list[tuple[EmbeddedServer, Database]]) -> None:
+    """Replicate both ways, once."""
+    for source, target in (ends, ends[::-1]):
+        sides = {
+            name: {"url": f"{one.url}/{database.name}", "auth": {"basic": dict(
+                zip(("username", "password"), one.auth, strict=True))}}
+            for name, (one, database) in (("source", source), ("target", target))
+        }  # fmt: skip
+        database = ends[0][1]
+        database.connection.json("POST", ("_replicate",), subject=database.subject, body=sides)
 
 
 def test_what_is_for_a_person_is_read_again_only_when_it_changes(sites: tuple[Database, Database]) -> None:
@@ -77,17 +154,17 @@ def test_what_is_for_a_person_is_read_again_only_when_it_changes(sites: tuple[Da
     docs = [{**BASE, "status": "closed", "size": n, "_rev": f"1-{n:032d}"} for n in (1, 2)]
     settling.bring(here, docs)
     known: settling.Known = {}
-    first = settling.settle(here, "daqdocument", known=known)
+    first = settling.settle(here, CHAIN, known=known)
     assert [outcome.kind for outcome in first] == [settling.PERSON]
     known["d"] = (known["d"][0], first[0].__class__("d", "daqdocument", settling.PERSON, "remembered", ()))
-    assert [outcome.reason for outcome in settling.settle(here, "daqdocument", known=known)] == ["remembered"]
+    assert [outcome.reason for outcome in settling.settle(here, CHAIN, known=known)] == ["remembered"]
     settling.bring(here, [{**docs[1], "size": 3, "_rev": f"1-{3:032d}"}])
-    (again,) = settling.settle(here, "daqdocument", known=known)
+    (again,) = settling.settle(here, CHAIN, known=known)
     assert len(again.versions) == 3
     gone = settling.take(here, "d", f"1-{1:032d}", "joe", "2026-01-22T11:00:00.000Z", "the disk says so")
     assert len(gone) == 2
     assert here.get("d")["size"] == 1
-    assert settling.settle(here, "daqdocument", known=known) == []
+    assert settling.settle(here, CHAIN, known=known) == []
     assert known == {}
     assert here.get("d", rev=_child(here, gone[0]))["resolved"]["by"] == "joe"
 
