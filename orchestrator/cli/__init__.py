@@ -30,6 +30,7 @@ from orchestrator.cli.documents import explain, show
 from orchestrator.cli.farm import farm
 from orchestrator.cli.importing import import_
 from orchestrator.cli.jobs import job, jobs
+from orchestrator.cli.online import online
 from orchestrator.cli.provenance import provenance
 from orchestrator.cli.remote import remote
 from orchestrator.cli.replicate import conflicts, replicate
@@ -66,6 +67,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Operations on documents", _operations.COMMANDS),
     ("Operations on steps and farms", _control.COMMANDS),
     ("Several sites", (replicate, conflicts)),
+    ("In the control room", (online,)),
     ("Files", (register, simulate)),
     ("Chain and database", (chain, couchapp, user, db, import_)),
     ("Single daemons", (poll, gather, farm, web)),

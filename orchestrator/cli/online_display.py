@@ -1,0 +1,8 @@
+"""``online``: the control-room pages."""
+
+from __future__ import annotations
+
+import click
+
+#: Added to the group ``orchestrator online``.
+COMMANDS: tuple[click.Command, ...] = ()

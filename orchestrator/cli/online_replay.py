@@ -1,0 +1,8 @@
+"""``online``: recorded data once more."""
+
+from __future__ import annotations
+
+import click
+
+#: Added to the group ``orchestrator online``.
+COMMANDS: tuple[click.Command, ...] = ()
