@@ -44,6 +44,7 @@ class RunRecord:
     state: str = "begun"
     begun: str = ""
     ended: str = ""
+    snapshot: str = ""  # when it was safe: from here on the run's spills may be removed
     how: str = ""  # it ended: by trailer, next run, time-out, end of input
     spills: int | None = None  # in all; known at its end
     done: int = 0
@@ -85,7 +86,8 @@ class Store(Protocol):
         """Outcomes from ``mark`` on (None: from the first), with their packed data, then new ones as they come.
 
         Each comes at least once, at most ``most`` at a time; with nothing new an empty Arrivals comes now and then. It
-        ends when ``wait(seconds)``, called for each pause, says True.
+        ends when ``wait(seconds)``, called for each pause, says True. An outage is waited for. Order is the store's:
+        a record that says ``ended`` may come before the last spills, so count what has come against its counts.
         """
 
     def spill(self, number: int) -> Spill | None:

@@ -1,0 +1,123 @@
+"""Runs' spills in the memory of one process: for trying things out, and where nothing may touch a database.
+
+What it holds is gone when its process ends. Other processes reach it through ``orchestrator.online.stores.served``.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+from orchestrator.errors import NotFound
+from orchestrator.online.packing import unpacked
+from orchestrator.online.spill import Spill
+from orchestrator.online.store import Arrivals, Outcome, RunRecord
+from orchestrator.online.stores.names import checked_number, checked_run
+
+PAUSE = 0.05  # s between two looks at whether to stop; what comes is handed on at once
+
+
+class MemoryStores:
+    """All runs' stores. Thread-safe, as each store is."""
+
+    def __init__(self) -> None:
+        self._stores: dict[str, MemoryStore] = {}
+        self._lock = threading.Lock()
+
+    def of(self, run: str) -> MemoryStore:
+        """The store of a run, whether there or not. Raises SettingsError for a name that no run can have."""
+        with self._lock:
+            return self._stores.setdefault(checked_run(run), MemoryStore(run))
+
+    def runs(self) -> list[RunRecord]:
+        """Every run that has a store, the newest last."""
+        with self._lock:
+            stores = list(self._stores.values())
+        found = [record for store in stores if (record := store.record()) is not None]
+        return sorted(found, key=lambda record: record.begun)  # sorts stably: as they were made, where times are equal
+
+
+class MemoryStore:
+    """The spills of one run, in the order of their coming. A mark is how many have come before."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self._record: RunRecord | None = None
+        self._saved = 0  # how often; tells followers that the record has changed
+        self._arrived: list[Outcome] = []
+        self._places: dict[int, int] = {}
+        self._news = threading.Condition()
+
+    def record(self) -> RunRecord | None:
+        """What is known of the run; None before the first ``save``."""
+        with self._news:
+            return copy.deepcopy(self._record)
+
+    def save(self, record: RunRecord) -> None:
+        """Write what is known of the run."""
+        with self._news:
+            self._record = copy.deepcopy(record)
+            self._saved += 1
+            self._news.notify_all()
+
+    def put(self, outcomes: Iterable[Outcome]) -> int:
+        """Keep outcomes. Returns how many were new. Raises NotFound before the first ``save``."""
+        given = list(outcomes)
+        for one in given:
+            checked_number(one.number)
+        with self._news:
+            self._must_exist()
+            before = len(self._arrived)
+            for one in given:
+                if one.number not in self._places:
+                    self._places[one.number] = len(self._arrived)
+                    self._arrived.append(copy.copy(one))
+            self._news.notify_all()
+            return len(self._arrived) - before
+
+    def numbers(self) -> dict[int, bool]:
+        """The numbers of all spills that are in, with whether they failed."""
+        with self._news:
+            self._must_exist()
+            return {one.number: one.failed for one in self._arrived}
+
+    def follow(self, mark: str | None, *, wait: Callable[[float], bool], most: int = 500) -> Iterator[Arrivals]:
+        """Outcomes from ``mark`` on, then new ones as they come. A mark of a store that is gone begins anew."""
+        place, seen = self._place(mark), -1
+        while True:
+            with self._news:
+                self._must_exist()
+                if place >= len(self._arrived) and seen == self._saved:
+                    self._news.wait(PAUSE)
+                    self._must_exist()
+                some = tuple(self._arrived[place : place + most])
+                place += len(some)
+                record = copy.deepcopy(self._record) if seen != self._saved else None
+                seen = self._saved
+            yield Arrivals(str(place), some, record)
+            if wait(0.0):
+                return
+
+    def _place(self, mark: str | None) -> int:
+        with self._news:
+            known = mark is not None and mark.isascii() and mark.isdigit() and int(mark) <= len(self._arrived)
+            return int(mark) if known and mark is not None else 0
+
+    def spill(self, number: int) -> Spill | None:
+        """One spill, unpacked; None where it is not in or failed without data."""
+        with self._news:
+            place = self._places.get(number)
+            packed = None if place is None else self._arrived[place].packed
+        return None if packed is None else unpacked(packed)
+
+    def drop(self) -> None:
+        """Remove all of it; who follows it gets NotFound."""
+        with self._news:
+            self._record = None
+            self._arrived, self._places = [], {}
+            self._news.notify_all()
+
+    def _must_exist(self) -> None:
+        if self._record is None:
+            raise NotFound(f"run {self.run!r} has no spills in memory: it was not begun here, or it was dropped")
