@@ -57,9 +57,7 @@ class Place:
 
 def degraded(document: Mapping[str, Any], step: Step) -> int:
     """How many times the next job of the step asks for more, since earlier ones ran out of time or memory."""
-    retry = document.get("retry")
-    if not isinstance(retry, dict) or retry.get("step") != step.key:
-        return 0
+    retry = documents.retry_of(document, step.key)
     times = documents.count(retry.get("degrade"), 0)
     return times + 1 if retry.get("error_class") == "resources" else times
 

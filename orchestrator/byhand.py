@@ -86,9 +86,9 @@ def on_document(chain: Chain, step: Step, database: Database, identity: str, set
         return Outcome(
             identity, step.key, entry["state"], str(entry.get("reason") or ""), entry.get("error_class"), entry
         )
-    retry = now.get("retry")
-    tried = isinstance(retry, dict) and now.get("_rev") != found.get("_rev")
-    error_class = retry.get("error_class") if isinstance(retry, dict) else None
+    retry = documents.retry_of(now, step.key)
+    tried = bool(retry) and now.get("_rev") != found.get("_rev")
+    error_class = retry.get("error_class")
     return Outcome(
         identity, step.key, "waiting" if tried else "not begun", reasons.why(chain, now, time.time()), error_class
     )

@@ -28,6 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator import documents
 from orchestrator.chain import Chain
 from orchestrator.transitions import HELD, Kind, Status, parse
 
@@ -175,7 +176,7 @@ def _lane(bodies: Sequence[Document], head: str) -> Document:
     """One lane of all versions put together; ``head`` stands before its keys in the document."""
     found: Document = {}
     steps = sorted({name for body in bodies for name in body if _STEP.match(name)}, key=lambda name: int(name[4:]))
-    retries = _distinct(body["retry"] for body in bodies if isinstance(body.get("retry"), dict))
+    retries = _distinct(retry for body in bodies for retry in documents.retries(body).values())
     for name in steps:
         entry = _step(name, head, [body[name] for body in bodies if name in body], retries, bodies)
         if entry is not None:
@@ -280,7 +281,7 @@ def _status(bodies: Sequence[Document], found: Document) -> str:
         return max(held, key=lambda text: (parsed[text].kind is Kind.IN_PROGRESS, text))
     failed = first(Kind.FAILED)
     broken = [name for name, entry in found.items() if _STEP.match(name) and entry.get("state") == "failed"]
-    retried = any(isinstance(body.get("retry"), dict) and body["retry"].get("by") for body in bodies)
+    retried = any(retry.get("by") for body in bodies for retry in documents.retries(body).values())
     if failed is not None and (broken or not retried):
         return failed
     waiting = [text for text, status in parsed.items() if status.kind in _WAITING]
@@ -294,14 +295,15 @@ def _holds(entry: Any) -> bool:
 
 
 def _retry(retries: list[Any], found: Document) -> Any:
-    """The retry that still lies ahead, if there is one."""
-    ahead = [retry for retry in retries if not isinstance(found.get(str(retry.get("step"))), dict)]
-    if len({retry.get("step") for retry in ahead}) > 1:
-        steps = ", ".join(sorted(str(retry.get("step")) for retry in ahead))
-        raise _Undecided(Wait(f"two steps are to be tried again: {steps}"))
-    if not ahead:
-        return None
-    return max(ahead, key=lambda retry: (_number(retry.get("number")), _text(retry, "not_before"), _canonical(retry)))
+    """The retries that still lie ahead, if there are any: of each step the latest."""
+    ahead: Document = {}
+    for retry in sorted(
+        retries, key=lambda retry: (_number(retry.get("number")), _text(retry, "not_before"), _canonical(retry))
+    ):
+        key = str(retry.get("step"))
+        if not isinstance(found.get(key), dict):
+            ahead[key] = retry
+    return documents.with_retries({key: ahead[key] for key in sorted(ahead)})
 
 
 # --- revisions --------------------------------------------------------------------------------------------------------

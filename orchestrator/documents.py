@@ -7,7 +7,8 @@ document that comes out carries the ``_rev`` that came in, so that a decision ca
 ``retry``, at the top of a document, says what is known of an attempt that did not succeed and will be followed by
 another: ``{step, number, first, losses, not_before, reason, error_class}``. ``number`` is that of the next attempt,
 ``first`` the one from which the retry policy counts (a person's retry begins a new series), ``losses`` how often in a
-row the poller or the batch job that held the document was lost.
+row the poller or the batch job that held the document was lost. Where several steps that need not wait for each other
+are to be tried again, the others' stand in it under ``others``, by their keywords.
 
 ``hold``, ``{by, reason, at}``, is a person's word that no step may be claimed until it is gone. ``numbers``, ``{step:
 number}``, says with which number a step that was reset goes on, so that no attempt's document is ever written twice.
@@ -107,10 +108,32 @@ def ready_step(chain: Chain, document: Mapping[str, Any], steps: Iterable[Step] 
 
 def not_before(document: Mapping[str, Any], step: Step) -> float:
     """When the step may be tried again, in seconds since 1970; 0 if at once."""
-    retry = document.get("retry")
-    if isinstance(retry, dict) and retry.get("step") == step.key:
-        return seconds_of(retry.get("not_before")) or 0.0
-    return 0.0
+    return seconds_of(retry_of(document, step.key).get("not_before")) or 0.0
+
+
+def retries(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is known of attempts that will be followed by others, by the step's keyword; the latest first."""
+    top = document.get("retry")
+    if not isinstance(top, dict):
+        return {}
+    others = top.get("others")
+    found = {str(top.get("step")): {key: value for key, value in top.items() if key != "others"}}
+    if isinstance(others, dict):
+        found |= {key: value for key, value in others.items() if isinstance(value, dict) and key not in found}
+    return found
+
+
+def retry_of(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What is known of the step's last attempt, which will be followed by another; empty if none is to follow."""
+    return retries(document).get(key, {})
+
+
+def with_retries(ahead: Mapping[str, Mapping[str, Any]]) -> Document | None:
+    """The value of ``retry`` that says so much, the first of them at the top; None for nothing."""
+    if not ahead:
+        return None
+    first, *others = ahead
+    return {**ahead[first], **({"others": {key: dict(ahead[key]) for key in others}} if others else {})}
 
 
 def holder(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -162,8 +185,7 @@ def moved(document: Document, status: Status, now: float) -> Document:
 def claim(document: Document, step: Step, claimant: Claimant, attempt: str, now: float) -> Document:
     """The document as taken by ``claimant`` for one attempt of the step."""
     changed = moved(document, Status(Kind.IN_PROGRESS, step.number), now)
-    retry = changed.pop("retry", None)
-    series = retry if isinstance(retry, dict) and retry.get("step") == step.key else {}
+    series = _take_retry(changed, step.key)
     number = count(series.get("number"), next_number(document, step.key))
     was = document["status"]
     changed[step.key] = {
@@ -321,10 +343,12 @@ def retry(document: Document, by: str, reason: str, now: float) -> Document:
     if failed:
         key = min(failed, key=lambda k: int(k[4:]))
         number = count(failed[key].get("number"), 1) + 1
-        changed["retry"] = {
+        again = {
             "step": key, "number": number, "first": number, "not_before": iso(now), "by": by, "at": iso(now),
             "reason": reason, "error_class": None, "last": failed[key].get("attempt"),
         }  # fmt: skip
+        _take_retry(changed, key)
+        changed["retry"] = with_retries({key: again, **retries(changed)})
     return changed
 
 
@@ -343,8 +367,20 @@ def _given_back(
     changed.pop(step.key, None)
     if entry.get("degrade"):
         series = {**series, "degrade": entry["degrade"]}
-    changed["retry"] = {"step": step.key, **series, **_why(reason, error_class), "last": entry.get("attempt")}
+    again = {"step": step.key, **series, **_why(reason, error_class), "last": entry.get("attempt")}
+    _take_retry(changed, step.key)
+    changed["retry"] = with_retries({step.key: again, **retries(changed)})
     return changed
+
+
+def _take_retry(changed: Document, key: str) -> dict[str, Any]:
+    """Take what is known of a step's last attempt out of the document: the next one begins, or that is said anew."""
+    ahead = retries(changed)
+    taken = ahead.pop(key, {})
+    changed.pop("retry", None)
+    if ahead:
+        changed["retry"] = with_retries(ahead)
+    return taken
 
 
 def _entry(entry: Mapping[str, Any], report: Report, state: str) -> dict[str, Any]:

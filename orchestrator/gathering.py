@@ -123,8 +123,7 @@ def _bundles(parts: list[Group], largest: float | None) -> list[tuple[tuple[str,
 
 def attempt_number(document: Mapping[str, Any], step: Step) -> int:
     """The number that the next attempt of a step has, as `documents.claim` gives it."""
-    retry = document.get("retry")
-    series = retry if isinstance(retry, dict) and retry.get("step") == step.key else {}
+    series = documents.retry_of(document, step.key)
     return documents.count(series.get("number"), documents.next_number(document, step.key))
 
 

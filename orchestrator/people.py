@@ -280,10 +280,12 @@ def reset(chain: Chain, document: Document, step: Step, asked: Asked, *, hold: b
     }  # fmt: skip
     changed = dict(document)
     _forget(changed, gone)
-    retrying = changed.get("retry")
-    if isinstance(retrying, dict) and retrying.get("step") in keys:
-        _goes_on(changed, retrying["step"], count(retrying.get("number"), 1))
-        del changed["retry"]
+    ahead = documents.retries(changed)
+    for key in sorted(keys & set(ahead)):
+        _goes_on(changed, key, count(ahead.pop(key).get("number"), 1))
+    changed.pop("retry", None)
+    if ahead:
+        changed["retry"] = documents.with_retries(ahead)
     left = _entries(changed)
     if not (held is not None and held[0] in left) and not any(e.get("state") == "failed" for e in left.values()):
         done = any(entry.get("state") == "done" for entry in left.values())

@@ -61,8 +61,8 @@ def ready_because(
     paused = controls[step.site].why_not(step) if step.site in controls else ""
     if paused:
         return paused
-    retry = document.get("retry")
-    if isinstance(retry, dict) and retry.get("step") == step.key and retry.get("reason"):
+    retry = documents.retry_of(document, step.key)
+    if retry.get("reason"):
         wait = documents.not_before(document, step) - now
         when = f"in {wait:.0f} s" if wait > 0 else "as soon as a poller has room"
         return (
@@ -94,7 +94,11 @@ def _bad(chain: Chain, document: Mapping[str, Any]) -> str:
         entry = document.get(step.key)
         if isinstance(entry, dict) and entry.get("state") == "refused":
             left = f" What it refuses is {entry['file']}." if entry.get("file") else ""
-            return f"{words}{left} To have {step.name} done again: orchestrator mark-good {document.get('_id')}"
+            name = document.get("_id")
+            return (
+                f"{words}{left} To have {step.name} done again: orchestrator mark-good {name}; to take its output as "
+                f"it is: orchestrator accept {name} {step.name}"
+            )
     return words
 
 

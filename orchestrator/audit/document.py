@@ -107,9 +107,9 @@ def attempts_expected(document: Mapping[str, Any], entries: Mapping[str, Any], l
         if isinstance(entry, dict) and entry.get("attempt"):  # an imported one has none
             number = documents.count(entry.get("number"), 1)
             counted[key] = number if entry.get("state") in _RECORDED else number - 1
-    retry = document.get("retry")
-    if isinstance(retry, dict) and isinstance(retry.get("step"), str) and _STEP_KEY.match(retry["step"]):
-        counted.setdefault(retry["step"], documents.count(retry.get("number"), 1) - 1)
+    for key, retry in documents.retries(document).items():
+        if _STEP_KEY.match(key):
+            counted.setdefault(key, documents.count(retry.get("number"), 1) - 1)
     for key, last in counted.items():
         first = documents.count(resets.get(key), 1)
         expected += [documents.attempt_id(name, lane + key, number) for number in range(first, last + 1)]

@@ -171,9 +171,9 @@ def _end(at: AtFarm, dropped: set[str], report: Report, make: Callable[[Document
 
 def _recorded(document: Document, at: AtFarm) -> bool:
     """Whether the attempt's end stands in the document: its job may have written it straight into the database."""
-    entry, retry = document.get(at.step.key), document.get("retry")
+    entry, retry = document.get(at.step.key), documents.retry_of(document, at.step.key)
     ended = isinstance(entry, dict) and entry.get("attempt") == at.attempt
-    return ended or (isinstance(retry, dict) and retry.get("last") == at.attempt)
+    return ended or retry.get("last") == at.attempt
 
 
 def _told(at: AtFarm, error_class: str | None, reason: str, now: float) -> Report:

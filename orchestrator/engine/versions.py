@@ -55,9 +55,9 @@ def is_stored(current: Document, write: Any) -> bool:
         return documents.held_by(current, write.step.key, write.attempt)
     if write.then is not None:
         return documents.held_by(current, write.then.key, write.then_attempt)
-    entry, retry = current.get(write.step.key), current.get("retry")
+    entry = current.get(write.step.key)
     if isinstance(entry, dict) and entry.get("attempt") == write.attempt:
         # A person may have failed it meanwhile: that is not what a report of success wanted.
         wanted = ("done",) if write.report is not None and write.report.ok else ("failed", "refused")
         return entry.get("state") in wanted
-    return isinstance(retry, dict) and retry.get("last") == write.attempt
+    return documents.retry_of(current, write.step.key).get("last") == write.attempt
