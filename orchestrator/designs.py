@@ -12,6 +12,7 @@ string literal, which is replaced by a JSON value:
     "@chain@"        {steps: [{key, number, needs}, ...]}
     "@branches@"     {type: {sites: [the site of each step], lanes: {name: [...]}}}: every chain that there is
     "@moves@"        "|closed>good:person any|...": for whom, and how the step's number moves: any, same, later
+    "@words@"        {"refused>done": "accepted"}: what a person's word makes of a step's entry
     "@plain@", "@numbered@", "@types@", "@identity@", "@content@", "@people@"
                      the guard's other tables, see orchestrator/roles.py
 
@@ -31,6 +32,7 @@ from orchestrator.chain import Chain, Step
 from orchestrator.errors import ChainError
 from orchestrator.lanes import DESIGNS as OF_EACH_BRANCH
 from orchestrator.lanes import wrapped
+from orchestrator.transitions import WORDS
 
 DESIGNS = ("work", "farm", "pages", "conflicts", "filters", "guard")
 BUILTIN_REDUCES = ("_count", "_sum", "_stats", "_approx_count_distinct")
@@ -99,6 +101,7 @@ def _design(name: str, folder: Path, chain: Chain) -> dict[str, Any]:
         "plain": roles.plain_statuses(),
         "numbered": roles.numbered_statuses(),
         "types": roles.types(),
+        "words": WORDS,
         "identity": roles.IDENTITY,
         "content": roles.CONTENT,
         "people": roles.PEOPLE,

@@ -9,6 +9,7 @@ Every explanation has a *cause*, a word for programs:
     through           every step is done
     running           an attempt is being made (``queued``: its batch job waits at a farm)
     wrong-type, unknown-status, open, bad, failed, given-up, hold
+    refused           a gate refuses what a step has left
     needs             the step asked for needs another first; ``because`` says what keeps that one
     retry             another attempt will follow, and not yet
     chain-changed     the document or the database's views are of another chain
@@ -177,7 +178,7 @@ def _cause(chain: Chain, document: Mapping[str, Any], facts: Facts, asked: Step 
     if status.kind is Kind.OPEN:
         return because("open", then=("wait until the DAQ closes the file; the registrar must be running",))
     if status.kind is Kind.BAD:
-        return because("bad", then=(f"if it is fit for processing: orchestrator mark-good {name}",))
+        return _bad(chain, document, because)
     if status.kind is Kind.FAILED:
         return _failed(chain, document, because)
     if documents.holder(document) is not None:
@@ -205,6 +206,19 @@ def _cause(chain: Chain, document: Mapping[str, Any], facts: Facts, asked: Step 
 def _next(chain: Chain, document: Mapping[str, Any]) -> Step | None:
     """The step that would be done next, were the document not on hold."""
     return documents.ready_step(chain, {**document, "hold": None})
+
+
+def _bad(chain: Chain, document: Mapping[str, Any], because: Because) -> Explanation:
+    name = document.get("_id")
+    for step in chain.steps:
+        entry = document.get(step.key)
+        if isinstance(entry, dict) and entry.get("state") == "refused":
+            then = (
+                f"if its output will do as it is: orchestrator accept {name} {step.name}",
+                f"to have it made again: orchestrator mark-good {name}",
+            )
+            return because("refused", step=step.key, then=then)
+    return because("bad", then=(f"if it is fit for processing: orchestrator mark-good {name}",))
 
 
 def _failed(chain: Chain, document: Mapping[str, Any], because: Because) -> Explanation:

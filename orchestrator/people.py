@@ -8,6 +8,7 @@ fail        the step that has it is taken away from it, and counts as failed wit
 abandon     a person gives up on it, wherever it is: ``failed``, at no step
 mark-bad    out of processing, whoever works on it
 mark-good   a bad document back into processing, or a closed one accepted
+accept      what a gate has refused of a step's output counts as done, as it is
 reset       a step and all that depends on it are to be done again; what they had written down stands in ``past``
 reprocess   the same for all documents that have the step done, or did it with some version of it
 priority    which is taken first: higher is sooner, 0 is what every document begins with
@@ -30,7 +31,7 @@ from orchestrator import documents
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import REASON_LIMIT, Document, count, iso
 from orchestrator.errors import IllegalTransition, SettingsError
-from orchestrator.transitions import HELD, Kind, Status
+from orchestrator.transitions import HELD, WORDS, Kind, Status
 
 #: What can become of the output files of steps that are reset.
 OUTPUTS = ("kept", "moved", "removed")
@@ -59,6 +60,7 @@ OPERATIONS: tuple[Kindly, ...] = (
     Kindly("abandon", "Give up on documents, wherever they are.", "is given up", True),
     Kindly("mark-bad", "Take documents out of processing.", "is bad", True),
     Kindly("mark-good", "Put bad documents back, or accept closed ones.", "is good"),
+    Kindly("accept", "Take an output that a gate has refused as it is.", "has its output accepted", True, True),
     Kindly("reset", "Have a step, and all that depends on it, done again.", "is reset", False, True),
     Kindly("reprocess", "Redo a step by its version, by query or by runs.", "will be done again", False, True),
     Kindly("priority", "Say which documents are taken first.", "has its priority"),
@@ -144,7 +146,7 @@ def decider(chain: Chain, asked: Asked, *, hold: bool = False) -> Decide:
         "retry": retry, "hold": put_on_hold, "release": release, "fail": fail, "abandon": abandon,
         "mark-bad": mark_bad, "mark-good": mark_good, "priority": priority,
     }  # fmt: skip
-    step = chain.step(asked.order.step) if asked.order.what in ("reset", "reprocess") else None
+    step = chain.step(asked.order.step) if asked.order.step else None
 
     def decide(document: Document) -> Changed | str:
         if document.get("type") != chain.type:
@@ -152,7 +154,13 @@ def decider(chain: Chain, asked: Asked, *, hold: bool = False) -> Decide:
                 f"document {document.get('_id')!r} is of type {document.get('type')!r}, not {chain.type!r}: "
                 "these operations are for data documents"
             )
-        made = reset(chain, document, step, asked, hold=hold) if step else simple[asked.order.what](document, asked)
+        made: Changed | str
+        if step is None:
+            made = simple[asked.order.what](document, asked)
+        elif asked.order.what == "accept":
+            made = accept(document, step, asked)
+        else:
+            made = reset(chain, document, step, asked, hold=hold)
         return made if isinstance(made, str) else Changed(asked.mark(made.document, document), made.records)
 
     return decide
@@ -236,6 +244,27 @@ def mark_good(document: Document, asked: Asked) -> Changed | str:
     changed.pop("reason", None)
     gone = [key for key, entry in _entries(changed).items() if entry.get("state") != "done"]
     _forget(changed, gone)
+    return Changed(changed)
+
+
+def accept(document: Document, step: Step, asked: Asked) -> Changed | str:
+    """The output of a step that a gate has refused counts as done, as it is, and the document goes on.
+
+    Who said so and why stands in the entry, beside what the gate had said. Raises IllegalTransition where no gate has
+    refused it.
+    """
+    entry = _entries(document).get(step.key, {})
+    if entry.get("state") == "done":
+        return f"{step.key} ({step.name}) is done already"
+    if _kind(document) is not Kind.BAD or entry.get("state") != "refused":
+        raise IllegalTransition(
+            f"document {document.get('_id')!r}: no gate has refused the output of {step.key} ({step.name}), so there "
+            "is nothing to accept"
+        )
+    changed = documents.moved(document, Status(Kind.GOOD), asked.at)
+    changed.pop("reason", None)
+    word = {"by": asked.order.by, "at": iso(asked.at), "reason": asked.reason}
+    changed[step.key] = {**entry, "state": "done", WORDS["refused>done"]: word}
     return Changed(changed)
 
 

@@ -41,8 +41,8 @@ ROLES: tuple[Role, ...] = (
     Role(
         OPERATOR,
         "shift crew",
-        "the transitions of people; hold, priority, notes; take away `procN` entries and call steps off, but never say "
-        "that a step is done; control documents",
+        "the transitions of people; hold, priority, notes; take away `procN` entries and call steps off; accept an "
+        "output that a gate has refused, but never say otherwise that a step is done; control documents",
     ),
     Role(
         ADMIN,

@@ -61,7 +61,7 @@ class Selection:
 
 #: Statuses that an operation concerns where documents are not named and no status is said.
 CONCERNS = {
-    "retry": ("failed",), "mark-good": ("bad",), "fail": ("queued", "in progress"),
+    "retry": ("failed",), "mark-good": ("bad",), "accept": ("bad",), "fail": ("queued", "in progress"),
 }  # fmt: skip
 
 

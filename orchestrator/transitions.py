@@ -107,6 +107,9 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition("retry the first step", (Kind.FAILED,), Kind.CLOSED, "person", "the same, where no step is done yet"),
     Transition("mark bad", (Kind.OPEN, Kind.CLOSED, Kind.GOOD, Kind.FAILED), Kind.BAD, "person", "out of processing"),
     Transition("mark good", (Kind.BAD,), Kind.GOOD, "person", "back into processing"),
+    Transition(
+        "accept the output", (Kind.BAD,), Kind.GOOD, "person", "what a gate has refused counts as done, by their word"
+    ),
     Transition("mark closed", (Kind.BAD, Kind.GOOD), Kind.CLOSED, "person", "back to before the first step"),
     Transition("abandon", (Kind.OPEN, Kind.CLOSED, Kind.GOOD), Kind.FAILED, "person", "a person gives up on it"),
     Transition("take away as failed", HELD, Kind.FAILED, "person", "failed or given up on by a person, at any step"),
@@ -114,6 +117,11 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition("reset", HELD, Kind.GOOD, "person", "back to before a step, whoever works on it"),
     Transition("reset to the first step", HELD, Kind.CLOSED, "person", "the same, where no step is left done"),
 )
+
+
+#: What a person's word makes of a step's entry, ``before>after``, and under which key of the entry the word stands:
+#: ``{by, at, reason}``. Nothing else that a step has said can be changed by a person.
+WORDS = {"refused>done": "accepted"}
 
 
 def allowed(before: Status | None, after: Status) -> Transition | None:

@@ -96,6 +96,15 @@ function validate(doc, old, user, security) {
     return "";
   }
 
+  // Whether a person's word, signed and with a reason, makes of a step's entry what the table has, and nothing else of it.
+  function worded(now, was) {
+    var words = "@words@", key = was && words[was.state + ">" + now.state], word = key && now[key], name;
+    if (!word || was[key] !== undefined || !mine(word.by) || !word.reason || !word.at) return false;
+    for (name in now) if (name !== "state" && name !== key && !same(now[name], was[name])) return false;
+    for (name in was) if (now[name] === undefined) return false;
+    return true;
+  }
+
   // Why an operator may not write it; "" if he may.
   function byPerson(doc, old, procs, from, to) {
     var j, name;
@@ -109,7 +118,8 @@ function validate(doc, old, user, security) {
     }
     for (j = 0; j < procs.length; j++) {
       name = procs[j];
-      if ((doc[name].state === "done" || doc[name].state === "refused") && !same(doc[name], old[name])) {
+      if ((doc[name].state === "done" || doc[name].state === "refused") && !same(doc[name], old[name])
+          && !worded(doc[name], old[name])) {
         return name + ": a person cannot say that a step is done, nor change its result";
       }
     }

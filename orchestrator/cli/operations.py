@@ -1,5 +1,5 @@
 """What people do to documents: ``retry``, ``hold``, ``release``, ``fail``, ``abandon``, ``mark-bad``, ``mark-good``,
-``reset``, ``reprocess``, ``priority``, and ``operations``, which lists what has been done.
+``accept``, ``reset``, ``reprocess``, ``priority``, and ``operations``, which lists what has been done.
 
 All choose their documents by the same words and show the same; only the decision differs (``orchestrator.people``).
 """
@@ -47,15 +47,20 @@ def choice(function: Callable[..., Any]) -> Callable[..., Any]:
     return json_option(branch_option(function))
 
 
-def _operation(what: str, more: tuple[Callable[[Any], Any], ...] = ()) -> Callable[..., click.Command]:
-    """Makes a command of an operation; the function's docstring is its help."""
+def _operation(
+    what: str, more: tuple[Callable[[Any], Any], ...] = (), last: tuple[Callable[[Any], Any], ...] = ()
+) -> Callable[..., click.Command]:
+    """Makes a command of an operation; the function's docstring is its help. ``last`` are arguments behind the ids."""
 
     def make(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(site: Context, **words: Any) -> int:
             return _perform(site, what, **words)
 
-        decorated: Any = choice(pass_site(run))
+        decorated: Any = pass_site(run)
+        for argument in last:
+            decorated = argument(decorated)
+        decorated = choice(decorated)
         for option in reversed(more):
             decorated = option(decorated)
         short = (function.__doc__ or "").splitlines()[0]
@@ -124,6 +129,14 @@ def mark_good() -> None:
     """Put bad documents back into processing.
 
     Closed ones are accepted: they become good.
+    """
+
+
+@_operation("accept", last=(click.argument("target", metavar="STEP"),))
+def accept() -> None:
+    """Take an output that a gate has refused as it is.
+
+    STEP counts as done in these documents, and they go on; the gate's word stays beside yours.
     """
 
 
@@ -209,7 +222,7 @@ def operations(site: Context, operation: str | None, document: str, limit: int, 
     return 0
 
 
-COMMANDS = (retry, hold, release, fail, abandon, mark_bad, mark_good, reset, reprocess, priority, operations)
+COMMANDS = (retry, hold, release, fail, abandon, mark_bad, mark_good, accept, reset, reprocess, priority, operations)
 
 
 # --- what they share ---

@@ -128,6 +128,8 @@ class Desk:
             if narrowed and not fits(selection, self.chain, document):
                 return "it has gone on since, and is none of those that were selected"
             changed = made(document)
+            if asked.order.what == "accept" and isinstance(changed, Changed):
+                self._there(document, asked.order.step)
             if outputs is not None and isinstance(changed, Changed):
                 gone = next(one["entries"] for one in changed.records if one["type"] == "past")
                 outputs.check(self.chain, document, gone)
@@ -138,6 +140,18 @@ class Desk:
             return changed
 
         return decide
+
+    def _there(self, document: Document, key: str) -> None:
+        """Raise IllegalTransition where the output that is to be accepted has gone meanwhile, as far as we can see."""
+        entry = document[key]
+        here = Outputs(self.site, self.data, "kept", "")
+        file = entry.get("file")
+        inner = here.relative(file) if isinstance(file, str) and file and entry.get("site") == self.site else None
+        if inner is not None and not (here.data / inner).is_file():
+            raise IllegalTransition(
+                f"document {document.get('_id')!r}: {file!r}, which was refused, is not there any more; `mark-good` "
+                "has it made again"
+            )
 
     def _clear(self, outputs: Outputs, done: Done) -> None:
         """Deal with the files of every document that the operation has reset, and let these documents go."""
@@ -192,7 +206,8 @@ class Desk:
 
 def _record(asked: Asked, selection: Selection, site: str, selected: int) -> Document:
     order = asked.order
-    said = {"step": order.step, "outputs": order.outputs if order.step else ""}
+    redone = order.what in ("reset", "reprocess")
+    said = {"step": order.step, "outputs": order.outputs if redone else ""}
     return {
         "_id": asked.id, "type": "operation", "what": order.what, "by": order.by, "at": iso(asked.at),
         "reason": asked.order.reason, "site": site, "selection": selection.to_json(), "selected": selected,

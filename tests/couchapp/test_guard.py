@@ -199,6 +199,32 @@ def test_a_person_takes_results_away_but_makes_none_up(verdict: Verdict) -> None
     assert "registrar" in forbidden(verdict(doc("closed"), None, OPERATOR))
 
 
+def test_a_person_accepts_what_a_gate_has_refused_and_changes_nothing_else_of_it(verdict: Verdict) -> None:
+    entry = {"state": "refused", "gate": "size", "reason": "2 bytes", "file": "/out/a", "result": {"n": 3}}
+    old = doc("bad", proc0=DONE, proc1=entry, reason="the gate refuses")
+    word = {"by": "somebody@daq1", "at": "2026-01-22T11:00:00.000Z", "reason": "it will do"}
+    taken = {**entry, "state": "done", "accepted": word}
+
+    def new(**more: Any) -> dict[str, Any]:
+        return doc("good", proc0=DONE, proc1={**taken, **more})
+
+    assert passes(verdict(new(), old, OPERATOR))
+    for wrong in (
+        new(file="/etc/passwd"), new(result={"n": 4}), new(more=1), new(accepted={**word, "by": "another"}),
+        new(accepted={**word, "reason": ""}), new(accepted=None), new(gate=None),
+    ):  # fmt: skip
+        assert "cannot say" in forbidden(verdict(wrong, old, OPERATOR)), wrong["proc1"]
+    less = new()
+    del less["proc1"]["reason"]
+    assert "cannot say" in forbidden(verdict(less, old, OPERATOR))
+    for state in ("failed", "in progress", "done"):
+        was = doc("bad", proc0=DONE, proc1={**entry, "state": state})
+        assert "cannot say" in forbidden(verdict(new(), was, OPERATOR)), state
+    assert "cannot say" in forbidden(verdict(new(), doc("bad", proc0=DONE), OPERATOR))
+    assert "is for people" in forbidden(verdict(new(), old, BOTH))
+    assert "read only" in forbidden(verdict(new(), old, VIEWER))
+
+
 @pytest.mark.parametrize("key", ["hold", "operation", "forced"])
 def test_what_people_say_is_not_for_the_daemons(verdict: Verdict, key: str) -> None:
     old = doc("good", **{key: {"by": "ann"}})

@@ -288,7 +288,7 @@ def test_what_a_person_has_reset_before_a_new_attempt_hinders_nothing() -> None:
 def test_documents_of_a_gather_are_put_together_while_their_members_are_the_same() -> None:
     chain = chains.loads(
         "name: g\nsteps: [{name: s, run: 'm:f'}]\n"
-        "gathers: {runs: {type: run, after: [s], steps: [{name: add, run: 'm:f'}, {name: show, run: 'm:f', needs: []}]}}"
+        "gathers: {runs: {type: run, after: [s], steps: [{name: add, run: 'm:f'}, {name: see, run: 'm:f', needs: []}]}}"
     )
     made = {"type": "run", "status": "closed", "members": [{"id": "a"}], "gather": "runs"}
     one = Version({**made, "status": "good", "proc0": entry("done")}, ("2-b", "1-a"))

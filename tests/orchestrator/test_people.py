@@ -120,6 +120,27 @@ def test_bad_and_good_again_tries_the_failed_step_anew() -> None:
             do("mark-good", document)
 
 
+def refused() -> dict[str, Any]:
+    result = {"file": "/out/convert", "size": 2}
+    report = Report("d", "proc1", "t-run", 1.0, 2.0, error_class="refused", reason="2 bytes", gate="size")
+    report.result = result
+    return documents.fail(running(B, done(raw(), A)), B, report, 101.0)[0]
+
+
+def test_what_a_gate_has_refused_is_taken_as_it_is_by_a_persons_word() -> None:
+    taken = after("accept", refused(), step="proc1")
+    assert (taken["status"], "reason" in taken) == ("good", False)
+    assert taken["proc1"]["accepted"] == {"by": "ann@daq1", "at": documents.iso(200.0), "reason": "because"}
+    assert {key: value for key, value in taken["proc1"].items() if key not in ("accepted", "state")} == {
+        key: value for key, value in refused()["proc1"].items() if key != "state"
+    }
+    assert documents.is_done(taken, B) and documents.input_file(CHAIN, taken, D) == "/out/convert"
+    assert "done already" in do("accept", taken, step="proc1")
+    for document in (raw(), failed(done(raw(), A), B), after("mark-bad", done(raw(), A)), running(A)):
+        with pytest.raises(IllegalTransition, match="no gate has refused"):
+            do("accept", document, step="proc1")
+
+
 def test_a_reset_takes_the_step_and_what_depends_on_it_and_keeps_it_all_in_the_past() -> None:
     whole = done(raw(), A, B, C, D)
     made = do("reset", whole, step="proc1")
@@ -190,7 +211,7 @@ def test_an_order_that_cannot_be_is_refused_in_words() -> None:
         do("hold", raw(type="tar"))
 
 
-HAPPENINGS = ("ok", "transient", "data", "lose", "release-it", *people.NAMES)
+HAPPENINGS = ("ok", "transient", "data", "refused", "lose", "release-it", *people.NAMES)
 
 
 @given(st.lists(st.sampled_from(HAPPENINGS), max_size=40), st.sampled_from(["proc0", "proc1", "proc3"]))
@@ -203,7 +224,7 @@ def test_whatever_people_and_pollers_do_the_document_stays_legal_and_no_record_i
     for number, what in enumerate(happenings):
         now += 1000.0
         if what in people.NAMES:
-            order = Order(what, "ann", "why", target if what in ("reset", "reprocess") else "", value=number)
+            order = Order(what, "ann", "why", target if what in ("reset", "reprocess", "accept") else "", value=number)
             try:
                 made = people.decider(CHAIN, Asked(f"operation:{number}", order, now))(document)
             except IllegalTransition:
@@ -222,6 +243,7 @@ def test_whatever_people_and_pollers_do_the_document_stays_legal_and_no_record_i
         elif held is not None and documents.held_by(document, held[0].key, held[1]):
             step, attempt = held
             report = Report("d", step.key, attempt, 1.0, 2.0, error_class=None if what == "ok" else what, reason="r")
+            report.gate = "g" if what == "refused" else ""
             if what == "ok":
                 document = documents.finish(document, step, report, now)
             elif what == "release-it":

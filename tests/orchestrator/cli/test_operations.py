@@ -301,6 +301,31 @@ def test_documents_with_a_priority_are_taken_first(two: Any, database: Database)
         assert set(order[:2]) == {"r03_7", "r03_13"} and order[-1] == "r03_2"
 
 
+def test_an_output_that_a_gate_refuses_is_accepted_as_it_is(site: Any, database: Database) -> None:
+    gated = CHAIN % "1.0"
+    gated = gated.replace('version: "1.0"}', 'version: "1.0", gates: [{name: large, size_min: 1 kB}]}')
+    (site.folder / "twosteps.py").write_text(STEPS)
+    (site.folder / "chain.yaml").write_text(gated)
+    assert site("couchapp", "push").code == 0
+    database.bulk([a_document(name) for name in ("r01_0", "r01_1")])
+    poll(site)
+    assert {database.get(name)["status"] for name in ("r01_0", "r01_1")} == {"bad"}
+    said = site("explain", "r01_0", "--json").json
+    assert said["cause"] == "refused" and "orchestrator accept r01_0 convert" in said["next"][0]
+    assert "needs a reason" in site("accept", "r01_0", "convert").err
+    assert site("accept", "r01_0", "analyse", "--reason", "x").code == 1
+    (site.folder / "data" / "raw" / "r01_1.root").unlink()
+    done = site("accept", "--all", "convert", "--reason", "small ones will do")
+    assert done.code == 1 and "r01_0: has its output accepted (bad -> good)" in done.out
+    assert "r01_1.root', which was refused, is not there any more" in done.err
+    poll(site)
+    document = database.get("r01_0")
+    assert (document["status"], document["proc1"]["state"]) == ("good", "done")
+    assert document["proc0"]["accepted"]["reason"] == "small ones will do" and document["proc0"]["gate"] == "large"
+    assert records(database)[0]["what"] == "accept" and "outputs" not in records(database)[0]
+    assert site("audit", "--grace", "0").code == 0
+
+
 def test_a_lane_has_operations_of_its_own(site: Any, database: Database) -> None:
     lane = "lanes:\n  archive:\n    steps:\n    - {name: tape, run: 'procs.noop:nothing', needs: []}\n"
     steps = "steps:\n- {name: look, run: 'procs.noop:nothing'}\n"
