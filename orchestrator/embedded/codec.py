@@ -13,8 +13,12 @@ from typing import Any
 
 import orjson
 
-# Nineteen digits are where a 64-bit integer can overflow; anything shorter is safe with orjson.
-_LONG_NUMBER = re.compile(rb"\d{19}")
+# Nineteen digits are where a 64-bit integer can overflow; anything shorter is safe with orjson. Looked for with every
+# digit made the same, which takes a tenth of the time of decoding, where a pattern takes as long as that.
+_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+_LONG = b"0" * 19
+# Where such digits may be an integer's first ones: in a hash or a name they are none.
+_LONG_NUMBER = re.compile(rb"(?:\A|[\s:,\[-])\d{19}")
 
 
 class InvalidJson(ValueError):
@@ -29,7 +33,7 @@ def loads(data: bytes | str) -> Any:
     """
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     try:
-        if _LONG_NUMBER.search(raw):
+        if _LONG in raw.translate(_DIGITS) and _LONG_NUMBER.search(raw):
             orjson.loads(raw)  # strict about syntax; the decoding below keeps the digits
             return json.loads(raw, parse_constant=_refuse, parse_float=_finite)
         return orjson.loads(raw)

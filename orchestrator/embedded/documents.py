@@ -144,14 +144,36 @@ def render(identifier: str, rev: str, deleted: bool, body: bytes, extra: Iterabl
     return b"".join(parts)
 
 
+def shown(
+    identifier: str, rev: str, deleted: bool, body: bytes, path: bytes, attachments: dict[str, Any] | None
+) -> bytes:
+    """The JSON that a validation function is shown, spliced.
+
+    Args:
+        rev: empty for a document that names none.
+        path: the ``_revisions`` member, encoded.
+        attachments: entries as a plain read shows them.
+    """
+    parts = [b'{"_id":', codec.dumps(identifier)]
+    if rev:
+        parts += (b',"_rev":', codec.dumps(rev))
+    if deleted:
+        parts.append(b',"_deleted":true')
+    if len(body) > 2:
+        parts += (b",", body[1:-1])
+    parts += (b',"_revisions":', path)
+    if attachments:
+        parts += (b',"_attachments":', codec.dumps(attachments))
+    parts.append(b"}")
+    return b"".join(parts)
+
+
 def stubs(stored: bytes) -> dict[str, dict[str, Any]]:
     """Attachment entries as a plain read shows them, from their stored form."""
-    shown: dict[str, dict[str, Any]] = {}
+    public = {}
     for name, entry in codec.loads(stored).items():
-        public = {key: value for key, value in entry.items() if key != "blob"}
-        public["stub"] = True
-        shown[name] = public
-    return shown
+        public[name] = {key: value for key, value in entry.items() if key != "blob"} | {"stub": True}
+    return public
 
 
 def revisions_member(path: list[Revision]) -> dict[str, Any]:

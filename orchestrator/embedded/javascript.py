@@ -155,10 +155,9 @@ class DesignFunctions:
         Raises:
             FunctionError: a text is not a function, or a limit was passed.
         """
-        texts = [json.dumps(doc) for doc in docs]
-        return [json.loads(line) for line in self.map_texts(sources, texts, lib)]
+        return [json.loads(line) for line in self.map_texts(sources, _encoded(docs), lib)]
 
-    def map_texts(self, sources: list[str], texts: list[str], lib: Json = None) -> list[str]:
+    def map_texts(self, sources: list[str], texts: list[bytes], lib: Json = None) -> list[str]:
         """Like ``map``, from JSON texts (one line each) to JSON texts."""
         ddoc = {"views": {"lib": lib}} if lib is not None else None
         return self._run("build", "map", {"sources": sources, "ddoc": ddoc}, None, texts)
@@ -173,7 +172,7 @@ class DesignFunctions:
 
     def reduce_many(self, sources: list[str], calls: list[tuple[Json, list[Json], bool]]) -> list[list[Json]]:
         """Apply reduce functions to several groups in one exchange; see ``reduce``."""
-        texts = [json.dumps(call) for call in calls]
+        texts = _encoded(calls)
         lines = self._run("build", "reduce", {"sources": sources, "ddoc": None}, None, texts)
         for text, line in zip(texts, lines, strict=True):
             if len(line) > 200 and len(line) * 2 > len(text):
@@ -190,13 +189,13 @@ class DesignFunctions:
             FunctionError: it threw, cannot be compiled, or passed a limit.
         """
         program = {"sources": [source], "ddoc": ddoc or {}}
-        lines = self._run("feed", "filter", program, req, [json.dumps(doc) for doc in docs])
+        lines = self._run("feed", "filter", program, req, _encoded(docs))
         return [line == "true" for line in lines]
 
     def view_filter(self, source: str, docs: list[dict[str, Any]], ddoc: dict[str, Any] | None = None) -> list[bool]:
         """Ask a map function, used as a filter, for which documents it emits anything (``filter=_view``)."""
         program = {"sources": [source], "ddoc": ddoc or {}}
-        lines = self._run("feed", "view_filter", program, None, [json.dumps(doc) for doc in docs])
+        lines = self._run("feed", "view_filter", program, None, _encoded(docs))
         return [line == "true" for line in lines]
 
     def validate(
@@ -218,8 +217,13 @@ class DesignFunctions:
         Raises:
             FunctionError: a guard cannot be compiled.
         """
-        verdicts: list[dict[str, str] | None] = [None] * len(triples)
-        texts = [codec.dumps(triple).decode() for triple in triples]
+        return self.validate_texts(sources, _encoded(triples))
+
+    def validate_texts(
+        self, sources: Sequence[tuple[str, str | dict[str, Any]]], texts: list[bytes]
+    ) -> list[dict[str, str] | None]:
+        """Like ``validate``, for writes that are JSON already: ``[new, old, userCtx, secObj]``, one line each."""
+        verdicts: list[dict[str, str] | None] = [None] * len(texts)
         for _name, given in sources:
             ddoc = given if isinstance(given, dict) else {}
             source = ddoc.get("validate_doc_update", "") if isinstance(given, dict) else given
@@ -232,7 +236,7 @@ class DesignFunctions:
                 verdicts[index] = verdict
         return verdicts
 
-    def _judge(self, program: Json, texts: list[str]) -> list[dict[str, str] | None]:
+    def _judge(self, program: Json, texts: list[bytes]) -> list[dict[str, str] | None]:
         """Run one guard. A batch that ends its child is done again write by write, to find the one at fault."""
         try:
             return [_verdict(line) for line in self._run("guard", "validate", program, None, texts)]
@@ -277,7 +281,7 @@ class DesignFunctions:
 
     # How it gets there
 
-    def _run(self, lane: str, kind: str, program: Json, argument: Json, texts: list[str]) -> list[str]:
+    def _run(self, lane: str, kind: str, program: Json, argument: Json, texts: list[bytes]) -> list[str]:
         packed = json.dumps(program)
         key = hashlib.sha256(f"{kind}\n{packed}".encode()).hexdigest()
         results: list[str] = []
@@ -285,7 +289,7 @@ class DesignFunctions:
             results += self._batch(lane, kind, key, packed, argument, batch)
         return results
 
-    def _batch(self, lane: str, kind: str, key: str, packed: str, argument: Json, texts: list[str]) -> list[str]:
+    def _batch(self, lane: str, kind: str, key: str, packed: str, argument: Json, texts: list[bytes]) -> list[str]:
         for last in (False, True):
             child = self._take(lane)
             try:
@@ -318,13 +322,12 @@ class DesignFunctions:
         raise AssertionError("unreachable")
 
     def _ask(
-        self, child: _Child, kind: str, key: str, packed: str, argument: Json, texts: list[str]
+        self, child: _Child, kind: str, key: str, packed: str, argument: Json, texts: list[bytes]
     ) -> tuple[dict[str, Any], list[str]]:
         fixed = f'"key": "{key}", "kind": "{kind}", "timeout": {self.timeout}, "memory": {self.memory}'
-        tail = "".join(["\n" + text for text in texts])
         for program in ("null", packed) if key in child.known else (packed,):
             head = f'{{{fixed}, "argument": {json.dumps(argument)}, "program": {program}}}'
-            header, results = child.exchange((head + tail).encode("utf-8"), self.timeout + GRACE)
+            header, results = child.exchange(b"\n".join([head.encode(), *texts]), self.timeout + GRACE)
             if header["state"] != "unknown":
                 break
         child.known.add(key)
@@ -352,9 +355,13 @@ class DesignFunctions:
             self._lanes[lane].put(child)
 
 
-def _batches(texts: list[str]) -> list[list[str]]:
+def _encoded(values: Sequence[Json]) -> list[bytes]:
+    return [codec.dumps(value) for value in values]
+
+
+def _batches(texts: list[bytes]) -> list[list[bytes]]:
     """Split texts by number and size. No texts give one empty batch: the functions are compiled all the same."""
-    batches: list[list[str]] = [[]]
+    batches: list[list[bytes]] = [[]]
     size = 0
     for text in texts:
         if batches[-1] and (size + len(text) > BATCH_BYTES or len(batches[-1]) >= BATCH_TEXTS):

@@ -220,7 +220,7 @@ def mapper(definitions: list[dict[str, Json]]) -> Mapper:
             found.append([] if any(value is _ABSENT for value in values) else [(values, None)])
         return found
 
-    def apply(texts: list[str]) -> list[Emitted]:
+    def apply(texts: list[bytes]) -> list[Emitted]:
         return [keys(codec.loads(text)) for text in texts]
 
     return apply

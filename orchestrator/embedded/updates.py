@@ -134,8 +134,8 @@ class Group:
         node = RevisionTree.decode(state.tree).nodes.get(draft.revision)
         return node is not None and bool(node.body)
 
-    def previous(self, draft: Draft, new_edits: bool) -> dict[str, Any] | None:
-        """The stored document that a validation function is shown as the old one.
+    def previous(self, draft: Draft, new_edits: bool) -> bytes | None:
+        """The stored document that a validation function is shown as the old one, as JSON.
 
         Raises:
             Problem: 409 as :meth:`parent`.
@@ -144,6 +144,12 @@ class Group:
             rev, number = self.parent(draft)
             if draft.revision is None or not rev:
                 return None
+            state = self.states[draft.id]
+            if state is not None and state.leaves == 1:
+                # An unbranched history is its stored form's order.
+                rows = codec.loads(state.tree)
+                path = {"start": rows[-1][0], "ids": [row[1] for row in reversed(rows)]}
+                return self._shown(draft.id, rev, state.deleted, number, path)
             return self._document(draft.id, revisions.parse(rev), number)
         state = self.state(draft.id)
         if state is None:
@@ -155,22 +161,20 @@ class Group:
                 return self._document(draft.id, revision, node.body)
         return None
 
-    def _document(self, identifier: str, revision: Revision, number: int) -> dict[str, Any] | None:
+    def _document(self, identifier: str, revision: Revision, number: int) -> bytes | None:
+        state = self.states[identifier]
+        tree = RevisionTree.decode(state.tree) if state is not None else RevisionTree()
+        node = tree.nodes.get(revision)
+        deleted = node is not None and node.deleted
+        path = documents.revisions_member(tree.path(revision))
+        return self._shown(identifier, revisions.text(revision), deleted, number, path)
+
+    def _shown(self, identifier: str, rev: str, deleted: bool, number: int, path: dict[str, Any]) -> bytes | None:
         stored = self.stored_body(number)
         if stored is None:
             return None
-        state = self.states[identifier]
-        tree = RevisionTree.decode(state.tree) if state is not None else RevisionTree()
-        path = tree.path(revision)
-        found: dict[str, Any] = {"_id": identifier, "_rev": revisions.text(revision)}
-        node = tree.nodes.get(revision)
-        if node is not None and node.deleted:
-            found["_deleted"] = True
-        found.update(codec.loads(stored[0]))
-        found["_revisions"] = documents.revisions_member(path)
-        if stored[1]:
-            found["_attachments"] = documents.stubs(stored[1])
-        return found
+        attachments = documents.stubs(stored[1]) if stored[1] else None
+        return documents.shown(identifier, rev, deleted, stored[0], codec.dumps(path), attachments)
 
     def apply(self, draft: Draft, new_edits: bool) -> Outcome:
         """Weigh one draft and, if it holds, make it part of the group."""

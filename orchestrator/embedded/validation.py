@@ -1,7 +1,8 @@
 """``validate_doc_update``: which functions a database has, and what they say to a round of drafts.
 
 The functions live in design documents, so they are read again whenever one of those changes. They run in batches: one
-call to the JavaScript host for all drafts of a round.
+call to the JavaScript host for all drafts of a round. What they are shown is spliced from stored and arriving bytes:
+nothing is decoded for it here.
 """
 
 from __future__ import annotations
@@ -15,16 +16,14 @@ from orchestrator.embedded.documents import Draft
 from orchestrator.embedded.javascript import FunctionError
 from orchestrator.embedded.problems import Problem, forbidden, unauthorized
 
-Triple = tuple[Any, Any, Any, Any]
-
 
 class Judge(Protocol):
     """What runs the functions; ``javascript.DesignFunctions`` is one."""
 
-    def validate(
-        self, sources: list[tuple[str, str | dict[str, Any]]], triples: list[Triple]
+    def validate_texts(
+        self, sources: list[tuple[str, str | dict[str, Any]]], texts: list[bytes]
     ) -> list[dict[str, str] | None]:  # pragma: no cover - a shape
-        """One verdict for each (new, old, userCtx, secObj): None, or {"forbidden"|"unauthorized": message}."""
+        """One verdict for each [new, old, userCtx, secObj]: None, or {"forbidden"|"unauthorized": message}."""
         ...
 
 
@@ -59,37 +58,38 @@ class Validators:
         return self._sources
 
     def judge(
-        self, asked: list[tuple[Draft, dict[str, Any] | None, dict[str, Any]]], connection: sqlite3.Connection
+        self, asked: list[tuple[Draft, bytes | None, dict[str, Any]]], connection: sqlite3.Connection
     ) -> list[Problem | None]:
         """Run all functions over (draft, old document, userCtx); a Problem for each draft that is refused."""
         if not asked:
             return []
         row = connection.execute("SELECT value FROM meta WHERE key = 'security'").fetchone()
-        security = codec.loads(row[0]) if row else {}
-        triples = [(as_document(draft), old, user, security) for draft, old, user in asked]
+        security = bytes(row[0]) if row else b"{}"
+        endings: dict[int, bytes] = {}  # those who ask are few
+        texts = []
+        for draft, old, user in asked:
+            ending = endings.get(id(user))
+            if ending is None:
+                ending = endings[id(user)] = b",%b,%b]" % (codec.dumps(user), security)
+            texts.append(b"[%b,%b%b" % (as_document(draft), old or b"null", ending))
         try:
-            verdicts = self._judge().validate(self.sources(connection), triples)
+            verdicts = self._judge().validate_texts(self.sources(connection), texts)
         except FunctionError as error:
             return [Problem(error.status, error.error, error.reason)] * len(asked)
         return [_problem(verdict) for verdict in verdicts]
 
 
-def as_document(draft: Draft) -> dict[str, Any]:
-    """The draft as a validation function sees the new document."""
-    document: dict[str, Any] = {"_id": draft.id}
+def as_document(draft: Draft) -> bytes:
+    """The draft as a validation function sees the new document, as JSON."""
     path = draft.history or ([draft.revision] if draft.revision else [])
-    if path:
-        document["_rev"] = revisions.text(path[0])
-    if draft.deleted:
-        document["_deleted"] = True
-    document.update(codec.loads(draft.body))
-    document["_revisions"] = documents.revisions_member(path)
-    if draft.attachments:
-        document["_attachments"] = {
-            name: {**{key: value for key, value in entry.items() if key != "blob"}, "stub": True}
-            for name, entry in draft.attachments.items()
-        }
-    return document
+    attachments = {
+        name: {key: value for key, value in entry.items() if key != "blob"} | {"stub": True}
+        for name, entry in (draft.attachments or {}).items()
+    }
+    return documents.shown(
+        draft.id, revisions.text(path[0]) if path else "", draft.deleted, draft.body,
+        codec.dumps(documents.revisions_member(path)), attachments,
+    )  # fmt: skip
 
 
 def _problem(verdict: dict[str, str] | None) -> Problem | None:

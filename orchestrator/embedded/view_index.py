@@ -128,7 +128,7 @@ class Definition:
         self.signature = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
-Mapper = Callable[[list[str]], list[Emitted]]
+Mapper = Callable[[list[bytes]], list[Emitted]]
 """Applies the map functions of an index to documents, given as JSON texts."""
 
 
@@ -254,7 +254,7 @@ class ViewIndex:
         return not change.deleted and (self.definition.include_design or not change.id.startswith("_design/"))
 
     def _map(self, changes: list[ChangedRow]) -> list[Emitted]:
-        texts = [change.render(_conflicts(change)).decode("utf-8") for change in changes if self._indexed(change)]
+        texts = [change.render(_conflicts(change)) for change in changes if self._indexed(change)]
         return self._mapper(texts) if texts else []
 
     def _take_in(self, changes: list[ChangedRow], mapped: Future[list[Emitted]]) -> None:
@@ -282,7 +282,7 @@ def _conflicts(change: ChangedRow) -> list[tuple[str, bytes]]:
 def script_mapper(functions: DesignFunctions, definition: Definition) -> Mapper:
     """Return the mapper of JavaScript views."""
 
-    def apply(texts: list[str]) -> list[Emitted]:
+    def apply(texts: list[bytes]) -> list[Emitted]:
         lines = functions.map_texts(definition.maps, texts, definition.lib)
         return [codec.loads(line) for line in lines]
 

@@ -219,7 +219,7 @@ class Views:
 
             return mapper(definition.maps)
 
-        def apply(texts: list[str]) -> Any:
+        def apply(texts: list[bytes]) -> Any:
             return script_mapper(self._functions(), definition)(texts)
 
         return apply

@@ -202,7 +202,7 @@ class Writer:
         self._round(group, ring)
 
     def _round(self, group: Group, ring: list[tuple[Job, int, Draft]]) -> None:
-        asked: list[tuple[Draft, dict[str, Any] | None, dict[str, Any]]] = []
+        asked: list[tuple[Draft, bytes | None, dict[str, Any]]] = []
         places: list[tuple[Job, int, Draft]] = []
         for job, index, draft in ring:
             if draft.id.startswith("_design/"):

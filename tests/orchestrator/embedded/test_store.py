@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -28,9 +29,10 @@ class Guard:
     def __init__(self) -> None:
         self.shown: list[tuple[Any, Any, Any, Any]] = []
 
-    def validate(self, sources: Any, triples: Any) -> list[dict[str, str] | None]:
-        self.shown.extend(triples)
-        return [{"forbidden": "no"} if new.get("bad") else None for new, *_ in triples]
+    def validate_texts(self, sources: Any, texts: list[bytes]) -> list[dict[str, str] | None]:
+        asked = [tuple(json.loads(text)) for text in texts]
+        self.shown.extend(asked)
+        return [{"forbidden": "no"} if new.get("bad") else None for new, *_ in asked]
 
 
 @pytest.fixture
