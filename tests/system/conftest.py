@@ -48,8 +48,9 @@ class Site:
     """A site's folder and what runs in it."""
 
     def __init__(
-        self, folder: Path, server: EmbeddedServer, *, seconds: float = 0.0, steps: int = 3, more: str = ""
-    ) -> None:
+        self, folder: Path, server: EmbeddedServer, *, seconds: float = 0.0, steps: int = 3, more: str = "",
+        database: str = "runs",
+    ) -> None:  # fmt: skip
         """``more`` is said of each step in the chain file, after a comma."""
         self.folder, self.server = folder, server
         self.daemons: list[subprocess.Popen[bytes]] = []
@@ -61,11 +62,12 @@ class Site:
         (folder / "data").mkdir()
         self.chain = chains.loads(text)
         (folder / "orchestrator.yaml").write_text(
-            f"url: {server.url}\ncredentials: {server.credentials_file}\nworkers: 2\nlease: 6\nsweep: 5\ndrain: 5\n"
+            f"url: {server.url}\ncredentials: {server.credentials_file}\ndatabase: {database}\n"
+            "workers: 2\nlease: 6\nsweep: 5\ndrain: 5\n"
         )
         couch = Server(server.url, Credentials(*server.credentials), timeout=20.0)
-        couch.create("runs")
-        self.database: Database = couch.database("runs")
+        couch.create(database)
+        self.database: Database = couch.database(database)
         deploy.push(self.database, designs.build(self.chain))
 
     def add(self, count: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -48,18 +47,17 @@ steps:
 class Half(Site):
     """One of the two sites."""
 
-    def __init__(self, folder: Path, name: str, needs: str, others: dict[str, Any] | None = None) -> None:
-        server = EmbeddedServer(folder.with_name(folder.name + "-database"))
-        server.start()
-        super().__init__(folder, server)
-        text = CHAIN.format(needs=needs)
+    def __init__(self, folder: Path, name: str, text: str, server: Any = None, database: str = "runs") -> None:
+        """``text`` is the chain file; without a ``server`` one is made."""
+        if server is None:
+            server = EmbeddedServer(folder.with_name(folder.name + "-database"))
+            server.start()
+        super().__init__(folder, server, database=database)
         (folder / "chain.yaml").write_text(text)
         self.chain = chains.loads(text)
         self.name = name
         self.settings = {**yaml.safe_load((folder / "orchestrator.yaml").read_text()), "site": name, "sweep": 2}
         self.write()
-        couch = Server(server.url, Credentials(*server.credentials), timeout=20.0)
-        self.database = couch.database("runs")
         deploy.push(self.database, designs.build(self.chain))
 
     def write(self, **more: Any) -> None:
@@ -80,7 +78,8 @@ class Pair:
     """Both sites and the link between them."""
 
     def __init__(self, path: Path, needs: str) -> None:
-        self.daq, self.centre = Half(path / "daq", "daq", needs), Half(path / "centre", "centre", needs)
+        text = CHAIN.format(needs=needs)
+        self.daq, self.centre = Half(path / "daq", "daq", text), Half(path / "centre", "centre", text)
         self.link = Link(self.centre.server.port).__enter__()
         # At the other site it is an account that may carry revisions over, and nothing else.
         there = Server(self.centre.server.url, Credentials(*self.centre.server.credentials))
@@ -153,38 +152,6 @@ def test_a_link_cut_at_random_loses_nothing_and_doubles_nothing(
         for step in pair.daq.chain.steps:
             assert document[step.key]["attempt"] in ran
             assert document[step.key]["site"] == step.site
-
-
-def test_kills_and_cuts_at_random_leave_every_document_good(make_pair: Callable[[str], Pair]) -> None:
-    pair = make_pair("[]")
-    pair.daq.add(100)
-    jobs = [(pair.daq, ("replicate", "watch")), (pair.daq, ("poll",)), (pair.centre, ("poll",))]
-    running = [half.start(*words) for half, words in jobs]
-    dice = random.Random(SEED)
-    end = time.monotonic() + 8.0
-    while time.monotonic() < end:
-        time.sleep(dice.uniform(0.2, 0.8))
-        what = dice.randrange(5)
-        if what < 3:
-            os.kill(running[what].pid, signal.SIGKILL)
-            running[what].wait()
-            running[what] = jobs[what][0].start(*jobs[what][1])
-        elif what == 3:
-            pair.link.cut()
-            time.sleep(dice.uniform(0.1, 0.6))
-            pair.link.mend()
-        else:
-            victim = dice.choice((pair.daq, pair.centre)).server
-            victim.kill()
-            victim.restart()
-    pair.daq.wait(pair.over, 120, "both sites to have finished")
-    here, there = pair.everything()
-    assert len(here) == 100
-    assert here == there
-    ran = {(name, step, attempt) for half in (pair.daq, pair.centre) for name, step, attempt in half.effects()}
-    for name, document in here.items():
-        for step in pair.daq.chain.steps:
-            assert (name, str(step.number), document[step.key]["attempt"]) in ran
 
 
 def test_status_tells_what_is_behind_and_a_server_s_restart_is_repaired(make_pair: Callable[[str], Pair]) -> None:
