@@ -65,6 +65,7 @@ def set_up(tests):
     wanted = fingerprint()
     have = STAMP.read_text().split() if STAMP.exists() else []
     if have[:1] == [wanted] and (not tests or "test" in have[1:]) and works(python):
+        fetch_jsroot()
         return python
     started = time.monotonic()
     if not works(python):
@@ -72,8 +73,16 @@ def set_up(tests):
     say("installing the project into " + str(ENVIRONMENT) + " (a minute or two the first time)")
     install(python, extras or ("[test]" if "test" in have[1:] else ""))
     STAMP.write_text(wanted + (" test" if tests or "test" in have[1:] else "") + "\n")
+    fetch_jsroot()
     say(f"installed in {time.monotonic() - started:.0f} s")
     return python
+
+
+def fetch_jsroot():
+    """What draws the control room's plots; the installation has brought it, unless npm was missing at that time."""
+    script = CLONE / "deploy" / "jsroot.py"
+    if script.exists() and not (CLONE / "orchestrator" / "web" / "static" / "jsroot" / "jsroot.min.js").exists():
+        subprocess.call([sys.executable, str(script)])
 
 
 def fingerprint():

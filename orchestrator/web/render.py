@@ -35,8 +35,9 @@ NESTED_LEVELS = 5
 def assets_version() -> str:
     """Changes when a style sheet or script changes, so that no browser keeps an old one."""
     digest = hashlib.sha256(VERSION.encode())
-    for path in sorted((HERE / "static").iterdir()):
-        digest.update(path.read_bytes())
+    for path in sorted((HERE / "static").rglob("*")):
+        if path.is_file():
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:10]
 
 
