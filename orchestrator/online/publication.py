@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import quote, unquote
 
 import orjson
+
+#: What a topic begins with.
+KINDS = ("plot", "counts", "run")
 
 
 @dataclass
@@ -45,8 +49,15 @@ class Header:
 
 
 def topic(kind: str, run: str, name: str = "") -> bytes:
-    """The topic of a message; a name's own slashes stay, as nothing comes after it."""
-    return "/".join(part for part in (kind, run.replace("/", "%2F"), name) if part).encode()
+    """The topic of a message; a run's name is quoted as in an address, a plot's own slashes stay."""
+    return "/".join(part for part in (kind, quote(run, safe=""), name) if part).encode()
+
+
+def parsed(topic: bytes) -> tuple[str, str, str]:
+    """Kind, run and name of a topic; the name is empty where there is none."""
+    kind, _, rest = topic.decode("utf-8", "replace").partition("/")
+    run, _, name = rest.partition("/")
+    return kind, unquote(run), name
 
 
 def encoded(header: Header | dict[str, Any]) -> bytes:
