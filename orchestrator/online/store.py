@@ -8,10 +8,13 @@ in the database; one suite of tests runs against both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.online.spill import Spill
+
+#: States of a run, in order.
+STATES = ("begun", "ended", "final")
 
 
 @dataclass(slots=True)
@@ -54,6 +57,13 @@ class RunRecord:
     position: Any = None  # of the input: everything up to it is stored
 
 
+def kept_final(record: RunRecord, known: RunRecord | None) -> RunRecord:
+    """``record`` as it may be written over ``known``: a run that is final stays so, for its spills may be gone."""
+    if known is None or known.state != "final" or record.state == "final":
+        return record
+    return replace(record, state="final", snapshot=known.snapshot)
+
+
 @dataclass(frozen=True)
 class Arrivals:
     """Some spills that have come, in the order of their coming, and the mark after which to go on."""
@@ -72,7 +82,7 @@ class Store(Protocol):
         """What is known of the run; None before ``begin``."""
 
     def save(self, record: RunRecord) -> None:
-        """Write what is known of the run; making the store first where it is not there."""
+        """Write what is known of the run; making the store first where it is not there. A final run stays final."""
 
     def put(self, outcomes: Iterable[Outcome]) -> int:
         """Keep outcomes, durably, in few round trips. Returns how many were new; for others the first one stays."""

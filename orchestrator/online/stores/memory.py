@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from orchestrator.errors import NotFound
 from orchestrator.online.packing import unpacked
 from orchestrator.online.spill import Spill
-from orchestrator.online.store import Arrivals, Outcome, RunRecord
+from orchestrator.online.store import Arrivals, Outcome, RunRecord, kept_final
 from orchestrator.online.stores.names import checked_number, checked_run
 
 PAUSE = 0.05  # s between two looks at whether to stop; what comes is handed on at once
@@ -55,9 +55,9 @@ class MemoryStore:
             return copy.deepcopy(self._record)
 
     def save(self, record: RunRecord) -> None:
-        """Write what is known of the run."""
+        """Write what is known of the run. A final run stays final."""
         with self._news:
-            self._record = copy.deepcopy(record)
+            self._record = copy.deepcopy(kept_final(record, self._record))
             self._saved += 1
             self._news.notify_all()
 

@@ -48,3 +48,8 @@ def checked_number(number: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < MOST_SPILLS:
         raise DataError(f"{number!r} cannot be a spill's number: they go from 0 to {MOST_SPILLS - 1}")
     return number
+
+
+def text(value: str) -> str:
+    """Text that JSON can hold: half characters, from file names that are no text, become question marks."""
+    return value.encode("utf-8", "replace").decode()

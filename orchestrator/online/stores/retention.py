@@ -1,0 +1,57 @@
+"""Which runs' spills may go: only of runs that are final, so whose snapshot is safe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.online.store import RunRecord, Stores
+
+log = logging.getLogger(__name__)
+
+
+def expired(records: Iterable[RunRecord], *, now: datetime, keep: float, most: int) -> list[str]:
+    """The runs whose spills may be removed, the oldest first.
+
+    Args:
+        records: of all runs.
+        now: the time, aware.
+        keep: seconds that spills stay after the run's snapshot.
+        most: final runs that stay at most, the newest ones.
+    """
+    final = sorted((one for one in records if one.state == "final"), key=lambda one: (_time(one), one.run))
+    surplus = {one.run for one in final[: max(0, len(final) - most)]}
+    return [one.run for one in final if one.run in surplus or (now - _time(one)).total_seconds() >= keep]
+
+
+def prune(stores: Stores, *, now: datetime, keep: float, most: int, spare: Iterable[str] = ()) -> list[str]:
+    """Remove the spills of runs that may go; returns which. One that cannot be removed now is left for the next time.
+
+    ``spare``: runs that are read at the moment, by a replay, say.
+    """
+    gone = []
+    spared = set(spare)
+    for run in expired(stores.runs(), now=now, keep=keep, most=most):
+        if run in spared:
+            continue
+        try:
+            stores.of(run).drop()
+        except OrchestratorError as error:
+            log.warning("the spills of run %s could not be removed now: %s", run, error)
+            continue
+        log.info("the spills of run %s are removed: its snapshot is safe", run)
+        gone.append(run)
+    return gone
+
+
+def _time(record: RunRecord) -> datetime:
+    """When the snapshot was safe; where that is not known, a time that is surely later than the run's end."""
+    for text in (record.snapshot, record.ended, record.begun):
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            continue
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return datetime.max.replace(tzinfo=UTC)
