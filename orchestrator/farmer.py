@@ -29,9 +29,10 @@ from orchestrator.documents import Claimant, iso
 from orchestrator.engine import controls
 from orchestrator.engine.farm import FarmEngine
 from orchestrator.engine.farmworld import World
-from orchestrator.engine.heartbeat import Heartbeat, beats
+from orchestrator.engine.heartbeat import PREFIX, Heartbeat, beats
 from orchestrator.engine.submission import places
 from orchestrator.errors import ChainError, Conflict, DatabaseError, SettingsError, Unauthorised, Unavailable
+from orchestrator.renewal import HELD_FOR, boottime
 from orchestrator.schedulers import Query, SchedulerError, get
 from orchestrator.settings import Settings
 from orchestrator.software import Installed
@@ -81,8 +82,10 @@ class Farmer:
         self._installed: Installed | None = None
         self.engine = FarmEngine(
             chain, self.farm, name, self.claimant, database, world, places(self.farm, None, settings),
-            lambda: uuid.uuid4().hex,
+            lambda: uuid.uuid4().hex, self._still_ours,
         )  # fmt: skip
+        #: Tells this daemon from others of the same farm, which beat in the same document.
+        self._mark, self._beaten, self._until = uuid.uuid4().hex, False, 0.0
         self.heartbeat = Heartbeat(database, self.claimant, [s.key for s in self.engine.steps], time.time(), 0)
         self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
         self._steering = control.name_of(settings.site)
@@ -185,7 +188,7 @@ class Farmer:
         monotonic = time.monotonic()
         if monotonic >= self._next["beat"]:
             self._beat(now)
-            self._next["beat"] = monotonic + self.settings.lease / 4
+        self._still_ours()
         again = self.engine.stale
         if again:
             self.engine.load()
@@ -252,13 +255,34 @@ class Farmer:
                 place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
 
     def _beat(self, now: float) -> None:
+        """Beat once. Raises Conflict where another daemon has the farm by now, which thought that this one is dead."""
+        began = boottime()
+        if self._beaten:
+            there = self.database.get_local(PREFIX + self.claimant.poller) or {}
+            if there.get("daemon") not in (None, self._mark):
+                self._beaten = False  # what beats there is not ours to remove
+                raise Conflict(
+                    f"farm {self.name} was taken over by a daemon on {there.get('host')} (process {there.get('pid')}) "
+                    "while this one hung or was cut off: this one ends; stop that one first if it is to have the farm"
+                )
         states = dict(list(self.engine.states.items())[:SHOWN])
         away = self.engine.away
         self.heartbeat.write(
             now, held=len(self.engine.held), backlog=len(self.engine.backlog), farm=self.name, states=states,
             scheduler=self.farm.scheduler, away={"since": iso(away[0]), "why": away[1]} if away else None,
             limits=self.engine.farm.limits.model_dump(), room=self.engine.room(), lease=self.settings.lease,
+            daemon=self._mark,
         )  # fmt: skip
+        self._beaten, self._until = True, began + HELD_FOR * self.settings.lease
+        self._next["beat"] = time.monotonic() + self.settings.lease / 4
+
+    def _still_ours(self) -> None:
+        """Before something is done that another daemon could be doing: look, unless a beat of late says it is not.
+
+        Raises Conflict where it has the farm, Unavailable where that cannot be seen.
+        """
+        if boottime() > self._until:
+            self._beat(time.time())
 
     def _look_for_another(self) -> None:
         """One daemon a farm: on this machine the lock sees to it, from elsewhere a heartbeat that moves."""
@@ -282,10 +306,16 @@ class Farmer:
         return not (self.engine.held or backlog.claimable() or backlog.more or not self._rings.empty())
 
     def _pause(self, pause: float, began: float) -> None:
-        """Wait for the next round; the feed may ring, but not more often than every SHORTEST."""
+        """Wait for the next round, and beat meanwhile; the feed may ring, but not more often than every SHORTEST."""
         self._stop.wait(max(0.0, min(SHORTEST, pause) - (time.monotonic() - began)))
-        if not self._stop.is_set():
-            self._wake.wait(max(0.0, pause - (time.monotonic() - began)))
+        while not self._stop.is_set() and (left := pause - (time.monotonic() - began)) > 0:
+            if self._wake.wait(max(0.0, min(left, self._next["beat"] - time.monotonic()))):
+                break
+            if time.monotonic() >= self._next["beat"]:
+                try:
+                    self._beat(time.time())
+                except Unavailable:
+                    break  # the next round says so
         self._wake.clear()
 
     def _follow(self) -> None:
@@ -317,7 +347,8 @@ class Farmer:
         if self._follower is not None:
             self._follower.close()
         try:
-            self.heartbeat.stop()
+            if self._beaten:
+                self.heartbeat.stop()
         except (Unavailable, Unauthorised) as error:
             log.warning("the database was not told that this daemon has ended: %s", error)
         self.engine.world.transport.close()

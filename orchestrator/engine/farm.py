@@ -56,6 +56,8 @@ class FarmEngine:
     world: World
     places: Places
     new_attempt: Callable[[], str]
+    #: Raises where another daemon has the farm by now: asked before what two must not do at once.
+    still_ours: Callable[[], None] = lambda: None
     held: dict[str, AtFarm] = field(default_factory=dict)
     #: What the last round saw, by job name and state, for people.
     states: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -124,7 +126,9 @@ class FarmEngine:
             found.setdefault(at.attempt, at)
         self.held = found
         wanted = {at.job for at in found.values()}
-        self.world.remove(*(job for job in self.world.jobs() if job not in wanted))
+        left = [job for job in self.world.jobs() if job not in wanted]
+        self.still_ours()  # else these may be another daemon's
+        self.world.remove(*left)
         self.stale = False
 
     def _behind(self) -> Iterator[AtFarm]:
@@ -263,6 +267,7 @@ class FarmEngine:
             self.world.mark_submitting(job, now)
             faults.point("farm.noted")
             self.pace.made(now)
+            self.still_ours()
             submitted = self.world.submit(spec, self.farm.grace.submission)
             faults.point("farm.submitted")
         except SubmissionRejected as error:
