@@ -167,7 +167,7 @@ class DateFile:
         self.truncated = None
         self.problems, self.undecoded, self.counts = Counter(), Counter(), Counter()
         self.examples = []
-        with Window(self.path, min(self.chunk, max(self.size, 1))) as window:
+        with self._window() as window:
             position = window.move(0)
             index = 0
             while window.base + position < window.size:
@@ -195,6 +195,9 @@ class DateFile:
         from procs.formats.date_spills import batches  # it needs this module's classes
 
         return batches(self, chunk, keep_truncated)
+
+    def _window(self) -> Window:
+        return Window(self.path, min(self.chunk, max(self.size, 1)))
 
     @staticmethod
     def _hold(window: Window, position: int, size: int) -> int:

@@ -1,0 +1,1 @@
+"""The modules of the live system: inputs, maps, reducers."""

@@ -1,0 +1,1 @@
+"""Reducers: histograms of many spills, the same online, offline and merged in parts."""
