@@ -116,7 +116,7 @@ class FarmEngine:
                 rows = list(self.database.view(view, reduce=False, limit=PAGE, **place))
                 ids = [row.id for row in rows if (row.value or {}).get("poller") == self.claimant.poller]
                 for document in self.database.get_many(ids).values() if ids else ():
-                    at = self._at(document) if document is not None else None
+                    at = self._held(document) if document is not None else None
                     if at is not None:
                         found[at.attempt] = at
                 if len(rows) < PAGE:
@@ -138,9 +138,13 @@ class FarmEngine:
         except NotFound:  # a couchapp of before: there are no such documents known
             return
         for document in self.database.get_many([str(row.id) for row in rows]).values() if rows else ():
-            at = self._at(versions.of_poller(self.database, document, self.claimant.poller)) if document else None
+            at = self._held(document) if document is not None else None
             if at is not None:
                 yield at
+
+    def _held(self, document: Document) -> AtFarm | None:
+        """The attempt of ours that holds a document, or the version of it that is ours."""
+        return self._at(versions.of_poller(self.database, document, self.claimant.poller))
 
     def _at(self, document: Document) -> AtFarm | None:
         return verdicts.at_farm(self.chain, document, self.claimant.poller)

@@ -174,7 +174,8 @@ class Recovery:
                 del self._dealt_with[poller]
 
     def _take_back(self, ids: list[str], keys: set[str], reason: str, now: float, poller: str) -> int:
-        return sum(self._take_back_one(document, keys, reason, now, poller) for document in self._read(ids).values())
+        found = [versions.of_poller(self.database, document, poller) for document in self._read(ids).values()]
+        return sum(self._take_back_one(document, keys, reason, now, poller) for document in found)
 
     def _take_back_one(self, document: documents.Document, keys: set[str], reason: str, now: float, poller: str) -> int:
         held = documents.holder(document)

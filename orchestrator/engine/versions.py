@@ -33,15 +33,31 @@ def current(database: Any, writes: Iterable[Any]) -> dict[str, Document | None]:
 
 
 def of_poller(database: Any, document: Document, poller: str) -> Document:
-    """Of a document in conflict the version that a poller holds, if it holds one; else the document as it is."""
+    """Of a document in conflict the version that a poller holds, if it holds one; else the document as it is.
 
-    def held(found: Document) -> bool:
-        holder = documents.holder(found)
-        return holder is not None and str(holder[1].get("poller")) == poller
-
-    if "_conflicts" not in document or held(document):
+    A claim whose attempt has ended by another version holds nothing: then it is that other one.
+    """
+    if "_conflicts" not in document:
         return document
-    return next((one for one in database.leaves(str(document["_id"])) if held(one)), document)
+    leaves = database.leaves(str(document["_id"]))
+    over: Document | None = None
+    for leaf in sorted(leaves, key=lambda one: one.get("_rev") != document.get("_rev")):
+        held = documents.holder(leaf)
+        if held is None or str(held[1].get("poller")) != poller:
+            continue
+        ended = next((one for one in leaves if has_ended(one, held[0], held[1].get("attempt"))), None)
+        if ended is None:
+            return leaf
+        over = over or ended
+    return over or document
+
+
+def has_ended(document: Document, key: str, attempt: Any) -> bool:
+    """Whether a version of a document knows of an attempt's end."""
+    entry = document.get(key)
+    if isinstance(entry, dict) and entry.get("attempt") == attempt:
+        return entry.get("state") in ("done", "failed", "refused")
+    return attempt is not None and documents.retry_of(document, key).get("last") == attempt
 
 
 def _is_about(found: Document, write: Any) -> bool:

@@ -16,6 +16,7 @@ class Memory:
 
     ``answers_lost`` stores a bulk write and then fails. ``refuse``: the status that a document may not have.
     ``errors``: what is said to a write of a document. ``refuse_requests_over``: larger bulk writes are refused whole.
+    ``beside``: further versions of a document, as another site's are, behind the one that is seen.
     """
 
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -25,6 +26,7 @@ class Memory:
     refuse: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     refuse_requests_over: int = 10**9
+    beside: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     away_after: int = 10**9
     writes: int = 0
     requests: int = 0
@@ -62,7 +64,15 @@ class Memory:
 
     def get_many(self, ids: Any) -> dict[str, dict[str, Any] | None]:
         self._there()
-        return {name: copy.deepcopy(self.documents.get(name)) for name in ids}
+        found = {name: copy.deepcopy(self.documents.get(name)) for name in ids}
+        for name, others in self.beside.items():
+            if found.get(name) is not None:
+                found[name]["_conflicts"] = [other["_rev"] for other in others]  # type: ignore[index]
+        return found
+
+    def leaves(self, doc_id: str) -> list[dict[str, Any]]:
+        self._there()
+        return copy.deepcopy([self.documents[doc_id], *self.beside.get(doc_id, [])])
 
     def get_local(self, id: str) -> dict[str, Any] | None:
         self._there()

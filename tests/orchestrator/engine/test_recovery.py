@@ -210,3 +210,25 @@ def test_another_sites_claims_are_left_to_its_own_pollers(
     for monotonic in (0.0, 61.0, 122.0, 183.0):
         assert recovery.look(1001.0, monotonic) == 0
     assert memory.documents["d"]["status"] == "proc 0 in progress"
+
+
+def test_a_claim_whose_end_stands_in_another_version_is_not_taken_back(
+    make_engine: Make, memory: Memory, chain: Chain, tmp_path: Path
+) -> None:
+    # Another site has put an older version of ours together with its own: it is seen, and says "in progress".
+    me, dead = make_engine("me"), make_engine("dead")
+    claimed_by(me, memory, "mine")
+    claimed_by(dead, memory, "its")
+    for name in ("mine", "its"):
+        attempt = memory.documents[name]["proc0"]["attempt"]
+        done = {"_id": name, "_rev": "3-z", "status": "good", "proc0": {"state": "done", "attempt": attempt}}
+        memory.beside[name] = [{**memory.documents[name], **done}]
+    me.held.clear()  # it has been recorded
+    Spool(tmp_path, "dead").close()
+    os.close(os.open(tmp_path / "pollers" / "dead.lock", os.O_CREAT | os.O_WRONLY, 0o600))
+    recovery = Recovery(chain, memory, me, Spool(tmp_path, "me"), lease=60.0)
+    assert [recovery.look(1001.0 + n, float(n)) for n in range(3)] == [0, 0, 0]
+    me.commit(1005.0)
+    assert not [name for name in memory.documents if name.startswith("attempt:")]
+    memory.beside.clear()
+    assert sum(recovery.look(1101.0 + n, 100.0 + n) for n in range(2)) == 2, "without such a version they are lost"

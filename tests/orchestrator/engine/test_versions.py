@@ -62,3 +62,18 @@ def test_a_dead_pollers_version_is_found_behind_the_one_that_is_seen() -> None:
     assert versions.of_poller(database, seen, "dead") == ours
     assert versions.of_poller(database, seen, "another") == seen
     assert versions.of_poller(Database(ours), ours, "another") == ours
+
+
+def test_a_claim_whose_attempt_has_ended_by_another_version_holds_nothing() -> None:
+    claimed = {**OURS, "proc0": {**OURS["proc0"], "poller": "me"}}  # type: ignore[dict-item]
+    ended: list[dict[str, Any]] = [
+        {"_id": "d", "_rev": "3-c", "status": "good", "proc0": {"state": "done", "attempt": "x"}},
+        {"_id": "d", "_rev": "3-c", "status": "failed", "proc0": {"state": "failed", "attempt": "x"}},
+        {"_id": "d", "_rev": "3-c", "status": "good", "retry": {"step": "proc0", "number": 2, "last": "x"}},
+    ]
+    for other in ended:
+        for database in (Database(claimed, other), Database(other, claimed)):
+            assert versions.of_poller(database, database.get_many(["d"])["d"], "me") == other
+    later = {"_id": "d", "_rev": "3-c", "status": "good", "proc0": {"state": "done", "attempt": "another"}}
+    database = Database(later, claimed)
+    assert versions.of_poller(database, database.get_many(["d"])["d"], "me") == claimed
