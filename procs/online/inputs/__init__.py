@@ -1,0 +1,6 @@
+"""Where spills come from.
+
+``date`` DATE files, ``samba`` Samba files, ``socket`` a DAQ that connects, ``root`` ROOT files that a step has made,
+``spill_json`` spills as JSON documents. Each goes on where its ``position`` stands, and finds where runs begin and how
+they end.
+"""
