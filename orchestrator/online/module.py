@@ -65,9 +65,10 @@ class Input(Module):
     """Makes spills out of a file, a socket, a directory.
 
     ``items`` yields what it has in the DAQ's order, and None when there is nothing just now, so that whoever reads can
-    look after other things (it has then waited a tenth of a second itself); it returns when nothing more can come. ``position`` says, in JSON values, how far all that
-    was yielded reaches; after a crash a new one is given the last position that is known to be safe and yields from
-    there on, spills with the same numbers as before. Some spills may come again: their number tells.
+    look after other things (it has then waited a tenth of a second itself); it returns when nothing more can come.
+    ``position`` says, in JSON values, how far all that was yielded reaches; after a crash a new one is given the last
+    position that is known to be safe and yields from there on, spills with the same numbers as before. Some spills may
+    come again: their number tells.
     """
 
     def items(self, position: Any = None) -> Iterator[Item | None]:

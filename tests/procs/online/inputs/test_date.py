@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -164,7 +166,7 @@ def test_a_file_that_grows_by_any_bytes_gives_the_same_spills_once(tmp_path: Pat
 
         return step
 
-    steps = iter([grow(start, stop) for start, stop in zip(edges, edges[1:], strict=False)])
+    steps = iter([grow(start, stop) for start, stop in itertools.pairwise(edges)])
     found = Daq(steps).read(files=str(growing), patience=3)
     assert [content(item) for item in found] == [content(item) for item in complete(whole)]
 
@@ -276,7 +278,7 @@ def test_a_position_of_another_file_of_the_same_name_counts_for_nothing(tmp_path
     position = source.position
     path.write_bytes(b"".join(whole_run(2, 3)))
     items = [item for item in DateInput({"files": str(path)}).items(position) if item is not None]
-    assert [content(item)[:2] for item in items][0] == ("start", "2") and len(items) == 5
+    assert content(items[0]) == ("start", "2") and len(items) == 5
 
 
 @pytest.mark.parametrize("left", [1, 40, 100, 300])
@@ -313,10 +315,8 @@ def test_damaged_bytes_cost_no_spill_that_they_are_not_in(tmp_path: Path, place:
 @settings(max_examples=200, deadline=None)
 @given(data=st.binary(min_size=80, max_size=80))
 def test_a_header_is_read_or_refused(data: bytes) -> None:
-    try:
+    with contextlib.suppress(FormatError):
         head(data, 0, 0, "x")
-    except FormatError:
-        pass
 
 
 def test_only_headers_are_read(tmp_path: Path) -> None:
