@@ -111,6 +111,13 @@ def not_before(document: Mapping[str, Any], step: Step) -> float:
     return seconds_of(retry_of(document, step.key).get("not_before")) or 0.0
 
 
+def longest_wait(document: Mapping[str, Any], step: Step) -> float:
+    """How long the step's next attempt may have to wait, by its policy (s), whatever a clock says."""
+    series = retry_of(document, step.key)
+    used = max(0, count(series.get("number"), 1) - 1 - count(series.get("first"), 1))
+    return min(step.retries.wait * 2.0 ** min(used, 60), step.retries.longest)
+
+
 def retries(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What is known of attempts that will be followed by others, by the step's keyword; the latest first."""
     top = document.get("retry")

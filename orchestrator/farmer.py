@@ -24,6 +24,7 @@ from typing import Any
 from orchestrator import batchjobs, control, documents
 from orchestrator.capture import safe_file_name
 from orchestrator.chain import Chain, Step
+from orchestrator.clock import Jumps
 from orchestrator.couch import Database, Follower
 from orchestrator.documents import Claimant, iso
 from orchestrator.engine import controls
@@ -94,6 +95,7 @@ class Farmer:
         self._since = ""
         self._next = {"beat": 0.0, "sweep": 0.0}
         self._wait = FIRST_WAIT
+        self._jumps = Jumps()
         self._hindrance: tuple[float, str] | None = None
 
     def _ready(self, now: float) -> bool:
@@ -186,6 +188,9 @@ class Farmer:
         if not self._since:
             self._since = str(self.database.info()["update_seq"])
         monotonic = time.monotonic()
+        if moved := self._jumps.moved(now, monotonic):
+            log.warning("the clock was set by %.0f s; periods go on as they were", moved)
+            self.engine.clock_set(moved, now)
         if monotonic >= self._next["beat"]:
             self._beat(now)
         self._still_ours()

@@ -128,12 +128,16 @@ def attempt_number(document: Mapping[str, Any], step: Step) -> int:
 
 
 def moving(members: Iterable[Document], after: str, settle: float, now: float) -> bool:
-    """Whether a member has come, or its step ``after`` (a keyword) was done, within the last ``settle`` seconds."""
+    """Whether a member has come, or its step ``after`` (a keyword) was done, within the last ``settle`` seconds.
+
+    A time that lies ahead by more than that was written by a clock that is wrong, and is not waited for.
+    """
     latest = 0.0
     for one in members:
         entry = one.get(after)
         for time in (one.get("registered"), entry.get("finished") if isinstance(entry, dict) else None):
-            latest = max(latest, documents.seconds_of(time) or 0.0)
+            at = documents.seconds_of(time) or 0.0
+            latest = max(latest, at if at < now + settle else 0.0)
     return latest > now - settle
 
 

@@ -203,6 +203,7 @@ class Poller:
             self.recovery.look(now, monotonic)
             self.renewal.watched = self.recovery.watched
             self._next["look"] = monotonic + self.terms.lease / BEATS
+        self.engine.backlog.clock(now, monotonic)
         for _ in range(QUEUE):
             if self._rings.empty():
                 break

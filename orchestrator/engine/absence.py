@@ -21,6 +21,10 @@ class Absence:
         self._since[key] = min(now, self._since.get(key, now))
         return self._since[key]
 
+    def shift(self, by: float) -> None:
+        """The clock was set by so many seconds: what has been gone for a minute has been so still."""
+        self._since = {key: since + by for key, since in self._since.items()}
+
     def forget(self, key: str) -> None:
         """Nobody asks any more."""
         self._since.pop(key, None)

@@ -12,7 +12,8 @@ from random import Random
 from typing import Any
 
 from orchestrator.chain import Chain, Step
-from orchestrator.documents import Document, not_before, ready_step
+from orchestrator.clock import Jumps
+from orchestrator.documents import Document, longest_wait, not_before, ready_step
 
 #: Documents held in memory at most, of those that could be claimed at once and, apart from them, of those whose retry
 #: is not due: at a few kB each some MB. A sweep fetches the next when few remain. They are counted apart because
@@ -34,6 +35,7 @@ class Backlog:
         self._order: list[tuple[tuple[float, int], int, str]] = []
         self._waiting: list[tuple[float, int, str]] = []
         self._count = 0
+        self._jumps = Jumps()
         #: Whether documents were turned away for want of room since ``more`` was last set to False.
         self.more = False
 
@@ -58,8 +60,8 @@ class Backlog:
         known = self._ready.get(name) or self._later.get(name)
         if known is not None and known[1] is step and document.get("_rev") == known[0].get("_rev") is not None:
             return True  # seen again by a sweep: it keeps its place, and the heaps do not grow
-        # A retry's wait is never longer than the longest: what asks for more was written by a clock that is wrong.
-        due = min(not_before(document, step), now + step.retries.longest)
+        # A retry never waits for longer than its policy says: what asks for more was written by a clock that is wrong.
+        due = min(not_before(document, step), now + longest_wait(document, step))
         kept, others = (self._later, self._ready) if due > now else (self._ready, self._later)
         if name not in kept and len(kept) >= self._limit:
             self.more = self.more or kept is self._ready  # who waits is found by a later sweep
@@ -83,6 +85,18 @@ class Backlog:
         for name, (_, step, _) in [*self._ready.items(), *self._later.items()]:
             if step.key not in keys:
                 self.forget(name)
+
+    def clock(self, now: float, steady: float) -> None:
+        """What the wall clock (s since 1970) says, and one that is never set."""
+        if self._jumps.moved(now, steady):
+            self.clock_set(now)
+
+    def clock_set(self, now: float) -> None:
+        """The wall clock was set, and says ``now``: who waits for its retry is looked at again."""
+        waiting = [document for document, _, _ in self._later.values()]
+        self._later.clear()
+        for document in waiting:
+            self.offer(document, now)
 
     def _make_way(self, rank: float) -> bool:
         """Let one document of lower priority go, in favour of one that ranks before it; whether there was one.

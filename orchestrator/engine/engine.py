@@ -143,7 +143,7 @@ class Engine:
             if not swept and _generation(document) < self._written.get(name, 0):
                 continue
             rev, until = self._refused.get(name, (None, 0.0))
-            if rev is not None and rev == document.get("_rev") and now < until:
+            if rev is not None and rev == document.get("_rev") and until - REFUSED_FOR <= now < until:
                 continue
             self.backlog.offer(document, now)
 

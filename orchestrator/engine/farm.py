@@ -90,6 +90,13 @@ class FarmEngine:
         self.farm = self.farm.model_copy(update={"limits": limits})
         self.pace.per_minute = limits.submissions_per_minute
 
+    def clock_set(self, by: float, now: float) -> None:
+        """The wall clock was set by so many seconds and says ``now``: periods go on as they were."""
+        for kept in (self.witnesses, self._never_there, self.withdrawal, self.pace):
+            kept.shift(by)
+        self._not_before = {job: (until + by, wait) for job, (until, wait) in self._not_before.items()}
+        self.backlog.clock_set(now)
+
     def note(self, document: Document) -> None:
         """Take in that a document which the farm has was changed: a person may have cancelled its attempt."""
         at = self._at(document)

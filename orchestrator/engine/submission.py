@@ -142,6 +142,10 @@ class Pace:
             self._made.popleft()
         return max(0, int(max(1.0, self.per_minute)) - len(self._made))
 
+    def shift(self, by: float) -> None:
+        """The clock was set by so many seconds."""
+        self._made = deque(made + by for made in self._made)
+
     def made(self, now: float) -> None:
         """One has been made."""
         self._made.append(now)

@@ -71,6 +71,10 @@ class Withdrawal:
     world: World
     _told: dict[str, float] = field(default_factory=dict)
 
+    def shift(self, by: float) -> None:
+        """The clock was set by so many seconds."""
+        self._told = {key: when + by for key, when in self._told.items()}
+
     def fates(
         self, wanted: Mapping[str, str], held: Mapping[str, AtFarm], files: Mapping[str, Files | None],
         listed: Listed, now: float,

@@ -85,6 +85,12 @@ class Witnesses:
                 found = judged(witness(told, asked=True), told)
         return found, queue
 
+    def shift(self, by: float) -> None:
+        """The clock was set by so many seconds."""
+        self._gone.shift(by)
+        if self.away is not None:
+            self.away = (self.away[0] + by, self.away[1])
+
     def forget(self, attempt: str) -> None:
         """Its end is recorded."""
         self._gone.forget(attempt)

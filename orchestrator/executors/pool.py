@@ -327,7 +327,9 @@ class Pool:
         if worker.batches and now - worker.heard >= LIMIT_CHECK:
             # Reports of short steps travel together; those that a long step behind them holds up are in the spool.
             for report in _unheard(worker.batches[0]):
-                self._reported(worker, report, now - max(0.0, self._clock() - report.finished))
+                # By the wall clock, but not before it can have been: the clock may have been set since.
+                ended = max(worker.heard + report.seconds, now - max(0.0, self._clock() - report.finished))
+                self._reported(worker, report, min(now, ended))
         if not worker.batches or not worker.batches[0].tasks or worker.verdict is not None:
             return
         step = self._chain.step(worker.batches[0].tasks[0].step)

@@ -95,10 +95,10 @@ class Site:
             ]
         )  # fmt: skip
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """``orchestrator <words>`` in this site's folder, in the background; output in ``log-<n>``."""
         # This code, also where another copy of it is installed.
-        environment = {**os.environ, "PYTHONPATH": f"{self.folder}{os.pathsep}{CODE}"}
+        environment = {**os.environ, "PYTHONPATH": f"{self.folder}{os.pathsep}{CODE}", **(environment or {})}
         with (self.folder / f"log-{len(self.daemons)}").open("wb") as log:
             daemon = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.cli", *words], cwd=self.folder, env=environment,

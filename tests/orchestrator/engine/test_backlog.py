@@ -76,6 +76,18 @@ def test_a_wait_longer_than_the_longest_is_a_wrong_clocks_and_is_cut(chain: Chai
     assert names(backlog, 1000.0 + chain.steps[0].retries.longest + 1) == ["w"]
 
 
+def test_a_clock_set_back_makes_no_retry_wait_for_longer_than_its_policy(chain: Chain) -> None:
+    backlog = Backlog(chain, chain.steps)
+    backlog.clock(10_000.0, 1.0)
+    backlog.offer(waiting("w", 10_010.0), 10_000.0)
+    backlog.clock(10_005.0, 6.0)
+    assert backlog.next_due() == 10_010.0
+    backlog.clock(5_000.0, 7.0)
+    due = backlog.next_due()
+    assert due is not None and due <= 5_000.0 + chain.steps[0].retries.wait
+    assert names(backlog, due + 0.1) == ["w"]
+
+
 def test_the_due_time_of_a_document_that_is_gone_wakes_nobody(chain: Chain) -> None:
     backlog = Backlog(chain, chain.steps)
     backlog.offer(waiting("w", 1010.0), 1000.0)

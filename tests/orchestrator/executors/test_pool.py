@@ -35,6 +35,10 @@ def noisy(document, work):
 def slow(document, work):
     time.sleep(60)
 
+def naps(document, work):
+    time.sleep(document["x"])
+    return {}
+
 def greedy(document, work):
     kept = bytearray(300_000_000); time.sleep(60); return {"n": len(kept)}
 
@@ -175,6 +179,13 @@ def test_after_a_crash_the_others_of_the_batch_are_handed_back_untouched(make_po
     (returned,) = [e for e in events if isinstance(e, Returned)]
     assert [blamed.document, *(t.document["_id"] for t in returned.tasks)] == [f"d{n}" for n in range(5)]
     assert pool.outstanding() == 0
+
+
+def test_a_clock_that_is_set_ahead_ends_no_attempt(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool('{name: naps, run: "poolsteps:naps", time_limit: 20 s}')
+    pool._clock = lambda: time.time() + 7200.0
+    found = run(pool, 3)  # the reports of the first two are read from the spool while the third one runs
+    assert [report.error_class for report in found] == [None] * 3
 
 
 def test_a_time_limit_ends_the_attempt(make_pool: Callable[..., Pool]) -> None:
