@@ -166,6 +166,25 @@ def decider(chain: Chain, asked: Asked, *, hold: bool = False) -> Decide:
     return decide
 
 
+def possible(chain: Chain, document: Document) -> tuple[str, ...]:
+    """The operations that would change this document as it is now: those for which a page has buttons."""
+    found = []
+    for kind in OPERATIONS:
+        if kind.name == "reprocess":
+            continue  # of one document it is a reset
+        value = 2 if document.get("priority") == 1 else 1
+        for step in chain.steps if kind.needs_step else (None,):
+            order = Order(kind.name, "-", "-", step.key if step else "", value=value)
+            try:
+                made = decider(chain, Asked("operation:-", order, 0.0))(document)
+            except IllegalTransition:
+                continue
+            if isinstance(made, Changed):
+                found.append(kind.name)
+                break
+    return tuple(found)
+
+
 def retry(document: Document, asked: Asked) -> Changed | str:
     """Put a failed document back before the step that failed. Raises IllegalTransition where it has not failed."""
     changed = documents.retry(document, asked.order.by, asked.reason, asked.at)

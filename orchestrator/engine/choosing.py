@@ -13,12 +13,19 @@ from orchestrator.selection import Selection, fits
 PAGE = 500
 
 
-def choose(database: Any, chain: Chain, selection: Selection, whole: Any = None) -> list[str]:
+class TooMany(SettingsError):
+    """More documents fit than the asker can deal with."""
+
+
+def choose(
+    database: Any, chain: Chain, selection: Selection, whole: Any = None, most: int | None = None
+) -> list[str]:
     """The ids of the documents that fit, in the order of the source that they are read from.
 
     Ids that a person named come back whatever stands there: what cannot be done to one is said of it, and not hidden.
     ``whole`` is the database itself where ``database`` is a lane's view of it: a query speaks of documents as they are.
-    Raises SettingsError where nothing was said, ChainError for an unknown step, and what the database raises.
+    Raises SettingsError where nothing was said, TooMany where more than ``most`` fit, ChainError for an unknown step,
+    and what the database raises.
     """
     if selection.empty:
         raise SettingsError("say which documents: their ids, or --run, --runs, --status, --step, --query, --all")
@@ -30,6 +37,8 @@ def choose(database: Any, chain: Chain, selection: Selection, whole: Any = None)
     for document in _source(database, chain, selection, whole):
         if fits(selection, chain, document):
             found.setdefault(str(document["_id"]), document)
+        if most is not None and len(found) > most:
+            raise TooMany(f"more than {most} documents fit")
     names = set(found)
     if selection.documents and (selection.query is not None or _by_run(selection)):
         names &= set(selection.documents)

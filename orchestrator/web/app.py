@@ -21,6 +21,8 @@ from orchestrator.chain import Chain
 from orchestrator.errors import NotFound, OrchestratorError, Unauthorised, Unavailable
 from orchestrator.version import VERSION
 from orchestrator.web import human, replication
+from orchestrator.web.acts import Acts
+from orchestrator.web.controlling import Controlling
 from orchestrator.web.headers import Guard, problem
 from orchestrator.web.live import RETRY_SECONDS, Follow, Hub
 from orchestrator.web.login import Gate, Login
@@ -118,7 +120,11 @@ def create_app(
     app.include_router(pages.router)
     app.include_router(replication.router(pages))
     if acting is not None and chain is not None:
-        app.include_router(Operations(source, chain, acting).router)
+        operations = Operations(source, chain, acting)
+        app.include_router(operations.router)
+        app.include_router(Acts(pages, operations, chain, acting.ask_above).router)
+        app.include_router(Controlling(pages, operations, chain, acting).router)
+        app.state.acting = True
     if login is not None:
         app.state.who = login.who
         app.include_router(login.router(pages))
@@ -200,6 +206,8 @@ class _Answers:
         words = {
             404: ("not found", "There is no such page."),
             405: ("not allowed", "These pages can only be read (GET)."),
+            401: ("unauthorised", str(error.detail)),
+            403: ("forbidden", str(error.detail)),
         }
         name, reason = words.get(error.status_code, ("error", str(error.detail)))
         response = self._answer(request, error.status_code, name, reason)

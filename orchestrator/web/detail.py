@@ -11,6 +11,7 @@ from orchestrator import reasons
 from orchestrator.chain import Chain
 from orchestrator.control import Control
 from orchestrator.facts import explained
+from orchestrator.people import possible
 from orchestrator.web import human, lists
 from orchestrator.web.jobs import controls
 from orchestrator.web.pollers import Pollers
@@ -162,6 +163,8 @@ def document(
         "kind": kind_of(body.get("status")),
         "sentence": why(chain, body, now, said),
         "explanation": None if chain is None else explained(database, chain, body, site, lease, now).to_json(),
+        "acts": possible(chain, body) if chain is not None and body.get("type") == chain.type else (),
+        "at_farm": any(s.state in ("queued", "in progress") and s.proc.get("farm") for s in made),
         "operation": body.get("operation") if isinstance(body.get("operation"), dict) else None,
         "past": past(source, database, id),
         "steps": [

@@ -58,6 +58,7 @@ def overview(source: Source, database: DatabaseLike, chain: Chain | None, poller
         "farms": [
             _farm(site, farm, chain, jobs, daemons.get((site, farm)), said[site]) for site, farm in sorted(places)
         ],
+        "sites": [] if chain is None else [{"site": site, "steps": _steps(chain, site)} for site in chain.sites],
         "stops": [
             {**stop.to_json(), "site": site, "words": stop.words(site)}
             for site, one in said.items()
@@ -69,6 +70,11 @@ def overview(source: Source, database: DatabaseLike, chain: Chain | None, poller
         "jobs": [{**job.to_json(), "step_name": names.get(job.step, job.step)} for job in jobs[:JOBS]],
         "total": len(jobs),
     }
+
+
+def _steps(chain: Chain, site: str) -> list[str]:
+    """The names of all steps that belong to a site, of lanes and gathers too."""
+    return [step.name for one in (chain, *chain.branches().values()) for step in one.steps if step.site == site]
 
 
 def _daemons(database: DatabaseLike, pollers: Pollers, now: float) -> dict[tuple[str, str], dict[str, Any]]:
@@ -110,6 +116,7 @@ def _farm(
         "daemon": daemon,
         "away": daemon["away"] if daemon is not None and daemon["alive"] else None,
         "stops": [stop.words(site) for stop in stops],
+        "stopped": any(stop.scope.key == f"farm:{name}" for stop in stops),
         "states": {state: sum(job.states.get(state, 0) for job in mine) for state in STATES},
         "jobs": len(mine),
         "limits": limits,

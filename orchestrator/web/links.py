@@ -41,6 +41,18 @@ class Links:
         """A batch job's page."""
         return self.to(f"/jobs/{_part(name)}")
 
+    def act(self, what: str, **query: Any) -> str:
+        """The form of an operation on documents."""
+        return self.to(f"/act/{_part(what)}", **query)
+
+    def control(self, what: str, **query: Any) -> str:
+        """The form of pausing, draining, ... a step, a farm or a site."""
+        return self.to(f"/control/{_part(what)}", **query)
+
+    def operation(self, id: Any) -> str:
+        """What is known of an operation."""
+        return self.to(f"/operations/{_part(id)}")
+
     def files(self, **query: Any) -> str:
         """A filtered list of documents."""
         return self.to("/files", **query)

@@ -94,6 +94,19 @@ def files(
     }
 
 
+def whole(wanted: Filter) -> dict[str, str]:
+    """The filter in the words by which an operation chooses documents; empty where these do not know it."""
+    said = wanted.words()
+    if not said or not said.keys() <= {"status", "run", "step", "state"}:
+        return {}
+    chosen = {"runs": wanted.run, "statuses": wanted.status}
+    if wanted.state:
+        if wanted.status or not wanted.step or wanted.state not in ("queued", "in progress", "failed"):
+            return {}
+        chosen |= {"statuses": wanted.state, "at_step": wanted.step}
+    return {key: value for key, value in chosen.items() if value}
+
+
 def _step(wanted: Filter, steps: Sequence[Outline]) -> Outline | None:
     """The step asked for. A step without a state filters nothing; a state without a step is that of any step."""
     found = [s for s in steps if wanted.step in (s.key, s.name)]

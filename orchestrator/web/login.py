@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import secrets
 from typing import Final
-from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -18,12 +17,13 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestrator.errors import Unauthorised, Unavailable
+from orchestrator.web.forms import Fields, Hand, sent, way_back
 from orchestrator.web.headers import problem
 from orchestrator.web.links import Links
 from orchestrator.web.login_sessions import LONGEST, Session, Sessions, TooSoon
 from orchestrator.web.pages import Pages
 from orchestrator.web.render import html, json_answer, wants_json
-from orchestrator.web.roles import Person, Who, from_elsewhere, nobody
+from orchestrator.web.roles import Person, Who, nobody
 
 COOKIE: Final = "orchestrator"
 #: Stands beside the form of somebody who is not logged in yet, and in it.
@@ -44,6 +44,7 @@ class Login:
     def __init__(self, sessions: Sessions, otherwise: Who = nobody) -> None:
         self.sessions = sessions
         self._otherwise = otherwise
+        self._token = secrets.token_urlsafe(24)  # for forms of people who need no login
 
     def who(self, request: Request) -> Person | None:
         """Who asks to change something."""
@@ -55,6 +56,14 @@ class Login:
         if session is None:
             return None
         return Person(session.name, session.roles, lambda: self.sessions.run_database(session))
+
+    def hand(self, request: Request) -> Hand | None:
+        """Who would act, by what the page itself knows: never slow."""
+        session = self.session(request)
+        if session is not None:
+            return Hand(Person(session.name, session.roles), session.token)
+        person = self._otherwise(request)
+        return None if person is None else Hand(person, self._token)
 
     def session(self, request: Request) -> Session | None:
         """The session as the page knows it, for its header: never slow."""
@@ -70,19 +79,19 @@ class Login:
 
         @made.post("/login")
         async def log_in(request: Request) -> Response:
-            sent = await _sent(request)
+            fields = await sent(request, FORM_BYTES)
             known = request.cookies.get(FORM_COOKIE, "")
-            if not known or not hmac.compare_digest(sent.get("token", "").encode(), known.encode()):
+            if not known or not hmac.compare_digest(fields.one("token").encode(), known.encode()):
                 return self._form(request, pages, "The form was too old: send it once more.", 403)
-            return await run_in_threadpool(self._log_in, request, pages, sent)
+            return await run_in_threadpool(self._log_in, request, pages, fields)
 
         @made.post("/logout")
         async def log_out(request: Request) -> Response:
-            sent = await _sent(request)
+            fields = await sent(request, FORM_BYTES)
             value = request.cookies.get(COOKIE, "")
             session = self.sessions.find(value)
             if session is not None:
-                if not hmac.compare_digest(sent.get("token", "").encode(), session.token.encode()):
+                if not hmac.compare_digest(fields.one("token").encode(), session.token.encode()):
                     raise HTTPException(403, "This request does not come from this page: nothing was done.")
                 self.sessions.log_out(value)
             answer = RedirectResponse(Links(request.scope.get("root_path", "")).to("/"), 303)
@@ -93,13 +102,13 @@ class Login:
 
     def _form(self, request: Request, pages: Pages, sentence: str, status: int) -> Response:
         token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(24)
-        data = {"sentence": sentence, "token": token, "next": _next(request.query_params.get("next", ""))}
+        data = {"sentence": sentence, "token": token, "next": way_back(request.query_params.get("next", ""))}
         answer = html("login.html", request, {**pages.common(), "data": data}, status)
         _keep(answer, request, FORM_COOKIE, token, 3600)
         return answer
 
-    def _log_in(self, request: Request, pages: Pages, sent: dict[str, str]) -> Response:
-        name, password = sent.get("name", "").strip(), sent.get("password", "")
+    def _log_in(self, request: Request, pages: Pages, fields: Fields) -> Response:
+        name, password = fields.one("name").strip(), fields.one("password")
         if not name or not password:
             return self._form(request, pages, "Give a name and a password.", 400)
         try:
@@ -114,7 +123,7 @@ class Login:
             return self._form(request, pages, words if locked else "The name or the password is wrong.", 401)
         except Unavailable:
             return self._form(request, pages, "The database does not answer: try again when it does.", 503)
-        answer = RedirectResponse(Links(request.scope.get("root_path", "")).base + _next(sent.get("next", "")), 303)
+        answer = RedirectResponse(Links(request.scope.get("root_path", "")).base + way_back(fields.one("next")), 303)
         _keep(answer, request, COOKIE, value, int(LONGEST))
         answer.delete_cookie(FORM_COOKIE, path=_path(request))
         return answer
@@ -148,31 +157,6 @@ class Gate:
             wanted = path + (f"?{request.url.query}" if request.url.query else "")
             answer = RedirectResponse(Links(scope.get("root_path", "")).to("/login", next=wanted), 303)
         await answer(scope, receive, send)
-
-
-async def _sent(request: Request) -> dict[str, str]:
-    """The fields of a form of ours. Raises HTTPException for one that another page has sent, or that is none."""
-    if from_elsewhere(request):
-        raise HTTPException(403, "This request comes from a page elsewhere, which may do nothing here.")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise HTTPException(415, "Send the form of this page.")
-    data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > FORM_BYTES:
-            raise HTTPException(413, "The form is too long.")
-    try:
-        fields = parse_qs(data.decode("ascii"), keep_blank_values=True, max_num_fields=20, errors="strict")
-    except ValueError:
-        raise HTTPException(400, "The form cannot be read.") from None
-    return {name: values[0] for name, values in fields.items()}
-
-
-def _next(wanted: str) -> str:
-    """Where to go after the login: a page of ours, whatever the address says."""
-    ours = wanted.startswith("/") and not wanted.startswith("//") and "\\" not in wanted and wanted.isprintable()
-    return wanted if ours else "/"
 
 
 def _path(request: Request) -> str:

@@ -27,10 +27,10 @@ from orchestrator.chain import Chain
 from orchestrator.couch.branch import BranchDatabase
 from orchestrator.engine import operations
 from orchestrator.engine.choosing import choose
-from orchestrator.engine.operations import Desk
+from orchestrator.engine.operations import Desk, Done
 from orchestrator.errors import Refused, SettingsError
 from orchestrator.people import NAMES, OPERATIONS, Order
-from orchestrator.selection import from_json, usual
+from orchestrator.selection import Selection, from_json, usual
 from orchestrator.web.headers import problem
 from orchestrator.web.paging import BadQuery
 from orchestrator.web.render import json_answer
@@ -58,7 +58,7 @@ class Acting:
     lease: float = 60.0
 
 
-class _Asked(BaseModel):
+class Asked(BaseModel):
     """The body of a request."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -73,13 +73,27 @@ class _Asked(BaseModel):
     confirm: bool = False
 
 
+@dataclass(frozen=True)
+class Job:
+    """An order, and the documents that it is about."""
+
+    desk: Desk
+    order: Order
+    names: list[str]
+    selection: Selection
+
+    def perform(self, *, dry_run: bool) -> Done:
+        """Carry it out, or only decide. Raises what the database raises."""
+        return self.desk.perform(self.order, self.names, self.selection, dry_run=dry_run)
+
+
 class Operations:
     """The routes that change documents."""
 
     def __init__(self, source: Source, chain: Chain, acting: Acting) -> None:
         self._source, self._chain, self._acting = source, chain, acting
         self.router = APIRouter()
-        body = {"content": {"application/json": {"schema": _Asked.model_json_schema()}}}
+        body = {"content": {"application/json": {"schema": Asked.model_json_schema()}}}
         for one in OPERATIONS:
             self.router.add_api_route(
                 f"/api/operations/{one.name}", self._route(one.name), methods=["POST"], summary=one.help,
@@ -103,42 +117,45 @@ class Operations:
 
     def _route(self, what: str) -> Any:
         async def act(request: Request, person: Annotated[Person, Depends(require("operator"))]) -> Response:
-            asked = _read(await _body(request))
+            asked = _read(await body_of(request))
             return await run_in_threadpool(self._act, what, asked, person)
 
         return act
 
-    def _act(self, what: str, asked: _Asked, person: Person) -> Response:
+    def _act(self, what: str, asked: Asked, person: Person) -> Response:
         try:
-            with self._database(person) as database:
+            with self.database(person) as database:
                 return self._perform(database, what, asked, person)
         except SettingsError as error:
             raise BadQuery(str(error)) from error
         except Refused as error:
             raise HTTPException(403, str(error)) from error
 
-    def _perform(self, database: Any, what: str, asked: _Asked, person: Person) -> Response:
+    def _perform(self, database: Any, what: str, asked: Asked, person: Person) -> Response:
+        job = self.job(database, what, asked, person)
+        most = self._acting.ask_above
+        if len(job.names) > most and not asked.dry_run and not asked.confirm:
+            body = problem(
+                409, "confirm", f"This concerns {len(job.names)} documents, more than {most}: look with dry_run, then "
+                "send it again with confirm."
+            )  # fmt: skip
+            return json_answer(body | {"documents": len(job.names)}, 409)
+        done = job.perform(dry_run=asked.dry_run)
+        self._source.changed()
+        return json_answer({"dry_run": asked.dry_run, "counts": done.counts(), **vars(done)})
+
+    def job(self, database: Any, what: str, asked: Asked, person: Person, most: int | None = None) -> Job:
+        """What is asked for, with the documents it is about. Raises SettingsError, TooMany, ChainError."""
         chain = self._chain.of(asked.branch)
         lane = BranchDatabase(database, chain.branch, self._chain.type) if asked.branch else database
         step = chain.step(asked.step).key if asked.step else ""
         order = Order(what, person.name, asked.reason, step, asked.outputs, asked.priority)
-        said = from_json(asked.selection)
-        selection = usual(what, said, order.step)
-        names = choose(lane, chain, selection, database)
-        most = self._acting.ask_above
-        if len(names) > most and not asked.dry_run and not asked.confirm:
-            body = problem(
-                409, "confirm", f"This concerns {len(names)} documents, more than {most}: look with dry_run, then send "
-                "it again with confirm."
-            )  # fmt: skip
-            return json_answer(body | {"documents": len(names)}, 409)
-        desk = Desk(lane, chain, self._acting.site, self._acting.data)
-        done = desk.perform(order, names, selection, dry_run=asked.dry_run)
-        self._source.changed()
-        return json_answer({"dry_run": asked.dry_run, "counts": done.counts(), **vars(done)})
+        selection = usual(what, from_json(asked.selection), order.step)
+        names = choose(lane, chain, selection, database, most)
+        return Job(Desk(lane, chain, self._acting.site, self._acting.data), order, names, selection)
 
     @contextmanager
-    def _database(self, person: Person) -> Iterator[Any]:
+    def database(self, person: Person) -> Iterator[Any]:
         """The database in the person's own name; in the page's, where its settings let anyone at this machine act."""
         if person.database is not None:
             yield person.database()
@@ -147,7 +164,7 @@ class Operations:
                 yield database
 
 
-async def _body(request: Request) -> bytes:
+async def body_of(request: Request) -> bytes:
     """The request's body. Raises HTTPException 413 for one that is too large."""
     kept = bytearray()
     async for chunk in request.stream():
@@ -157,10 +174,10 @@ async def _body(request: Request) -> bytes:
     return bytes(kept)
 
 
-def _read(body: bytes) -> _Asked:
+def _read(body: bytes) -> Asked:
     """What is asked for. Raises BadQuery, which names what is wrong."""
     try:
-        return _Asked.model_validate(json.loads(body))
+        return Asked.model_validate(json.loads(body))
     except ValidationError as error:
         faults = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
         raise BadQuery("; ".join(faults)) from error

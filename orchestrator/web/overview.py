@@ -63,6 +63,7 @@ def overview(
         "statuses", STATUS_SECONDS, database, lambda: source.rows(database, "pages/status", group_level=1)
     )
     statuses = {str(r.key[0]): int(r.value) for r in by_status}
+    stops = stopped(database, chain)
     return {
         "title": title,
         "now": human.iso(now),
@@ -79,14 +80,17 @@ def overview(
             {k: v for k, v in beat.items() if k != "running"} | {"steps": [names.get(s, s) for s in beat["steps"]]}
             for beat in beats
         ],
-        "warnings": [*deployed.warnings(database, chain), *_stopped(database, chain)],
+        "warnings": [*deployed.warnings(database, chain), *(f"{one['words']}." for one in stops)],
+        "stops": stops,
     }
 
 
-def _stopped(database: DatabaseLike, chain: Chain | None) -> list[str]:
-    """What people have paused or drained, a sentence each."""
+def stopped(database: DatabaseLike, chain: Chain | None) -> list[dict[str, str]]:
+    """What people have paused or drained; ``words`` says so."""
     said = controls(database, list(chain.sites) if chain is not None else [])
-    return [f"{stop.words(site)}." for site, one in said.items() for stop in one.stops]
+    return [
+        {**stop.to_json(), "site": site, "words": stop.words(site)} for site, one in said.items() for stop in one.stops
+    ]
 
 
 def _oldest(stats: dict[str, Any] | None) -> str | None:

@@ -178,7 +178,7 @@ class Pages:
             return lists.files(self.source, database, steps, wanted, at, limit), steps
 
         data, steps = self.source.cached(("files", wanted, at, limit), read)
-        return self.answer(request, "files.html", data, steps=steps, wanted=wanted)
+        return self.answer(request, "files.html", data, steps=steps, wanted=wanted, all_of=lists.whole(wanted))
 
     def document(self, request: Request, id: str) -> Response:
         wanted = id or request.query_params.get("id", "")

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from orchestrator.version import VERSION
 from orchestrator.web import chain_picture, human, trim
+from orchestrator.web.forms import hand
 from orchestrator.web.links import Links
 from orchestrator.web.states import STATES, kind_of
 
@@ -125,6 +126,8 @@ def html(template: str, request: Request, context: dict[str, Any], status: int =
         version=VERSION,
         login=getattr(request.app.state, "login", None) is not None,
         session=_session(request),
+        hand=hand(request),
+        operations=getattr(request.app.state, "acting", False),
         **context,
     )  # fmt: skip
     headers = {"Vary": "Accept"}

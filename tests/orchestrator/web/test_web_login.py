@@ -21,7 +21,8 @@ from orchestrator.errors import Refused, Unauthorised
 from orchestrator.pushing import admit
 from orchestrator.users import Users
 from orchestrator.web import create_app
-from orchestrator.web.login import COOKIE, FORM_COOKIE, Login, _next
+from orchestrator.web.forms import way_back
+from orchestrator.web.login import COOKIE, FORM_COOKIE, Login
 from orchestrator.web.login_sessions import ASK_EVERY, IDLE, LONGEST, Sessions, Slow, TooSoon
 from orchestrator.web.roles import Person, require
 
@@ -230,8 +231,8 @@ def test_a_cookie_that_is_made_up_opens_nothing(site: Site, value: str) -> None:
 @pytest.mark.parametrize("wanted", ["//evil.example", "/\\evil.example", "http://evil.example", "evil", "", "/a\nb",
                                     "\\\\evil", "/\t/evil.example", "javascript:alert(1)"])  # fmt: skip
 def test_after_the_login_comes_a_page_of_ours(wanted: str) -> None:
-    assert _next(wanted) == "/"
-    assert _next("/files?q=a%20b") == "/files?q=a%20b"
+    assert way_back(wanted) == "/"
+    assert way_back("/files?q=a%20b") == "/files?q=a%20b"
 
 
 def test_a_login_ends_when_nobody_comes_and_after_a_shift(site: Site) -> None:
