@@ -1,0 +1,431 @@
+"""The transform without its sockets and threads: runs one after the other, each spill done once, counts that close.
+
+What comes from outside is told by method calls; what is to be done outside comes as commands out of :meth:`pump`.
+Nothing here waits, reads a clock, or knows how a spill is kept.
+
+A run's life: *opening* (what has the store of it?), *beginning* (it is being written down), *birth* (workers prepare),
+*running*, *ending* (its last spill has been read), *closing* (its end is being written down). Spills of the next run
+wait meanwhile. A run that the store has as ended is *dormant*: only a spill that is not there yet begins it once more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.online.dispatch import Dispatcher, Task
+from orchestrator.online.numbers import Numbers
+from orchestrator.online.spill import EndOfRun, Item, Spill, StartOfRun
+from orchestrator.online.store import Outcome
+
+
+@dataclass(slots=True)
+class Entry:
+    """An item of the input that was read and not looked at yet; ``payload``: a spill's bytes."""
+
+    order: int
+    item: Item
+    payload: bytes = b""
+
+
+@dataclass
+class Run:
+    """A run that is being worked on. ``serial``: which one of this process, so that a run begun anew is another."""
+
+    name: str
+    serial: int
+    state: str = "opening"
+    header: dict[str, Any] = field(default_factory=dict)
+    known: Numbers = field(default_factory=Numbers)
+    read: int = 0
+    done: int = 0
+    failed: int = 0
+    again: int = 0  # spills that came a second time and were left alone
+    keeping: dict[int, tuple[int, bool]] = field(default_factory=dict)  # number: order, whether it failed
+    first: int | None = None  # the order of the item that opened it, if that was a start of run
+    end: EndOfRun | None = None
+    last: int | None = None  # the order of the item that ended it
+
+    @property
+    def pending(self) -> int:
+        """Read, and neither done nor failed in the store."""
+        return self.read - self.done - self.failed
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts that close: read = done + failed + pending."""
+        return {"read": self.read, "done": self.done, "failed": self.failed, "pending": self.pending}
+
+
+# -- what is to be done outside
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Send the modules and versions to a worker."""
+
+    worker: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Tell a worker why it is not wanted."""
+
+    worker: bytes
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """Tell a worker of a run."""
+
+    worker: bytes
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """Tell a worker that a run is over."""
+
+    worker: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """Send a spill to a worker."""
+
+    worker: bytes
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Find out what the store has of a run; answer with ``opened``."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Write down that a run has begun; answer with ``begun``. ``position``: of the input, safe once that is done."""
+
+    run: Run
+    position: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Put an outcome into the run's store; answer with ``stored``."""
+
+    run: Run
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Write down that a run has ended; answer with ``ended``."""
+
+    run: Run
+    end: EndOfRun
+    position: Any
+
+
+Command = Configure | Refuse | Birth | Death | Give | Open | Begin | Keep | End
+
+
+class Ledger:
+    """How far the input is safe: everything up to ``position`` is in the store."""
+
+    def __init__(self, position: Any = None) -> None:
+        self.position = position
+        self.changes = 0  # grows with each change of ``position``
+        self._positions: dict[int, Any] = {}
+        self._settled: set[int] = set()
+        self._next = 0
+        self._low = 0
+
+    def add(self, position: Any) -> int:
+        """One more item was read, and the input stands at ``position`` after it. Returns the item's order."""
+        self._positions[self._next] = position
+        self._next += 1
+        return self._next - 1
+
+    def at(self, order: int | None) -> Any:
+        """The position after an item, or else the safe one."""
+        return self.position if order is None else self._positions.get(order, self.position)
+
+    def settle(self, order: int) -> None:
+        """An item needs nothing more."""
+        self._settled.add(order)
+        while self._low in self._settled:
+            self._settled.remove(self._low)
+            self.position = self._positions.pop(self._low)
+            self._low += 1
+            self.changes += 1
+
+    @property
+    def open(self) -> int:
+        """Items that are not settled, or lie behind one that is not."""
+        return self._next - self._low
+
+
+class Transform:
+    """Runs, spills and workers of one online system.
+
+    Args:
+        workers: who does the work.
+        position: of the input, from where it is read.
+        most: items that may be on their way at once; with more the input is held back.
+        most_bytes: the same in bytes of packed spills.
+    """
+
+    def __init__(
+        self, workers: Dispatcher, *, position: Any = None, most: int = 2000, most_bytes: int = 256 * 2**20
+    ) -> None:
+        self.workers = workers
+        self.ledger = Ledger(position)
+        self.run: Run | None = None
+        self.runs = 0
+        self.over = False
+        self._most, self._most_bytes = most, most_bytes
+        self._backlog: deque[Entry] = deque()
+        self._bytes: dict[int, int] = {}  # of what is on its way, by order
+        self._held = 0
+        self._out: list[Command] = []
+        self._started = False
+
+    # -- the input
+
+    @property
+    def room(self) -> bool:
+        """Whether the input may go on."""
+        return self.ledger.open < self._most and self._held < self._most_bytes
+
+    def read(self, item: Item, payload: bytes, position: Any) -> None:
+        """The input has an item; afterwards it stands at ``position``. ``payload``: a spill, packed."""
+        order = self.ledger.add(position)
+        self._backlog.append(Entry(order, item, payload))
+        self._held += len(payload)
+        self._bytes[order] = len(payload)
+
+    def resume(self, run: str) -> None:
+        """An earlier life left this run without its end. To be called before anything is read."""
+        self.read(StartOfRun(run), b"", self.ledger.position)
+
+    def quiet(self) -> None:
+        """Nothing has come for the time after which a run has ended."""
+        if self.run is not None and self.run.state == "running" and not self._backlog:
+            self._finish(self.run, EndOfRun(self.run.name, "time-out"), None)
+
+    def finished(self) -> None:
+        """The input has nothing more."""
+        self.over = True
+
+    # -- the store
+
+    def opened(self, run: Run, known: dict[int, bool], state: str, header: dict[str, Any]) -> None:
+        """What the store has of a run: numbers with whether they failed; ``state`` is its record's, '' without one."""
+        run.known = Numbers(known)
+        run.failed = sum(known.values())
+        run.done = len(known) - run.failed
+        run.read = len(known)
+        run.header = run.header or header
+        if state in ("", "begun"):
+            self._begin(run, self.ledger.at(run.first))
+        else:
+            run.state = "dormant"
+            self._opened_by(run)
+
+    def begun(self, run: Run) -> None:
+        """The run is written down."""
+        run.state = "birth"
+        self._opened_by(run)
+
+    def stored(self, run: Run, numbers: list[int]) -> None:
+        """Outcomes are in the store."""
+        for number in numbers:
+            order, failed = run.keeping.pop(number)
+            run.failed += failed
+            run.done += not failed
+            self._settle(order)
+
+    def ended(self, run: Run) -> None:
+        """The run's end is written down."""
+        self._out += [Death(worker.key) for worker in self.workers.dead(run.serial)]
+        if run.last is not None:
+            self._settle(run.last)
+        self.run = None
+
+    # -- the workers
+
+    def joined(self, key: bytes, name: str, where: str, now: float) -> None:
+        """A worker has said who it is."""
+        self._failed(self.workers.joined(key, name, where, now))
+        self._out.append(Configure(key))
+
+    def acknowledged(self, key: bytes, differs: str) -> None:
+        """A worker has acknowledged the configuration; ``differs`` says what is not as it is here."""
+        if not self.workers.acknowledged(key, differs):
+            self._out.append(Refuse(key, differs or "is not known here"))
+
+    def born(self, key: bytes, serial: int, error: str, now: float) -> None:
+        """A worker's modules are ready for a run, or could not be made so."""
+        self.workers.born(key, serial, error, now)
+
+    def result(self, key: bytes, order: int, outcome: Outcome, now: float) -> bool:
+        """A worker's outcome of a spill. Returns False where it is not wanted any more."""
+        task = self.workers.result(key, order, outcome.seconds, now)
+        if task is None or self.run is None:
+            return False
+        outcome.number = task.number
+        if outcome.failed and outcome.packed is None:
+            outcome.packed = task.payload
+        self._keep(task, outcome)
+        return True
+
+    def gone(self, key: bytes, why: str, *, fatal: bool = False, blame: bool = True) -> None:
+        """A worker is no more; see ``Dispatcher.gone``."""
+        worker = self.workers.workers.get(key)
+        self._failed(self.workers.gone(key, why, fatal=fatal, blame=blame), worker.name if worker else "")
+
+    # -- what follows
+
+    def pump(self, now: float) -> list[Command]:
+        """All that is to be done outside now, in order."""
+        while self._advance():
+            pass
+        run = self.run
+        if run is not None and run.state in ("birth", "running", "ending"):
+            self._out += [Birth(worker.key, run) for worker in self.workers.ask(run.serial, now)]
+            self._out += [Give(worker.key, task) for worker, task in self.workers.gives(now)]
+        found, self._out = self._out, []
+        return found
+
+    @property
+    def finished_all(self) -> bool:
+        """Whether the input has ended and nothing is left to do."""
+        return self.over and self.run is None and not self._backlog
+
+    def waits_for(self) -> str:
+        """Why no spill is being worked on, or nothing."""
+        if self.run is None or self.run.state != "birth":
+            return ""
+        unborn = [f"{one.name}: {one.reason}" for one in self.workers.workers.values() if one.state == "unborn"]
+        if unborn:
+            return f"run {self.run.name} cannot start: " + "; ".join(sorted(unborn))
+        missing = [] if self._started else self.workers.missing()
+        if missing:
+            return "waiting for workers that have not reported: " + ", ".join(missing)
+        return "waiting for a worker" if not self.workers.workers else "workers prepare for the run"
+
+    def _advance(self) -> bool:
+        """One step of the run that is on. Returns whether there may be another."""
+        run = self.run
+        if run is None:
+            return bool(self._backlog) and self._next_run()
+        if run.state == "dormant":
+            return self._look_for_new(run)
+        if run.state == "birth":
+            if not self._may_start():
+                return False
+            self._started = True
+            run.state = "running"
+        if run.state == "running":
+            self._consume(run)
+        if run.state == "ending" and run.end is not None and run.pending == 0:
+            run.state = "closing"
+            self._out.append(End(run, run.end, self.ledger.at(run.last)))
+        return False
+
+    def _next_run(self) -> bool:
+        entry = self._backlog[0]
+        if isinstance(entry.item, EndOfRun):
+            self._drop_first()
+            return True
+        self.runs += 1
+        self.run = run = Run(entry.item.run, self.runs)
+        if isinstance(entry.item, StartOfRun):
+            run.header, run.first = dict(entry.item.header), entry.order
+            self._backlog.popleft()
+        self._out.append(Open(run))
+        return False
+
+    def _look_for_new(self, run: Run) -> bool:
+        while self._backlog:
+            item = self._backlog[0].item
+            if item.run != run.name:
+                self.run = None
+                return True
+            if isinstance(item, Spill) and item.number not in run.known:
+                self._begin(run, self.ledger.position)
+                return False
+            run.again += isinstance(item, Spill)
+            self._drop_first()
+            if isinstance(item, EndOfRun):
+                self.run = None
+                return True
+        if self.over:
+            self.run = None
+        return False
+
+    def _begin(self, run: Run, position: Any) -> None:
+        run.state = "beginning"
+        self._out.append(Begin(run, position))
+
+    def _opened_by(self, run: Run) -> None:
+        if run.first is not None:
+            self._settle(run.first)
+            run.first = None
+
+    def _may_start(self) -> bool:
+        """The first run starts when all expected workers are ready for it, a later one when all that are there are."""
+        workers = self.workers.workers.values()
+        if not workers or any(one.state != "born" for one in workers):
+            return False
+        return self._started or self.workers.expected <= self.workers.names
+
+    def _consume(self, run: Run) -> None:
+        while self._backlog:
+            entry = self._backlog[0]
+            item = entry.item
+            if isinstance(item, Spill) and item.run == run.name:
+                if run.known.add(item.number):
+                    self._backlog.popleft()
+                    run.read += 1
+                    self.workers.add(Task(entry.order, item.number, entry.payload))
+                else:
+                    run.again += 1
+                    self._drop_first()
+            elif isinstance(item, EndOfRun):
+                if item.run == run.name:
+                    self._backlog.popleft()
+                    self._finish(run, item, entry.order)
+                    return
+                self._drop_first()
+            elif item.run == run.name:
+                self._drop_first()
+            else:
+                self._finish(run, EndOfRun(run.name, "next run"), None)
+                return
+        if self.over:
+            self._finish(run, EndOfRun(run.name, "end of input"), None)
+
+    def _finish(self, run: Run, end: EndOfRun, order: int | None) -> None:
+        run.state, run.end, run.last = "ending", end, order
+
+    def _failed(self, failed: list[tuple[Task, str]], worker: str = "") -> None:
+        for task, why in failed:
+            self._keep(task, Outcome(task.number, task.payload, error=why, worker=worker))
+
+    def _keep(self, task: Task, outcome: Outcome) -> None:
+        assert self.run is not None  # a run ends only when none of its spills is on its way
+        self.run.keeping[task.number] = (task.order, outcome.failed)
+        self._out.append(Keep(self.run, outcome))
+
+    def _drop_first(self) -> None:
+        self._settle(self._backlog.popleft().order)
+
+    def _settle(self, order: int) -> None:
+        self._held -= self._bytes.pop(order)
+        self.ledger.settle(order)
