@@ -224,7 +224,7 @@ class Run:
 
     def __init__(self, name: str, doc: str | None, what: Mapping[str, str] | None = None) -> None:
         """``what``: names and versions of what is compared, besides this project's own."""
-        self.console = Console()
+        self.console = Console(width=None if sys.stdout.isatty() else 160)
         self._began = time.monotonic()
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
         self.result: dict[str, Any] = {
