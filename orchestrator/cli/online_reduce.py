@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from orchestrator.cli.context import Context, SiteCommand, pass_site
+
+if TYPE_CHECKING:
+    from orchestrator.online.configuration import Online
+
+
+def online_of(site: Context) -> Online:
+    """The site's online.yaml. Raises SettingsError."""
+    from orchestrator.online import configuration
+
+    return configuration.load(site.settings.folder / "online.yaml")
 
 
 @click.command(cls=SiteCommand, short_help="Carry plots to viewers.")
@@ -16,15 +30,36 @@ def broadcast(site: Context) -> None:
     `broadcast`.
     """
     from orchestrator.cli.daemons import until_signal
-    from orchestrator.online import configuration
-    from orchestrator.online.broadcast import Broker
+    from orchestrator.online.broadcast import serve
 
     site.log_to_stderr()
-    online = configuration.load(site.settings.folder / "online.yaml")
-    broker = Broker(online.broadcast.publish, online.broadcast.subscribe)
-    click.echo(f"the broadcast takes plots at {broker.addresses[0]} and gives them at {broker.addresses[1]}", err=True)
-    until_signal(broker.run)
+    where = online_of(site)
+    said = functools.partial(click.echo, err=True)
+    until_signal(lambda stop: serve(where.broadcast, where.workers.key, stop, said))
+
+
+@click.command(cls=SiteCommand, short_help="Run one reducer.")
+@click.argument("name")
+@click.option(
+    "--image-directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write pictures there while a run goes on (`images.directory`).",
+)
+@pass_site
+def reduce(site: Context, name: str, image_directory: Path | None) -> None:
+    """Run the reducer NAME of online.yaml: follow the spills of each run, fill its histograms, publish them.
+
+    It goes on where it was when it is started again, and counts each spill once. At the end of a run it writes the
+    snapshot into online/runs/RUN.
+    """
+    import os
+
+    from orchestrator.cli.daemons import until_signal
+    from orchestrator.online.starting_reducer import reducing
+
+    site.log_to_stderr()
+    until_signal(reducing(site.settings, online_of(site), name, os.environ, image_directory))
 
 
 #: Added to the group ``orchestrator online``.
-COMMANDS: tuple[click.Command, ...] = (broadcast,)
+COMMANDS: tuple[click.Command, ...] = (broadcast, reduce)

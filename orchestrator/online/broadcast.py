@@ -16,17 +16,21 @@ last number was. A subscriber has a topic of its own, ``\\x00<its id>/``. Subscr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from orchestrator.errors import Conflict, SettingsError
+from orchestrator.online.configuration import Broadcast
+from orchestrator.online.keys import keys_for
 from orchestrator.online.publication import KINDS, parsed
 
 RUNS = 4  # last runs whose plots are kept: the present one, and some to compare it with
@@ -200,6 +204,25 @@ class Broker:
             for one in found:
                 self._out.send_multipart([own + b"/", self._stamp(one.number), one.header, one.body, one.topic])
             self._out.send_multipart([own + b"/", self._stamp(self.cache.number), b"%d" % reached, b"%d" % until])
+
+
+def serve(addresses: Broadcast, key: Path | None, stop: threading.Event, said: Callable[[str], Any]) -> None:
+    """The daemon: a broker at the configured addresses until ``stop`` is set; ``said`` is told when it is ready.
+
+    Raises Conflict for an address that is taken, SettingsError for one that needs a key and has none.
+    """
+    keys = keys_for(key, addresses.publish, addresses.subscribe)
+    context = zmq.Context()
+    try:
+        with keys.door(context) if keys else contextlib.nullcontext():
+            broker = Broker(
+                addresses.publish, addresses.subscribe, secure=keys.listening if keys else None, context=context
+            )
+            here, there = broker.addresses
+            said(f"the broadcast takes plots at {here} and gives them at {there}")
+            broker.run(stop)
+    finally:
+        context.term()
 
 
 def _common(socket: Any, secure: Secure | None) -> None:

@@ -48,6 +48,8 @@ class RunRecord:
     begun: str = ""
     ended: str = ""
     snapshot: str = ""  # when it was safe: from here on the run's spills may be removed
+    quality: str = "none"  # of its worst plot, once it is final (one of plot.QUALITIES)
+    verdicts: dict[str, str] = field(default_factory=dict)  # and of each plot that was compared, by its name
     how: str = ""  # it ended: by trailer, next run, time-out, end of input
     spills: int | None = None  # in all; known at its end
     done: int = 0
@@ -61,7 +63,9 @@ def kept_final(record: RunRecord, known: RunRecord | None) -> RunRecord:
     """``record`` as it may be written over ``known``: a run that is final stays so, for its spills may be gone."""
     if known is None or known.state != "final" or record.state == "final":
         return record
-    return replace(record, state="final", snapshot=known.snapshot)
+    return replace(
+        record, state="final", snapshot=known.snapshot, quality=known.quality, verdicts=known.verdicts
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,237 @@
+"""Image documents: a plot's metadata apart from its bytes; pictures as files, each with a JSON beside it.
+
+The metadata follow ``SCHEMA``. As a document in the database ``<prefix>_images`` the histogram and the picture are its
+attachments, ``histogram.json`` and ``picture.png``; as files they are its neighbours of the same name.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from orchestrator.errors import Conflict, DatabaseError, DataError, NotFound
+from orchestrator.online import rootjson
+from orchestrator.online.checkpoint import write_safely
+from orchestrator.online.configuration import Images
+from orchestrator.online.drawing import draw
+from orchestrator.online.plot import QUALITIES
+from orchestrator.online.presenting import Shown
+from orchestrator.online.publication import Header
+
+log = logging.getLogger(__name__)
+
+TYPE = "image"
+_TIME = {"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z$"}
+_WHOLE = {"type": "integer", "minimum": 0}
+
+#: What the metadata of an image look like (JSON schema, draft 2020-12).
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Image document of the online system",
+    "type": "object",
+    "properties": {
+        "type": {"const": TYPE},
+        "run": {"type": "string", "minLength": 1, "description": "name of the run"},
+        "name": {"type": "string", "minLength": 1, "description": "of the plot, unique in the run"},
+        "title": {"type": "string"},
+        "description": {"type": "string", "description": "what is shown"},
+        "help": {"type": "string", "description": "what one should see, and what to do otherwise"},
+        "keywords": {"type": "array", "items": {"type": "string"}},
+        "tag": {"type": "string", "description": "from the configuration"},
+        "reducer": {"type": "string", "minLength": 1, "description": "who made it"},
+        "sequence": {**_WHOLE, "description": "grows with each publication of the plot"},
+        "spill": {"anyOf": [_WHOLE, {"type": "null"}], "description": "highest number of a spill in it"},
+        "spills": {**_WHOLE, "description": "how many spills are in it"},
+        "entries": {"type": "number"},
+        "input_time": {"anyOf": [_TIME, {"type": "null"}], "description": "when the newest spill was taken in, UTC"},
+        "output_time": {**_TIME, "description": "when the plot was made, UTC"},
+        "final": {"type": "boolean", "description": "the run is over and all its spills are in it"},
+        "quality": {"enum": list(QUALITIES)},
+        "verdict": {"type": "object", "description": "test, probability, thresholds and a sentence"},
+        "reference": {"type": "string", "description": "what it was compared with"},
+        "style": {"type": "object", "description": "hints for drawing"},
+    },
+    "required": [
+        "type", "run", "name", "title", "description", "keywords", "tag", "reducer", "sequence", "spill", "spills",
+        "entries", "input_time", "output_time", "final", "quality", "verdict", "reference", "style", "help",
+    ],
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+def document(shown: Shown) -> dict[str, Any]:
+    """The metadata of a plot's image."""
+    found = asdict(shown.header)
+    found["keywords"] = list(found["keywords"])
+    return {"type": TYPE, **found}
+
+
+def header(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The header of a publication out of an image's metadata."""
+    known = {one.name for one in fields(Header)}
+    return {name: value for name, value in metadata.items() if name in known}
+
+
+def picture(shown: Shown, kind: str) -> bytes:
+    """The plot drawn as ``png``, ``svg`` or ``pdf``, or its histogram as ``json``."""
+    if kind == "json":
+        return shown.body
+    reference = orjson.loads(shown.body).get("reference_body")
+    return draw(shown.histogram, shown.header, None if reference is None else rootjson.loads(reference), kind)
+
+
+class Files:
+    """Pictures in a directory, for those who want files.
+
+    ``<directory>/<run>/<prefix><plot>[_<number>].<format>`` with dots for the slashes of the plot's name, and beside
+    them ``...json`` with the metadata, written last; the histogram itself is ``...hist.json``. Numbers go on from the
+    highest that is there, also after a restart.
+
+    Args:
+        settings: ``images`` of the configuration.
+        directory: where to, instead of the configured one.
+    """
+
+    def __init__(self, settings: Images, directory: Path) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._numbers: dict[Path, int] = {}
+
+    def write(self, shown: Sequence[Shown]) -> list[Path]:
+        """Write the pictures of plots; the metadata files that were written. Raises OSError."""
+        written = []
+        for one in shown:
+            folder = self._directory / one.header.run
+            stem = self._settings.prefix + one.header.name.replace("/", ".")
+            if self._settings.number:
+                stem = f"{stem}_{self._next(folder, stem):06d}"
+            for kind in self._settings.formats:
+                suffix = "hist.json" if kind == "json" else kind
+                write_safely(folder / f"{stem}.{suffix}", picture(one, kind))
+            write_safely(folder / f"{stem}.json", orjson.dumps(document(one), option=orjson.OPT_INDENT_2))
+            written.append(folder / f"{stem}.json")
+        return written
+
+    def _next(self, folder: Path, stem: str) -> int:
+        key = folder / stem
+        if key not in self._numbers:
+            pattern = re.compile(re.escape(stem) + r"_([0-9]{6,})\.")
+            there = [match for path in folder.glob("*") if (match := pattern.match(path.name))]
+            self._numbers[key] = max((int(match[1]) for match in there), default=-1)
+        self._numbers[key] += 1
+        return self._numbers[key]
+
+
+class Documents:
+    """Images as documents of a database of their own, which outlives the runs' spills.
+
+    Args:
+        database: made when it is not there; see ``orchestrator.couch.Database``.
+        create: makes it.
+    """
+
+    def __init__(self, database: Any, create: Callable[[], None]) -> None:
+        self._database = database
+        self._create = create
+
+    def write(self, shown: Sequence[Shown]) -> None:
+        """Write the image of each plot over its earlier one. Raises DatabaseError."""
+        import base64
+
+        for one in shown:
+            content = {
+                "_id": f"image:{one.header.run}:{one.header.name}", **document(one),
+                "_attachments": {
+                    "histogram.json": _attachment(base64.b64encode(one.body).decode(), "application/json"),
+                    "picture.png": _attachment(base64.b64encode(picture(one, "png")).decode(), "image/png"),
+                },
+            }  # fmt: skip
+            self._put(content)
+
+    def _put(self, content: dict[str, Any]) -> None:
+        for _ in range(5):
+            try:
+                known = self._database.get(content["_id"])
+                if int(known.get("sequence") or 0) > content["sequence"]:
+                    return  # a newer one is there
+                content["_rev"] = known["_rev"]
+            except NotFound:
+                content.pop("_rev", None)
+            try:
+                self._database.put(content)
+                return
+            except NotFound:
+                self._create()
+            except Conflict:
+                continue
+        raise Conflict(f"the document {content['_id']} is being changed by others all the time")
+
+
+def _attachment(data: str, kind: str) -> dict[str, str]:
+    return {"content_type": kind, "data": data}
+
+
+class Gallery:
+    """Makes pictures now and then in a thread of its own, of the newest plots, so that no reducer waits for drawing.
+
+    Args:
+        takers: what writes them, each with ``write(shown)``.
+        every: s between two times at least.
+    """
+
+    def __init__(self, takers: Sequence[Any], every: float) -> None:
+        self._takers = tuple(takers)
+        self._every = every
+        self._newest: Sequence[Shown] = ()
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._there = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if self._takers:
+            self._thread = threading.Thread(target=self._work, name="pictures", daemon=True)
+            self._thread.start()
+
+    def offer(self, shown: Sequence[Shown]) -> None:
+        """These are the plots now; those that were offered before and not drawn are forgotten."""
+        with self._lock:
+            self._newest = shown
+        self._there.set()
+
+    def write(self, shown: Sequence[Shown]) -> None:
+        """Write these here and now: the last ones of a run. Faults are logged, as the snapshot has them too."""
+        with self._lock:
+            self._newest = ()
+        with self._writing:  # what is older is written before, not over it
+            for taker in self._takers:
+                try:
+                    taker.write(shown)
+                except (OSError, DatabaseError, DataError) as error:
+                    log.error("pictures could not be written: %s", error)
+
+    def close(self) -> None:
+        """End."""
+        self._stop.set()
+        self._there.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            self._there.wait()
+            self._there.clear()
+            with self._lock:
+                shown, self._newest = self._newest, ()
+            if not shown or self._stop.is_set():
+                continue
+            began = time.monotonic()
+            self.write(shown)
+            self._stop.wait(max(0.0, self._every - (time.monotonic() - began)))

@@ -1,0 +1,176 @@
+"""The plots of a run that is over, as files: what stays when its spills are gone.
+
+    <site>/online/runs/<run>/<reducer>.root   the reducer's histograms (TH1D, TH2D), under the plots' names
+                             <reducer>.json   written last: its plots' metadata; with it the reducer has finished
+                             plots/<plot>.hist.json, .json, .png   each plot: ROOT's JSON, image document, picture
+                             snapshot.root    all reducers' histograms, once all have finished
+                             run.json         the run's record and its quality, written last of all
+
+Each file appears whole, and the order makes that a snapshot is complete or is made again: by a reducer that was killed
+in between from its saved state, with the same counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from orchestrator import faults
+from orchestrator.online import images
+from orchestrator.online.checkpoint import sync_folder, write_safely
+from orchestrator.online.presenting import Shown, worst
+from orchestrator.online.rootjson import flow_values
+from orchestrator.online.stores.names import checked_run
+
+WHOLE = "snapshot.root"
+RECORD = "run.json"
+PLOTS = "plots"
+FORMAT = 1
+
+
+def run_folder(runs: Path, run: str) -> Path:
+    """Where a run's snapshot is. Raises SettingsError for what cannot be a run's name."""
+    return runs / checked_run(run)
+
+
+def write(runs: Path, run: str, reducer: str, shown: Sequence[Shown], about: dict[str, Any]) -> None:
+    """Write the snapshot of one reducer.
+
+    Args:
+        runs: folder of all snapshots.
+        shown: the reducer's last plots, as they are published.
+        about: what else is known: versions, spills that could not be counted.
+
+    Raises:
+        OSError: the disk is full or away.
+    """
+    folder = run_folder(runs, run)
+    write_root(folder / f"{reducer}.root", {one.header.name: one.histogram for one in shown})
+    faults.point("reducer.snapshot")
+    for one in shown:
+        where = folder / PLOTS / f"{one.header.name}"
+        document = images.document(one)
+        write_safely(where.with_name(where.name + ".hist.json"), one.body)
+        write_safely(where.with_name(where.name + ".png"), images.picture(one, "png"))
+        write_safely(where.with_name(where.name + ".json"), _pretty(document))
+    content = {
+        "format": FORMAT, "run": run, "reducer": reducer, "quality": worst(one.header.quality for one in shown),
+        "plots": [images.document(one) for one in shown], **about,
+    }  # fmt: skip
+    write_safely(folder / f"{reducer}.json", _pretty(content))
+
+
+def finished(runs: Path, run: str, reducer: str) -> dict[str, Any] | None:
+    """What a reducer has written at the end of a run; None where it has not finished."""
+    try:
+        found = orjson.loads((run_folder(runs, run) / f"{reducer}.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+
+def unite(runs: Path, run: str, reducers: Iterable[str], record: dict[str, Any]) -> dict[str, Any] | None:
+    """Once all reducers have finished: their histograms in one file, and the run's quality. None before that.
+
+    Safe to be done again, and by several at once: the files come out the same. Raises OSError.
+    """
+    parts = {name: finished(runs, run, name) for name in reducers}
+    if not all(part is not None for part in parts.values()):
+        return None
+    folder = run_folder(runs, run)
+    histograms: dict[str, Any] = {}
+    for name in parts:
+        histograms.update(read_root(folder / f"{name}.root"))
+    write_root(folder / WHOLE, histograms)
+    verdicts = {
+        plot["name"]: plot["quality"]
+        for part in parts.values()
+        if part is not None
+        for plot in part["plots"]
+        if plot["quality"] != "none"
+    }
+    found = {**record, "quality": worst(verdicts.values()), "verdicts": verdicts, "reducers": list(parts)}
+    write_safely(folder / RECORD, _pretty(found))
+    return found
+
+
+def plots(runs: Path, run: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """The header and body of every plot in a run's snapshot, as they were published; those that can be read."""
+    folder = run_folder(runs, run)
+    for path in sorted(folder.glob("*.json")):
+        part = finished(runs, run, path.stem)
+        for document in part["plots"] if part is not None and "plots" in part else ():
+            try:
+                body = (folder / PLOTS / f"{document['name']}.hist.json").read_bytes()
+            except (OSError, KeyError, TypeError):
+                continue
+            yield images.header(document), body
+
+
+def listed(runs: Path) -> dict[str, dict[str, Any]]:
+    """What is known of each run that has a complete snapshot: its record with ``quality`` and ``verdicts``."""
+    found = {}
+    for path in sorted(runs.glob(f"*/{RECORD}")):
+        try:
+            content = orjson.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict):
+            found[path.parent.name] = content
+    return found
+
+
+def write_root(path: Path, histograms: dict[str, Any]) -> None:
+    """Histograms as TH1D and TH2D in a ROOT file, which appears whole. Raises OSError."""
+    import uproot
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with uproot.recreate(temporary) as out:
+            for name, one in histograms.items():
+                out[name] = _writable(one)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_root(path: Path) -> dict[str, Any]:
+    """All histograms of a ROOT file by their names."""
+    import uproot
+
+    with uproot.open(path) as file:
+        kinds = file.classnames(recursive=True, cycle=False)
+        return {name: file[name].to_hist() for name, kind in kinds.items() if kind.startswith(("TH1", "TH2"))}
+
+
+def _writable(histogram: Any) -> Any:
+    """The histogram with the storage and the flow bins that ROOT has."""
+    import hist
+
+    values, variances = flow_values(histogram)
+    axes = [
+        hist.axis.Variable(axis.edges, label=axis.label)
+        if type(axis).__name__ == "Variable"
+        else hist.axis.Regular(len(axis), axis.edges[0], axis.edges[-1], label=axis.label)
+        for axis in histogram.axes
+    ]
+    storage = hist.storage.Double() if variances is None else hist.storage.Weight()
+    made = hist.Hist(*axes, storage=storage, name=histogram.name)
+    if variances is None:
+        made.view(flow=True)[...] = values
+    else:
+        made.view(flow=True).value, made.view(flow=True).variance = values, variances
+    return made
+
+
+def _pretty(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1, ensure_ascii=False, default=str).encode() + b"\n"
