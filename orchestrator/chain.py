@@ -171,6 +171,7 @@ class Chain(Model):
 
     _branch: Branch = PrivateAttr(default_factory=Branch)
     _elsewhere: dict[str, Step] = PrivateAttr(default_factory=dict)
+    _whole: Chain | None = PrivateAttr(None)
 
     _number = model_validator(mode="before")(_numbered)
 
@@ -184,6 +185,11 @@ class Chain(Model):
     def branch(self) -> Branch:
         """Which lane or gather this is the chain of; the main one has no name."""
         return self._branch
+
+    @property
+    def whole(self) -> Chain:
+        """The chain that this is a lane or gather of; of the chain itself, the chain."""
+        return self._whole or self
 
     @property
     def elsewhere(self) -> dict[str, Step]:
@@ -208,6 +214,7 @@ class Chain(Model):
             update={"steps": found.steps, "type": kind, "description": found.description, "lanes": {}, "gathers": {}}
         )
         branch._branch = Branch(name, lane)
+        branch._whole = self
         branch._elsewhere = {}
         if lane:
             branch._elsewhere = {step.name: _of_lane(step, MAIN) for step in self.steps}

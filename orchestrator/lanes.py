@@ -57,7 +57,7 @@ class Branch:
             return dict(document)
         if document.get("type") == _ATTEMPT:
             step = str(document.get("step"))
-            if not _PROC.match(step):
+            if not _PROC.match(step) or "lane" in document:  # an attempt of another lane says so itself
                 return dict(document)
             name, number = document.get("document"), document.get("number")
             key = f"{self.name}_{step}"

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from orchestrator import documents
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import REASON_LIMIT, Document, count, iso
 from orchestrator.errors import IllegalTransition, SettingsError
+from orchestrator.lanes import MAIN
 from orchestrator.transitions import HELD, WORDS, Kind, Status
 
 #: What can become of the output files of steps that are reset.
@@ -299,7 +301,7 @@ def priority(document: Document, asked: Asked) -> Changed | str:
 
 def reset(chain: Chain, document: Document, step: Step, asked: Asked, *, hold: bool = False) -> Changed | str:
     """Back to before ``step``: its entry, those of steps that depend on it, and of later steps that the chain has no
-    more, leave the document and stand in its past.
+    more, leave the document and stand in its past. Steps of other lanes that depend on it go with them.
 
     A step that needs none of them keeps its result, and if it runs just now it goes on. Raises IllegalTransition for a
     document that is open or bad.
@@ -308,16 +310,17 @@ def reset(chain: Chain, document: Document, step: Step, asked: Asked, *, hold: b
     if kind in (Kind.OPEN, Kind.BAD):
         hint = "mark it good first" if kind is Kind.BAD else "the file is still being written"
         raise IllegalTransition(f"document {document.get('_id')!r} is {kind.value}: {hint}")
-    keys = {one.key for one in dependents(chain, step)}
+    redone = dependents(chain, step)
     known = {one.key for one in chain.steps}
-    entries = _entries(document)
-    gone = {k: entry for k, entry in entries.items() if k in keys or (k not in known and int(k[4:]) > step.number)}
+    keys = {one.key for one in redone[chain.branch.name]}
+    keys |= {k for k in _entries(document) if k not in known and int(k[4:]) > step.number}
+    changed, gone, records = _taken_out(document, keys, asked)
+    for lane, steps in redone.items():
+        if lane != chain.branch.name:
+            changed, more, further = _taken_out_of(lane, chain, changed, {one.key for one in steps}, asked)
+            gone, records = {**gone, **more}, (*records, *further)
     if not gone:
         return f"nothing of {step.key} ({step.name}) or what depends on it is there"
-    records: tuple[Document, ...] = ()
-    held = documents.holder(document)
-    if held is not None and held[0] in gone:
-        records = (documents.called_off(document, asked.words(), asked.at)[2],)
     past: Document = {
         "_id": past_id(asked.id, str(document["_id"])), "type": "past", "document": document["_id"],
         "run_name": document.get("run_name"), "file_number": document.get("file_number"), "at": iso(asked.at),
@@ -326,14 +329,32 @@ def reset(chain: Chain, document: Document, step: Step, asked: Asked, *, hold: b
         **{key: document[key] for key in ("retry", "reason", "hold") if document.get(key) is not None},
         "outputs": {"wanted": asked.order.outputs, "state": "pending" if hold else "kept"},
     }  # fmt: skip
+    if hold:
+        why = f"the outputs of {', '.join(sorted(gone))} are being {asked.order.outputs}"
+        changed["hold"] = {"by": asked.order.by, "reason": why, "at": iso(asked.at), "operation": asked.id}
+    return Changed(changed, (*records, past))
+
+
+def _taken_out(
+    document: Document, keys: AbstractSet[str], asked: Asked
+) -> tuple[Document, dict[str, Any], tuple[Document, ...]]:
+    """The document without the entries of these steps; the entries; and the record of the attempt called off by it."""
+    gone = {key: entry for key, entry in _entries(document).items() if key in keys}
+    records: tuple[Document, ...] = ()
+    held = documents.holder(document)
+    if held is not None and held[0] in gone:
+        records = (documents.called_off(document, asked.words(), asked.at)[2],)
     changed = dict(document)
     _forget(changed, gone)
     ahead = documents.retries(changed)
-    for key in sorted(keys & set(ahead)):
+    for key in keys & ahead.keys():
         _goes_on(changed, key, count(ahead.pop(key).get("number"), 1))
-    changed.pop("retry", None)
-    if ahead:
-        changed["retry"] = documents.with_retries(ahead)
+    if ahead != documents.retries(changed):
+        changed.pop("retry")
+        if ahead:
+            changed["retry"] = documents.with_retries(ahead)
+    if not gone:
+        return changed, gone, records
     left = _entries(changed)
     if not (held is not None and held[0] in left) and not any(e.get("state") == "failed" for e in left.values()):
         done = any(entry.get("state") == "done" for entry in left.values())
@@ -341,19 +362,43 @@ def reset(chain: Chain, document: Document, step: Step, asked: Asked, *, hold: b
         if documents.status_of(changed) != after:
             changed = documents.moved(changed, after, asked.at)
         changed.pop("reason", None)
-    if hold:
-        why = f"the outputs of {', '.join(sorted(gone))} are being {asked.order.outputs}"
-        changed["hold"] = {"by": asked.order.by, "reason": why, "at": iso(asked.at), "operation": asked.id}
-    return Changed(changed, (*records, past))
+    return changed, gone, records
 
 
-def dependents(chain: Chain, step: Step) -> tuple[Step, ...]:
-    """The step and all that need it, directly or through others, in the chain's order."""
-    found = [step]
-    for later in chain.steps[step.number + 1 :]:
-        if any(need in found for need in chain.needs(later)):
-            found.append(later)
-    return tuple(found)
+def _taken_out_of(
+    lane: str, chain: Chain, document: Document, keys: AbstractSet[str], asked: Asked
+) -> tuple[Document, dict[str, Any], tuple[Document, ...]]:
+    """The same in another lane, of the document as ``chain`` sees it. One that is bad or open there stays as it is."""
+    whole, own, other = chain.whole, chain.branch, chain.whole.of(lane).branch
+    seen = other.inward(own.outward(document, whole.type), whole.type) or {}
+    if _kind(seen) in (None, Kind.OPEN, Kind.BAD):
+        return document, {}, ()
+    changed, gone, records = _taken_out(seen, keys, asked)
+    if not gone:
+        return document, {}, ()
+    back = own.inward(other.outward(changed, whole.type), whole.type) or {}
+    named = {f"{lane or MAIN}_{key}": entry for key, entry in gone.items()}
+    return back, named, tuple({"lane": lane, **other.outward(record, whole.type)} for record in records)
+
+
+def dependents(chain: Chain, step: Step) -> dict[str, tuple[Step, ...]]:
+    """The step and all that need it, directly or through others, by lane, each in its lane's order."""
+    own = chain.branch.name
+    whole = chain.whole
+    lanes = {own: chain} if own and not chain.branch.lane else {"": whole, **{n: whole.of(n) for n in whole.lanes}}
+    found = {step.name}
+    while True:
+        more = {
+            one.name
+            for lane in lanes.values()
+            for one in lane.steps
+            if one.name not in found and any(need.name in found for need in lane.needs(one))
+        }
+        if not more:
+            break
+        found |= more
+    by_lane = {name: tuple(one for one in lane.steps if one.name in found) for name, lane in lanes.items()}
+    return {name: steps for name, steps in by_lane.items() if steps}
 
 
 def past_id(operation: str, document: str) -> str:

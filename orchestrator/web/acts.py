@@ -224,7 +224,7 @@ def _redone(job: Job) -> list[str]:
     if job.order.what not in ("reset", "reprocess"):
         return []
     chain = job.desk.chain
-    return [step.name for step in dependents(chain, chain.step(job.order.step))]
+    return [step.name for steps in dependents(chain, chain.step(job.order.step)).values() for step in steps]
 
 
 def _none(id: str) -> Response:

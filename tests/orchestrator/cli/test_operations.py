@@ -326,6 +326,90 @@ def test_an_output_that_a_gate_refuses_is_accepted_as_it_is(site: Any, database:
     assert site("audit", "--grace", "0").code == 0
 
 
+CROSSING = """
+name: crossing
+steps:
+- {name: look, run: "crossing:write"}
+- {name: use, run: "crossing:write", needs: [look, verify]}
+- {name: aside, run: "crossing:write", needs: []}
+lanes:
+  archive:
+    steps:
+    - {name: tape, run: "crossing:write", needs: [look]}
+    - {name: verify, run: "crossing:write", needs: [tape]}
+  other:
+    steps:
+    - {name: apart, run: "crossing:write", needs: [aside]}
+"""
+WRITE = '''
+def write(document, work):
+    path = work.output_path("out", work.attempt)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    return {"file": str(path)}
+'''
+
+
+def test_a_reset_redoes_what_depends_on_it_in_other_lanes_too(site: Any, database: Database) -> None:
+    (site.folder / "crossing.py").write_text(WRITE)
+    (site.folder / "chain.yaml").write_text(CROSSING)
+    assert site("couchapp", "push").code == 0
+
+    def through() -> dict[str, Any]:
+        for branch in ((), ("--branch", "archive"), (), ("--branch", "other")):
+            assert site("poll", "--until-idle", "--set", "workers=1", *branch).code == 0
+        return database.get("r01_0")
+
+    database.bulk([a_document("r01_0")])
+    before = through()
+    every = ("proc0", "proc1", "proc2", "archive_proc0", "archive_proc1", "other_proc0")
+    assert all(before[key]["state"] == "done" for key in every)
+    said = site("reset", "r01_0", "--to", "look", "--dry-run", "--json").json
+    assert said["changed"] == {"r01_0": ["good", "good"]}
+    assert site("reset", "r01_0", "--to", "look", "--outputs", "moved", "--reason", "again").code == 0
+    between = database.get("r01_0")
+    assert {key for key in every if key in between} == {"proc2", "other_proc0"}
+    assert (between["status"], between["archive_status"], between["other_status"]) == ("good", "closed", "good")
+    (past,) = operations.pasts(database, "r01_0")
+    gone = {"proc0", "proc1", "archive_proc0", "archive_proc1"}
+    assert past["entries"] == {key: before[key] for key in gone}
+    assert {one["file"] for one in past["outputs"]["files"]} == {before[key]["file"] for key in gone}
+    assert all(not Path(before[key]["file"]).exists() for key in gone) and Path(before["proc2"]["file"]).exists()
+    after = through()
+    assert {key: after[key]["number"] for key in every} == {
+        "proc0": 2, "proc1": 2, "proc2": 1, "archive_proc0": 2, "archive_proc1": 2, "other_proc0": 1,
+    }  # fmt: skip
+    assert site("reset", "r01_0", "--to", "verify", "--branch", "archive").code == 0
+    last = database.get("r01_0")
+    assert {key for key in every if key in last} == {"proc0", "proc2", "archive_proc0", "other_proc0"}
+    assert set(operations.pasts(database, "r01_0")[0]["entries"]) == {"proc1", "main_proc1"}
+    assert site("audit", "--grace", "0").code == 0
+
+
+def test_what_runs_in_another_lane_is_called_off_by_a_reset(site: Any, database: Database) -> None:
+    (site.folder / "crossing.py").write_text(WRITE)
+    (site.folder / "chain.yaml").write_text(CROSSING)
+    assert site("couchapp", "push").code == 0
+    done, now = {"state": "done", "attempt": "a", "number": 1, "site": "here"}, "2026-01-22T11:00:00.000Z"
+    running = {"state": "in progress", "attempt": "b", "number": 3, "site": "here", "started": now, "step": "tape"}
+    database.put(a_document("r01_0"))
+    database.put({**database.get("r01_0"), "status": "good", "proc0": {**done, "step": "look"},
+                  "archive_status": "proc 0 in progress", "archive_proc0": running})  # fmt: skip
+    assert site("reset", "r01_0", "--to", "look").code == 0
+    document = database.get("r01_0")
+    assert document["archive_status"] == "closed" and "archive_proc0" not in document
+    assert document["archive_numbers"] == {"proc0": 4}
+    record = database.get("attempt:r01_0:archive_proc0:3")
+    assert (record["state"], record["step"], record["lane"]) == ("called off", "archive_proc0", "archive")
+    lane = {**done, "step": "tape"}
+    database.put({**document, "status": "proc 1 in progress", "proc0": done, "proc1": {**running, "step": "use"},
+                  "archive_status": "good", "archive_proc0": lane, "archive_proc1": done})  # fmt: skip
+    assert site("reset", "r01_0", "--to", "tape", "--branch", "archive").code == 0
+    record = database.get("attempt:r01_0:proc1:3")
+    assert (record["state"], record["step"]) == ("called off", "proc1")
+    assert database.get("r01_0")["status"] == "good"
+
+
 def test_a_lane_has_operations_of_its_own(site: Any, database: Database) -> None:
     lane = "lanes:\n  archive:\n    steps:\n    - {name: tape, run: 'procs.noop:nothing', needs: []}\n"
     steps = "steps:\n- {name: look, run: 'procs.noop:nothing'}\n"
