@@ -14,29 +14,22 @@ median of what each round gives by itself, so that other work on the machine, wh
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import multiprocessing
 import os
-import platform
 import shutil
 import socket
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import paramiko
+import common
 
 from orchestrator.step import Work
-from orchestrator.version import VERSION
 from procs.sftp import Transfer
 
 SSHD = Path(__file__).parent.parent / "deploy" / "ssh" / "sshd.sh"
@@ -149,51 +142,29 @@ def fill(folder: Path, count: int, size: int) -> list[Path]:
     return paths
 
 
-def table(title: str, taken: dict[str, list[float]], total: int, count: int) -> list[dict[str, Any]]:
-    """Print one comparison and give its rows. The first way is the baseline."""
-    rows: list[dict[str, Any]] = []
+def shown(title: str, taken: dict[str, list[float]], total: int, count: int) -> dict[str, Any]:
+    """The table of one comparison. The first way is the baseline."""
     base = next(iter(taken.values()))
-    print(f"\n{title}, medians of {len(base)} rounds (load {os.getloadavg()[0]:.1f})")
-    print(f"{'':34}{'s':>8}{'best':>8}{'MB/s':>8}{'files/s':>9}{'of sftp':>9}")
-    for name, seconds in taken.items():
-        median = statistics.median(seconds)
-        row = {
-            "way": name,
-            "seconds": seconds,
-            "median": median,
-            "best": min(seconds),
-            "rate": total / median / 1e6,
-            "of_sftp": statistics.median(theirs / ours for theirs, ours in zip(base, seconds, strict=True)),
-            "load": os.getloadavg()[0],
-        }
-        rows.append(row)
-        print(
-            f"{name:34}{median:8.2f}{row['best']:8.2f}{row['rate']:8.0f}{count / median:9.1f}{row['of_sftp']:9.2f}",
-            flush=True,
-        )
-    return rows
-
-
-def said(*command: str) -> str:
-    """The first line of what a program says of itself."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return next(iter((done.stdout or done.stderr).strip().splitlines()), "")
-
-
-def processor() -> str:
-    """The processor's name, as the kernel has it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    rows = [
+        [
+            name, common.spread(seconds), common.spread([total / one / 1e6 for one in seconds]),
+            common.spread([count / one for one in seconds]),
+            common.spread([theirs / ours for theirs, ours in zip(base, seconds, strict=True)]),
+        ]
+        for name, seconds in taken.items()
+    ]  # fmt: skip
+    return common.table(
+        title, ["", "s", "MB/s", "files/s", "of sftp"], rows,
+        "Of sftp: so many times its speed, taken in each round by itself; more than 1 is faster. The step also proves "
+        "each copy by a checksum at the far end, flushes it and renames it.",
+    )  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__)
     parser.add_argument("--large", type=int, default=1000, help="size of the large file, MB; 0: leave it out")
     parser.add_argument("--files", type=int, default=1000, help="number of small files; 0: leave them out")
     parser.add_argument("--small", type=int, default=100, help="size of each, kB")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     given = parser.parse_args()
     if os.getuid() != 0:
         raise SystemExit("run it as root: it starts an sshd that logs in another account")
@@ -201,13 +172,9 @@ def main() -> None:
         if shutil.which(program) is None:
             raise SystemExit(f"no {program} here: apt-get install openssh-client openssh-server rsync")
     memory = Path("/dev/shm")
-    results: dict[str, Any] = {
-        "orchestrator": VERSION, "machine": platform.platform(), "processor": processor(), "cores": os.cpu_count(),
-        "python": platform.python_version(), "paramiko": paramiko.__version__, "cryptography": version("cryptography"),
-        "openssh": said("ssh", "-V"), "rsync": said("rsync", "--version"),
-    }  # fmt: skip
-    results["load"] = [round(load, 1) for load in os.getloadavg()]  # other work on the machine spoils the comparison
-    print("\n".join(f"{key}: {value}" for key, value in results.items()))
+    known = common.versions(["paramiko", "cryptography"])
+    known |= {"openssh": common.first_line("ssh", "-V"), "rsync": common.first_line("rsync", "--version")}
+    run = common.Run("transfer", __doc__, known)
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         root = Path(name)
         root.chmod(0o755)
@@ -222,22 +189,27 @@ def main() -> None:
         try:
             if given.large:
                 sources = fill(root / "large", 1, given.large * 10**6)
-                size = given.large * 10**6
-                results["large"] = table(
-                    f"1 file of {given.large} MB", measure(ways, sources, root, given.rounds), size, 1
-                )
+                run.say(f"1 file of {given.large} MB")
+                taken = measure(ways, sources, root, given.rounds)
+                run.add(shown(f"1 file of {given.large} MB", taken, given.large * 10**6, 1))
                 shutil.rmtree(root / "large")
             if given.files:
                 ways["step, two workers"] = lambda s, t: two_workers(server, s, t)
                 sources = fill(root / "small", given.files, given.small * 1000)
+                run.say(f"{given.files} files of {given.small} kB")
+                taken = measure(ways, sources, root, given.rounds)
                 size = given.files * given.small * 1000
-                title = f"{given.files} files of {given.small} kB"
-                results["small"] = table(title, measure(ways, sources, root, given.rounds), size, given.files)
+                run.add(shown(f"{given.files} files of {given.small} kB", taken, size, given.files))
         finally:
             server.call("down")
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=2) + "\n")
+    run.end(given, draw)
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Speeds as bars."""
+    cells = {f"{table['title']}: {row[0]}": row[2] for table in result["tables"] for row in table["rows"]}
+    common.bars(path, "Over SSH on the loopback address", "MB/s", cells)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
