@@ -116,7 +116,7 @@ class Waveforms(Map):
         keys = np.stack([date[f"wave_{name}"][there] for name in place], axis=1)
         places, which = np.unique(keys, axis=0, return_inverse=True)
         which = which.ravel().astype(np.int32)
-        names = [f"LDC {p[0]} flash ADC {p[1]}.{p[2]} channel {p[3]}" for p in places.tolist()]
+        names = [f"LDC {p[0]} ADC {p[1]} board {p[2]} channel {p[3]}" for p in places.tolist()]
         starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         pulses = {name: np.zeros(len(there)) for name in ("baseline", "noise", "amplitude")}
         for points in np.unique(lengths[there]).tolist():

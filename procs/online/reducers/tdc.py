@@ -121,3 +121,85 @@ class ChannelOccupancy(Histograms):
             channels = columns["hit_channel"][members]
             self.fill("occupancy/channels", f"LDC {ldc} board {board}", channels)
             self.fill("occupancy/map", f"LDC {ldc}", np.full(len(members), board), channels)
+
+
+class HitTimeDifferences(Histograms):
+    """How far apart the first leading edges of two channels are: within boards, and between boards.
+
+    Boards that no common clock drives drift against each other, and begin anew with each spill; for two boards look at
+    the residual, the difference without its mean in the spill.
+    """
+
+    defaults: ClassVar = {
+        "within": 10.0,  # ns to both sides, of channels of one board
+        "residual": 100.0,  # ns to both sides, of boards, without the mean of the spill
+        "bins": 400,
+        "most": 64,  # pairs of one spill; with more channels each is compared with the first one only
+    }
+    families = (
+        Family(
+            "difference/within", "Time difference, {label}",
+            lambda s: [regular(s["bins"], -s["within"], s["within"], "difference [ns]")],
+            "First leading edges of two channels of one TDC board in the same trigger: second minus first.",
+            "One narrow peak where the reference has it. A peak that has moved is a cable or a threshold that was "
+            "changed; a wide one a noisy signal.",
+            ("tdc", "time", "difference"),
+        ),
+        Family(
+            "difference/boards", "Time between boards, {label}",
+            lambda s: [regular(s["bins"], -FULL_NS / 2, FULL_NS / 2, "difference [ns]")],
+            "First leading edges of one channel of two TDC boards in the same trigger: second minus first.",
+            "A narrow peak for boards with one clock; anything for boards with clocks of their own.",
+            ("tdc", "time", "difference", "board"),
+        ),
+        Family(
+            "difference/residual", "Time between boards within a spill, {label}",
+            lambda s: [regular(s["bins"], -s["residual"], s["residual"], "difference - mean of spill [ns]")],
+            "The same without the mean of each spill: how far boards drift during a spill.",
+            "Like the reference, around 0. If it becomes wide, a board has lost its clock.",
+            ("tdc", "time", "difference", "board"),
+        ),
+    )  # fmt: skip
+
+    def process(self, spill: Spill) -> None:
+        """Needs ``data["date"]``."""
+        places, table = _first_times(_date(spill, "HitTimeDifferences"))
+        for one, two in self._pairs(places):
+            both = (table[:, one] >= 0) & (table[:, two] >= 0)
+            if not both.any():
+                continue
+            apart = table[both, two] - table[both, one]
+            ns = ((apart + TURN // 2) % TURN - TURN // 2) * NS_PER_COUNT
+            (ldc, board, channel), (other_ldc, other, second) = places[one], places[two]
+            if (ldc, board) == (other_ldc, other):
+                self.fill("difference/within", f"LDC {ldc} board {board} channels {channel} and {second}", ns)
+            else:
+                label = f"channel {channel} of LDC {ldc} board {board} and LDC {other_ldc} board {other}"
+                self.fill("difference/boards", label, ns)
+                self.fill("difference/residual", label, ns - ns.mean())
+
+    def _pairs(self, places: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
+        """Channels of one board, and equal channels of two boards, as places in the list."""
+        found = [
+            (one, two)
+            for one in range(len(places))
+            for two in range(one + 1, len(places))
+            if places[one][:2] == places[two][:2] or places[one][2] == places[two][2]
+        ]
+        return found if len(found) <= self.settings["most"] else [(0, two) for two in range(1, len(places))]
+
+
+def _first_times(date: Any) -> tuple[list[tuple[int, int, int]], np.ndarray]:
+    """Channels with leading edges, and a table of the first edge's time by trigger and channel; -1 without."""
+    front = date["hit_edge"] == 0
+    event, trigger, time = (date[f"hit_{name}"][front].astype(np.int64) for name in ("event", "trigger", "time"))
+    ldc, board, channel = (date[f"hit_{name}"][front].astype(np.int64) for name in ("ldc", "board", "channel"))
+    if not len(time):
+        return [], np.zeros((0, 0), dtype=np.int64)
+    places, column = np.unique((ldc * BOARDS + board) * CHANNELS + channel, return_inverse=True)
+    triggers, row = np.unique(event * (int(trigger.max()) + 1) + trigger, return_inverse=True)
+    table = np.full((len(triggers), len(places)), -1, dtype=np.int64)
+    # Written from the back, so that the first leading edge of each stays.
+    table[row.ravel()[::-1], column.ravel()[::-1]] = time[::-1]
+    named = [(p // CHANNELS // BOARDS, p // CHANNELS % BOARDS, p % CHANNELS) for p in places.tolist()]
+    return named, table
