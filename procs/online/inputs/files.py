@@ -16,7 +16,7 @@ from orchestrator.errors import SettingsError
 from procs.formats import names
 
 LOOK_SECONDS = 1.0  # s between two looks for further files: a folder with many is slow to list
-NOT_DATA = (".done", ".part", ".tmp", ".json", ".log")  # what lies beside a DAQ's files
+NOT_DATA = (".done", ".part", ".tmp", ".json", ".log")  # what lies beside a DAQ's files, unless it is asked for
 
 HELP: dict[str, str] = {
     "files": "a path, a pattern such as `/data/daq/*.[0-9][0-9][0-9]` (`**` for folders below), or a list of them",
@@ -60,8 +60,10 @@ class Listing:
         for pattern in self._patterns:
             # Path.glob takes no absolute pattern
             listed = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207
-            paths.update(str(Path(path).absolute()) for path in listed if Path(path).is_file())
-        return sorted((path for path in paths if not path.endswith(NOT_DATA)), key=order)
+            unwanted = tuple(one for one in NOT_DATA if not pattern.endswith(one))
+            files = (Path(path).absolute() for path in listed if not path.endswith(unwanted))
+            paths.update(str(path) for path in files if path.is_file())
+        return sorted(paths, key=order)
 
     def following(self, path: str, now: float) -> str | None:
         """The next file after this one, if it is there; ``now`` in seconds, to look not too often."""
