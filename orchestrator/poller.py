@@ -1,8 +1,8 @@
 """The poller: a daemon that follows the run database and has the steps of its site done.
 
-One loop in one thread: hear what the workers say, hear what the feed says, decide, commit in bulk, hand out. A second
-thread follows the feed and rings. Before work, and every so often, it sweeps the work views, for a feed is a doorbell
-and state decides; and it looks for what dead pollers left. ``kill -9`` at any line is survived by the next poller.
+One loop in one thread: hear what the workers say, hear what the feed says, decide, commit in bulk, hand out. Threads
+follow the feed, and wait for bulk writes. Before work, and every so often, it sweeps the work views, for a feed is a
+doorbell and state decides; and it looks for what dead pollers left. ``kill -9`` at any line is survived by the next.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from orchestrator import control, faults
 from orchestrator.chain import Chain
+from orchestrator.committing import Committer
 from orchestrator.control import Control
 from orchestrator.couch import Database, Follower
 from orchestrator.documents import Claimant, Report, iso
@@ -97,6 +98,7 @@ class Poller:
             cost=self.engine.cost_of, depth=DEPTH,
         )  # fmt: skip
         self.renewal = Renewal(self.claimant.poller, self.terms.lease)
+        self.committer = Committer(self.engine, self.pool.wake)
         self.pool.killed_because = lambda: self.renewal.why if self.renewal.expired() else ""
         self.recovery = Recovery(chain, database, self.engine, self.spool, self.terms.lease)
         self.heartbeat = Heartbeat(
@@ -150,7 +152,7 @@ class Poller:
             while True:
                 now, monotonic = time.time(), time.monotonic()
                 if self.renewal.expired():
-                    self.renewal.let_go(self.engine.held)
+                    self.renewal.let_go(self.engine.ours())
                     self.pool.end_all(self.renewal.why)
                     self._returned = self._still_ours(self._returned, now)
                 self.renewal.tell(self.pool.processes())
@@ -174,8 +176,7 @@ class Poller:
                 if until_idle and self._idle():
                     break
         except (Unauthorised, NotFound):
-            # The database will not have us: asking again would lock the account. What runs may end; its reports wait
-            # in the spool for the next poller.
+            # Asking again would lock the account. What runs may end; its reports wait in the spool for the next poller.
             self._let_end()
             self._end(told=False)
             raise
@@ -217,7 +218,9 @@ class Poller:
                 self._sweep(now)
                 self._next["sweep"] = monotonic + self.terms.sweep
             self.engine.claim(now, self.pool.budget())
-        tasks = self._still_ours(self.engine.commit(now), now)
+        # While the database is away one request at a time asks whether it is back.
+        commit = self.committer.commit if self._away_since is None else self.committer.finish
+        tasks = self._still_ours(commit(now), now)
         self.recovery.finish()
         if tasks or self._returned:
             again, self._returned = self._returned, []
@@ -265,7 +268,7 @@ class Poller:
         if monotonic < self._next["try"]:
             wait = self._next["try"] - monotonic
             return min(wait, STOPPING) if stopping else wait
-        if self.engine.outbox or self._returned or not self._rings.empty():
+        if self.committer.due() or self._returned or not self._rings.empty():
             return 0.0
         if stopping:
             return STOPPING
@@ -274,7 +277,7 @@ class Poller:
         if retry is not None:
             due = min(due, retry - now)
         if self.engine.backlog.claimable():
-            if self.pool.budget() > 0:
+            if self.pool.budget() > self.engine.pending():
                 return 0.0
             due = min(due, self.pool.next_birth() or due)
         return max(0.0, due)
@@ -311,8 +314,7 @@ class Poller:
                 if len(found.rows) < PAGE:
                     break
                 # Rows that were not kept (they wait for a retry, or were refused) must not hide those behind them.
-                last = found.rows[-1]
-                place = {"startkey": last.key, "startkey_docid": last.id, "skip": 1}
+                place = {"startkey": found.rows[-1].key, "startkey_docid": found.rows[-1].id, "skip": 1}
 
     def _beat(self, now: float) -> None:
         running = [
@@ -404,7 +406,7 @@ class Poller:
 
     def _idle(self) -> bool:
         return not (
-            self.engine.outbox or self.engine.held or self._returned or self.engine.backlog.claimable()
+            self.committer.busy() or self.engine.held or self._returned or self.engine.backlog.claimable()
             or self.engine.backlog.more or not self._rings.empty()
         )  # fmt: skip
 
@@ -412,9 +414,8 @@ class Poller:
         """Whether a stop can be carried out now: nothing runs and nothing waits to be written, or time is up."""
         if self._stopping_since is None:
             self._stopping_since = monotonic
-        if monotonic - self._stopping_since > self.terms.drain:
-            return True
-        return not self.engine.held and not self.engine.outbox
+        late = monotonic - self._stopping_since > self.terms.drain
+        return late or not (self.engine.held or self.committer.busy())
 
     def _let_end(self) -> None:
         """Let what runs come to its end, for ``drain`` seconds, without the database."""
@@ -433,10 +434,10 @@ class Poller:
             self._follower.close()
         self._take_in(self.pool.close(), go_on=False)
         self.renewal.close()
-        for task in self._returned:
-            self.engine.give_back(task, f"poller {self.claimant.poller} was stopped", time.time())
         try:
             if told:
+                for task in [*self._returned, *self.committer.finish(time.time())]:
+                    self.engine.give_back(task, f"poller {self.claimant.poller} was stopped", time.time())
                 self.engine.commit(time.time())
                 self.recovery.finish()
                 self._clear_spool()

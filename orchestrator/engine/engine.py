@@ -1,16 +1,17 @@
 """The heart of a poller: from ready documents to claims, from reports to records, in bulk writes.
 
 The engine owns no thread, no clock and no process. A poller offers it documents, hands it reports and asks it to
-``commit``; what comes back are tasks that are safely claimed. Every write carries the revision that its decision was
+``commit``; what comes back are tasks that are safely claimed. Or it lets bulks of writes ``depart``, has them written
+elsewhere while more is decided here, and lets them ``land``. Every write carries the revision that its decision was
 made on; on a conflict the document is read again and the decision made again. While the database is away nothing is
-lost: writes wait here (and reports also in the spool) until ``commit`` succeeds.
+lost: writes wait here (and reports also in the spool) until they are written.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from orchestrator.chain import Chain, Step
 from orchestrator.documents import Claimant, Document, Report
 from orchestrator.engine import versions
 from orchestrator.engine.backlog import Backlog
+from orchestrator.engine.flight import Bulk, Flight, Write, claims
 from orchestrator.errors import DatabaseError, DataError, Unauthorised, Unavailable
 from orchestrator.runner import Task
 
@@ -44,36 +46,10 @@ REFUSED_FOR = 300.0
 FIRST_COST = DEPTH
 
 
-class Outcome(Protocol):
-    """What the database says to one document of a bulk write: ``rev`` if saved, else ``error`` and ``reason``."""
-
-    @property
-    def id(self) -> str: ...
-
-
-class Database(Protocol):
+class Database(Bulk, Protocol):
     """What the engine needs of a database (orchestrator.couch.Database has it)."""
 
-    def bulk(self, docs: list[Document]) -> list[Any]: ...
-
     def get_many(self, ids: list[str]) -> dict[str, Document | None]: ...
-
-
-@dataclass
-class Write:
-    """One document's next version, and why: a claim, a report, or a loss; possibly the next claim with it."""
-
-    document: Document
-    step: Step
-    attempt: str
-    report: Report | None = None
-    record: Document | None = None
-    then: Step | None = None
-    then_attempt: str = ""
-    lost: str | None = None
-    tries: int = 0
-    refused: bool = False
-    settled: bool = False
 
 
 @dataclass
@@ -91,7 +67,7 @@ class Counts:
 
 @dataclass
 class Engine:
-    """Decides and records for the steps of one site. Use from one thread."""
+    """Decides and records for the steps of one site. Use from one thread; only a flight may ``go`` in another."""
 
     chain: Chain
     steps: tuple[Step, ...]
@@ -114,6 +90,10 @@ class Engine:
         #: Documents taken from other pollers, until that is written.
         self.taking: set[str] = set()
         self._costs: dict[str, float] = {}
+        #: Bulks that are being written, what is in them, and what the feed has shown of that meanwhile.
+        self.flying: list[Flight] = []
+        self._aloft: set[str] = set()
+        self._shown: dict[str, Document] = {}
         self._busy: set[str] = set()
         self._written: OrderedDict[str, int] = OrderedDict()
         self._refused: OrderedDict[str, tuple[Any, float]] = OrderedDict()
@@ -137,6 +117,9 @@ class Engine:
         """
         for document in found:
             name = str(document["_id"])
+            if name in self._aloft:
+                self._shown[name] = document
+                continue
             if name in self._busy:
                 self._see_taken(name, document)
                 continue
@@ -159,7 +142,17 @@ class Engine:
 
     def knows(self, attempt: str) -> bool:
         """Whether the attempt is in our hands: held, or in a write that is under way."""
-        return attempt in self.held or any(attempt in (write.attempt, write.then_attempt) for write in self.outbox)
+        return attempt in self.held or any(attempt in (write.attempt, write.then_attempt) for write in self.unwritten())
+
+    def unwritten(self) -> Iterator[Write]:
+        """What is decided and, for all that is known here, not in the database."""
+        for flight in self.flying:
+            yield from flight.writes
+        yield from self.outbox
+
+    def ours(self) -> set[str]:
+        """The attempts that this poller has claimed or is about to claim."""
+        return {*self.held, *(write.then_attempt or write.attempt for write in self.unwritten())}
 
     def cost(self, step: Step) -> float:
         """How long an attempt of the step is expected to hold a worker (s), between ``depth`` / MOST and ``depth``."""
@@ -212,7 +205,7 @@ class Engine:
     def claim(self, now: float, budget: float) -> None:
         """Put claims for as much work as ``budget`` (s of worker time) allows into the next commit."""
         shuffle = self.random if self._contended > now else None
-        for found, step in self.backlog.take(now, budget - self._pending_cost(), self.cost, shuffle=shuffle):
+        for found, step in self.backlog.take(now, budget - self.pending(), self.cost, shuffle=shuffle):
             attempt = self.new_attempt()
             changed = documents.claim(found, step, self.claimant, attempt, now)
             self._busy.add(str(found["_id"]))
@@ -220,17 +213,12 @@ class Engine:
 
     def room(self, budget: float) -> None:
         """Say how much worker time (s) is free, before reports are handed in: a next step is claimed only into room."""
-        self._budget = budget - self._pending_cost()
+        self._budget = budget - self.pending()
 
-    def _pending_cost(self) -> float:
-        """Worker time that claims in the outbox will ask for."""
-        total = 0.0
-        for write in self.outbox:
-            if write.then is not None:
-                total += self.cost(write.then)
-            elif write.report is None and write.lost is None:
-                total += self.cost(write.step)
-        return total
+    def pending(self) -> float:
+        """Worker time (s) that claims which are not written yet will ask for."""
+        counts = sum((flight.claims for flight in self.flying), claims(self.outbox))
+        return sum(number * self.cost_of(key) for key, number in counts.items())
 
     # --- writes out ---
 
@@ -240,36 +228,57 @@ class Engine:
         Raises Unavailable or Unauthorised with all that was not written still waiting.
         """
         while self.outbox:
-            writes = self.outbox[:BULK]
-            conflicts: list[Write] = []
-            try:
-                conflicts = self._write(writes, now)
-                for write in conflicts:
-                    write.settled = True
-            finally:
-                # Only what is not settled waits: a claim that is written and begun must not be begun once more.
-                self.outbox[: len(writes)] = [write for write in writes if not write.settled]
-            if conflicts:
-                self._decide_again(conflicts, now)
+            self.land(self.depart().go(self.database), now)
+        return self.tasks()
+
+    def depart(self) -> Flight:
+        """A bulk of what waits, to ``go`` and then to ``land`` here; meanwhile more may be decided, of other documents.
+
+        A document that is in it is in no other: what it is to become next is decided when this is written.
+        """
+        flight = Flight(self.outbox[:BULK])
+        del self.outbox[:BULK]
+        self.flying.append(flight)
+        self._aloft.update(str(write.document["_id"]) for write in flight.writes)
+        return flight
+
+    def land(self, flight: Flight, now: float) -> None:
+        """Take in what the database has answered; claims that are written become ``tasks``.
+
+        Raises Unavailable or Unauthorised with all that was not written waiting again.
+        """
+        self.flying.remove(flight)
+        names = [str(write.document["_id"]) for write in flight.writes]
+        self._aloft.difference_update(names)
+        conflicts: list[Write] = []
+        try:
+            conflicts = self._answered(flight, now)
+            for write in conflicts:
+                write.settled = True
+        finally:
+            # Only what is not settled waits: a claim that is written and begun must not be begun once more.
+            self.outbox[:0] = [write for write in flight.writes if not write.settled]
+        if conflicts:
+            self._decide_again(conflicts, now)
+        if self._shown:
+            self.offer([shown for name in names if (shown := self._shown.pop(name, None)) is not None], now)
+
+    def tasks(self) -> list[Task]:
+        """The tasks whose claims have been written since this was last asked."""
         tasks, self._tasks = self._tasks, []
         return tasks
 
-    def _write(self, writes: list[Write], now: float) -> list[Write]:
-        records = [write.record for write in writes if write.record is not None]
-        faults.point("engine.writing")
-        try:
-            # An attempt's own document goes first: its id is deterministic, so writing it again harms nothing, and a
-            # crash in between leaves a document that is still held and a record that will be written again.
-            outcomes = self.database.bulk([*records, *(write.document for write in writes)])
-        except (Unavailable, Unauthorised):
-            raise
-        except DatabaseError as error:
+    def _answered(self, flight: Flight, now: float) -> list[Write]:
+        """Take in a bulk's outcomes; the writes that met a conflict."""
+        writes, records, outcomes = flight.writes, flight.records, flight.outcomes
+        if flight.error is not None:
+            if isinstance(flight.error, Unavailable | Unauthorised) or not isinstance(flight.error, DatabaseError):
+                raise flight.error
             if len(writes) == 1:
-                self._refuse(writes[0], str(error), now)
+                self._refuse(writes[0], str(flight.error), now)
                 writes[0].settled = True
                 return []
-            return [again for write in writes for again in self._write([write], now)]
-        faults.point("engine.written")
+            return [again for write in writes for again in self._answered(Flight([write]).go(self.database), now)]
         for record, outcome in zip(records, outcomes, strict=False):
             if getattr(outcome, "error", "conflict") != "conflict":  # a conflict: it has been written already
                 log.error("the record %s was refused: %s", record["_id"], outcome.reason)

@@ -21,7 +21,7 @@ def current(database: Any, writes: Iterable[Any]) -> dict[str, Document | None]:
 
     Args:
         database: ``orchestrator.couch.Database``; its ``leaves`` is only asked where there is a conflict.
-        writes: ``orchestrator.engine.engine.Write``.
+        writes: ``orchestrator.engine.flight.Write``.
     """
     wanted = {str(write.document["_id"]): write for write in writes}
     found: dict[str, Document | None] = database.get_many(list(wanted))

@@ -1,0 +1,90 @@
+"""A poller's bulk writes, on their way while the next are decided.
+
+A bulk write takes the database longer than the poller needs to decide what stands in it, and the poller would stand
+still meanwhile. So threads of their own wait for the database, and the loop takes the answers in when they are there.
+Two bulks may be on their way, of different documents always: while the first is being weighed the second is being read.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from orchestrator.engine.engine import BULK, Engine
+from orchestrator.engine.flight import Flight
+from orchestrator.runner import Task
+
+#: Bulks that are written at the same time: one more would only wait for the database's one writer.
+TOGETHER = 2
+#: The second of them is worth its request from so many documents on; fewer wait and go with what comes meanwhile.
+WORTH = BULK // 4
+
+
+class Committer:
+    """Writes what an engine decides. Use from the engine's thread; ``wake`` is called from others, after an answer."""
+
+    def __init__(self, engine: Engine, wake: Callable[[], None]) -> None:
+        self._engine, self._wake = engine, wake
+        self._leaving: queue.SimpleQueue[Flight] = queue.SimpleQueue()
+        self._landed: deque[Flight] = deque()
+        self._change = threading.Condition()
+        self._threads: list[threading.Thread] = []
+
+    def due(self) -> bool:
+        """Whether something can be done at once: an answer taken in, or a bulk sent off."""
+        return bool(self._landed) or self._may_leave()
+
+    def busy(self) -> bool:
+        """Whether anything is decided and not written, as far as is known."""
+        return bool(self._engine.flying or self._engine.outbox)
+
+    def commit(self, now: float) -> list[Task]:
+        """Send off what waits, take in what has been answered; the tasks whose claims are now in the database.
+
+        Raises Unavailable or Unauthorised with all that was not written waiting in the engine.
+        """
+        while self._may_leave():
+            self._leave()
+        self._land(now)
+        return self._engine.tasks()
+
+    def finish(self, now: float) -> list[Task]:
+        """The same, and wait until everything is written."""
+        with self._change:
+            self._change.wait_for(lambda: len(self._landed) == len(self._engine.flying))
+        self._land(now)
+        return self._engine.commit(now)
+
+    def _may_leave(self) -> bool:
+        aloft = len(self._engine.flying) - len(self._landed)
+        return aloft < TOGETHER and len(self._engine.outbox) >= (WORTH if aloft else 1)
+
+    def _leave(self) -> None:
+        flight = self._engine.depart()
+        if len(self._threads) < min(len(self._engine.flying), TOGETHER):
+            number = len(self._threads)
+            self._threads.append(threading.Thread(target=self._write, name=f"writer-{number}", daemon=True))
+            self._threads[-1].start()
+        self._leaving.put(flight)
+
+    def _write(self) -> None:
+        """A thread: one bulk after the other, for ever."""
+        while True:
+            flight = self._leaving.get().go(self._engine.database)
+            with self._change:
+                self._landed.append(flight)
+                self._change.notify()
+            self._wake()
+
+    def _land(self, now: float) -> None:
+        """Take in every answer that is here; then raise the first fault among them."""
+        fault: Exception | None = None
+        while self._landed:
+            try:
+                self._engine.land(self._landed.popleft(), now)
+            except Exception as error:
+                fault = fault or error
+        if fault is not None:
+            raise fault
