@@ -21,11 +21,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import IllegalTransition
-from orchestrator.filenames import path_of
+from orchestrator.filenames import path_text
 from orchestrator.reports import Report
 from orchestrator.step import FILE_KEYS
 from orchestrator.transitions import HELD, WAITING, Kind, Status, check, parse
@@ -48,7 +49,13 @@ _STEP_KEY = re.compile(r"proc(\d+)\Z")
 
 def iso(time: float) -> str:
     """Seconds since 1970 as ``2026-01-22T11:00:00.123Z``."""
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, microseconds = divmod(round(time * 1e6), 1_000_000)
+    return f"{_second(second)}.{microseconds // 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)  # most times that are written are of the last few seconds
+def _second(time: int) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def seconds_of(text: Any) -> float | None:
@@ -166,7 +173,7 @@ def input_file(chain: Chain, document: Mapping[str, Any], step: Step) -> str | N
         entry = document.get(need.key)
         if isinstance(entry, dict) and isinstance(entry.get("file"), str):
             return str(entry["file"])
-    return str(path_of(document)) if isinstance(document.get("file"), str) and document["file"] else None
+    return path_text(document) if isinstance(document.get("file"), str) and document["file"] else None
 
 
 def next_number(document: Mapping[str, Any], key: str) -> int:

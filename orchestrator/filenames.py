@@ -19,6 +19,8 @@ from typing import Any
 from orchestrator.errors import DataError
 
 _UNFINISHED = re.compile(r"\.(.+)\.([^./]+)\.part\Z", re.DOTALL)
+#: An absolute path that `Path` leaves as it is: no segment is empty or a dot.
+_USUAL = re.compile(r"(?:/(?!\.(?:/|\Z))[^/\0]+)+")
 
 
 def unfinished(name: str) -> tuple[str, str] | None:
@@ -44,6 +46,13 @@ def path_fields(path: str | os.PathLike[str]) -> dict[str, str]:
     except UnicodeDecodeError:
         fields["file_bytes"] = base64.b64encode(raw).decode("ascii")
     return fields
+
+
+def path_text(document: Mapping[str, Any]) -> str:
+    """The path of the raw file as text, as ``path_of`` has it, at less cost for usual names. Raises DataError."""
+    text = document.get("file")
+    usual = isinstance(text, str) and text.isascii() and _USUAL.fullmatch(text) is not None
+    return str(text) if usual and "file_bytes" not in document else str(path_of(document))
 
 
 def path_of(document: Mapping[str, Any]) -> Path:

@@ -46,4 +46,6 @@ class Report:
     def from_json(cls, data: Mapping[str, Any]) -> Report:
         """The report written as ``data``; unknown keys are passed over. Raises TypeError if a known one is missing."""
         known = cls.__dataclass_fields__
+        if data.keys() <= known.keys():
+            return cls(**data)
         return cls(**{key: value for key, value in data.items() if key in known})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from orchestrator.errors import IllegalTransition
@@ -53,8 +54,11 @@ def parse(text: Any) -> Status | None:
 
     Older databases write ``proc1 in progress`` and ``proc1 failed``; both are read (the latter as ``failed``).
     """
-    if not isinstance(text, str):
-        return None
+    return _parse(text) if isinstance(text, str) else None
+
+
+@lru_cache(maxsize=1024)  # a database holds few different ones, each in many documents
+def _parse(text: str) -> Status | None:
     match = _STEP.match(text)
     if match:
         kind = Kind(match[2])
@@ -124,6 +128,7 @@ TRANSITIONS: tuple[Transition, ...] = (
 WORDS = {"refused>done": "accepted"}
 
 
+@lru_cache(maxsize=1024)
 def allowed(before: Status | None, after: Status) -> Transition | None:
     """The transition from ``before`` (None: no document yet) to ``after``, or None where the table has none.
 

@@ -22,8 +22,7 @@ _CHUNK = 256 * 1024  # bytes read from an attachment at a time
 REPLACED = "updated or deleted"  # CouchDB's words to those who wait for an index whose design document is replaced
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(NamedTuple):
     """A document that was written. ``accepted``: a cluster took it (202), but not yet by a majority of its copies."""
 
     id: str
