@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def expired(records: Iterable[RunRecord], *, now: datetime, keep: float, most: int) -> list[str]:
-    """The runs whose spills may be removed, the oldest first.
+    """The runs whose spills may be removed, the oldest first. Never the newest run: its record says where the input is.
 
     Args:
         records: of all runs.
@@ -21,9 +21,12 @@ def expired(records: Iterable[RunRecord], *, now: datetime, keep: float, most: i
         keep: seconds that spills stay after the run's snapshot.
         most: final runs that stay at most, the newest ones.
     """
-    final = sorted((one for one in records if one.state == "final"), key=lambda one: (_time(one), one.run))
+    known = list(records)
+    newest = max(known, key=lambda one: (one.begun, one.run), default=None)
+    final = sorted((one for one in known if one.state == "final"), key=lambda one: (_time(one), one.run))
     surplus = {one.run for one in final[: max(0, len(final) - most)]}
-    return [one.run for one in final if one.run in surplus or (now - _time(one)).total_seconds() >= keep]
+    late = {one.run for one in final if (now - _time(one)).total_seconds() >= keep}
+    return [one.run for one in final if one is not newest and one.run in surplus | late]
 
 
 def prune(stores: Stores, *, now: datetime, keep: float, most: int, spare: Iterable[str] = ()) -> list[str]:

@@ -1,7 +1,7 @@
 """Samba files as an input: a "spill" is a batch of events of one file, numbered from 0 in the run.
 
-``data["samba"]`` has the columns of :class:`procs.formats.samba_batch.SambaBatch`, ``channels`` (name, detector and
-kind of each, in the order of the column ``channel``), ``reference_words``, ``file`` and ``file_number``.
+``data["samba"]`` has the columns of :class:`procs.formats.samba_batch.SambaBatch`, the names of ``channels`` with their
+``detectors`` and ``kinds`` (the column ``channel`` counts through them), ``reference_words``, ``file`` and its number.
 """
 
 from __future__ import annotations
@@ -58,10 +58,11 @@ class SambaInput(whole.WholeFiles):
 
     @staticmethod
     def _data(file: samba.SambaFile, batch: SambaBatch) -> dict[str, Any]:
-        channels = [{"name": one.name, "detector": one.detector, "kind": one.kind} for one in file.channels]
         return {
             **{name: getattr(batch, name) for name in COLUMNS},
-            "channels": channels,
+            "channels": [one.name for one in file.channels],
+            "detectors": [one.detector for one in file.channels],
+            "kinds": [one.kind for one in file.channels],
             "reference_words": list(file.reference_words),
             "file": str(file.path),
             "file_number": file.file_number,
