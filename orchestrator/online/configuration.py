@@ -9,16 +9,23 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from orchestrator.errors import SettingsError
 from orchestrator.units import Bytes, Model, Name, Seconds
 
-Endpoint = str
+
+def _endpoint(value: str) -> str:
+    if not re.match(r"(tcp://[^\s/]+:([0-9]{1,5}|\*)|ipc://\S+)\Z", value):
+        raise ValueError(f"{value!r} is no address: write tcp://HOST:PORT, such as tcp://127.0.0.1:5610")
+    return value
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
 class ModuleEntry(Model):
@@ -26,6 +33,9 @@ class ModuleEntry(Model):
 
     module: str = Field(description="a class, as 'package.module:Class'")
     settings: dict[str, Any] = Field(default_factory=dict, description="handed to the module as they are")
+
+
+Maps = tuple[ModuleEntry | tuple[ModuleEntry, ...], ...]
 
 
 class Refresh(Model):
@@ -128,9 +138,7 @@ class Online(Model):
     title: str = Field("Online", max_length=80, description="what the pages call it: the experiment's name, say")
     tag: str = Field("", max_length=60, description="goes into every plot's metadata")
     input: ModuleEntry = Field(description="where spills come from")
-    map: tuple[ModuleEntry | tuple[ModuleEntry, ...], ...] = Field(
-        (), description="what is done with each spill, in order; a list within the list is a group"
-    )
+    map: Maps = Field((), description="what is done with each spill, in order; a list within the list is a group")
     reduce: tuple[Reducer, ...] = Field((), description="what is made of them")
     output: tuple[ModuleEntry, ...] = Field((), description="where plots go besides the pages")
     workers: Workers = Field(default_factory=Workers)
@@ -156,16 +164,47 @@ class Online(Model):
 
     def maps(self) -> tuple[ModuleEntry, ...]:
         """The map modules in order, groups opened."""
-        found: list[ModuleEntry] = []
-        for entry in self.map:
-            found.extend([entry] if isinstance(entry, ModuleEntry) else entry)
-        return tuple(found)
+        return opened(self.map)
 
     def digest(self, versions: dict[str, str]) -> str:
         """A hash of what a worker does: the map modules, their settings, and the versions of all that runs them."""
-        said = [[one.module, one.settings] for one in self.maps()]
-        text = orjson.dumps([said, versions], option=orjson.OPT_SORT_KEYS)
-        return hashlib.sha256(text).hexdigest()[:16]
+        return digest(self.map, versions)
+
+
+def opened(maps: Maps) -> tuple[ModuleEntry, ...]:
+    """The map modules in order, groups opened."""
+    found: list[ModuleEntry] = []
+    for entry in maps:
+        found.extend([entry] if isinstance(entry, ModuleEntry) else entry)
+    return tuple(found)
+
+
+def digest(maps: Maps, versions: dict[str, str]) -> str:
+    """A hash of what a worker does: the map modules, their settings, and the versions of all that runs them."""
+    said = [[one.module, one.settings] for one in opened(maps)]
+    text = orjson.dumps([said, versions], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def loads_address(text: str) -> str:
+    """An address as in the file. Raises SettingsError for what is none."""
+    try:
+        return _endpoint(text)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def maps_as_json(maps: Maps) -> Any:
+    """The map modules as a worker is sent them."""
+    return _MAPS.dump_python(maps, mode="json")
+
+
+def maps_from_json(value: Any) -> Maps:
+    """And as it takes them. Raises ValueError."""
+    return _MAPS.validate_python(value)
+
+
+_MAPS: TypeAdapter[Maps] = TypeAdapter(Maps)
 
 
 def load(path: Path) -> Online:
@@ -176,7 +215,22 @@ def load(path: Path) -> Online:
         raise SettingsError(f"{path} is not there: write one, or see docs/online.md for an example") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error
-    return loads(text, str(path))
+    return _settled(loads(text, str(path)), path.absolute().parent)
+
+
+def _settled(online: Online, folder: Path) -> Online:
+    """Paths are taken from the file's folder, so that every process means the same wherever it was started."""
+
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else folder / path.expanduser()
+
+    return online.model_copy(
+        update={
+            "workers": online.workers.model_copy(update={"key": absolute(online.workers.key)}),
+            "images": online.images.model_copy(update={"directory": absolute(online.images.directory)}),
+            "references": tuple(one.model_copy(update={"file": absolute(one.file)}) for one in online.references),
+        }
+    )
 
 
 def loads(text: str, where: str = "online.yaml") -> Online:

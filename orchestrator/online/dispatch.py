@@ -75,6 +75,7 @@ class Dispatcher:
         self.ready: deque[Task] = deque()
         self.suspects: deque[Task] = deque()
         self.deaths = 0
+        self.useful: dict[str, int] = {}  # by name: spills done in the life that is on, or was the last
 
     # -- workers
 
@@ -84,6 +85,7 @@ class Dispatcher:
         for old in [one.key for one in self.workers.values() if one.key == key or one.name == name]:
             failed += self.gone(old, "has joined anew")
         self.workers[key] = Worker(key, name, where, since=now)
+        self.useful[name] = 0
         return failed
 
     def acknowledged(self, key: bytes, differs: str) -> bool:
@@ -172,6 +174,7 @@ class Dispatcher:
         worker.held -= len(task.payload)
         worker.since = now
         worker.done += 1
+        self.useful[worker.name] = worker.done
         worker.seconds = seconds if worker.seconds is None else 0.8 * worker.seconds + 0.2 * seconds
         return task
 

@@ -193,7 +193,8 @@ class Transform:
         self._bytes: dict[int, int] = {}  # of what is on its way, by order
         self._held = 0
         self._out: list[Command] = []
-        self._started = False
+        self._stopping = False
+        self.started = False  # the first run's spills are being worked on, or were
 
     # -- the input
 
@@ -217,6 +218,10 @@ class Transform:
         """Nothing has come for the time after which a run has ended."""
         if self.run is not None and self.run.state == "running" and not self._backlog:
             self._finish(self.run, EndOfRun(self.run.name, "time-out"), None)
+
+    def stop(self) -> None:
+        """Begin nothing more: what workers have in hand may come in, all else is left to the next life."""
+        self._stopping = True
 
     def finished(self) -> None:
         """The input has nothing more."""
@@ -293,10 +298,10 @@ class Transform:
 
     def pump(self, now: float) -> list[Command]:
         """All that is to be done outside now, in order."""
-        while self._advance():
+        while not self._stopping and self._advance():
             pass
         run = self.run
-        if run is not None and run.state in ("birth", "running", "ending"):
+        if run is not None and not self._stopping and run.state in ("birth", "running", "ending"):
             self._out += [Birth(worker.key, run) for worker in self.workers.ask(run.serial, now)]
             self._out += [Give(worker.key, task) for worker, task in self.workers.gives(now)]
         found, self._out = self._out, []
@@ -314,7 +319,7 @@ class Transform:
         unborn = [f"{one.name}: {one.reason}" for one in self.workers.workers.values() if one.state == "unborn"]
         if unborn:
             return f"run {self.run.name} cannot start: " + "; ".join(sorted(unborn))
-        missing = [] if self._started else self.workers.missing()
+        missing = [] if self.started else self.workers.missing()
         if missing:
             return "waiting for workers that have not reported: " + ", ".join(missing)
         return "waiting for a worker" if not self.workers.workers else "workers prepare for the run"
@@ -329,7 +334,7 @@ class Transform:
         if run.state == "birth":
             if not self._may_start():
                 return False
-            self._started = True
+            self.started = True
             run.state = "running"
         if run.state == "running":
             self._consume(run)
@@ -383,7 +388,7 @@ class Transform:
         workers = self.workers.workers.values()
         if not workers or any(one.state != "born" for one in workers):
             return False
-        return self._started or self.workers.expected <= self.workers.names
+        return self.started or self.workers.expected <= self.workers.names
 
     def _consume(self, run: Run) -> None:
         while self._backlog:
