@@ -1,0 +1,202 @@
+"""Who looks at what: each viewer gets the newest of the plots it shows, not more often than it asked for.
+
+What is pending for a viewer is a set of names that later plots melt into, so a viewer that reads slowly holds nobody
+up, and what it costs is bounded by what it shows. Bytes are made once for all viewers (``events``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.online.subscribing import Message
+from orchestrator.web.online import events
+from orchestrator.web.online.board import Board, Shown
+
+log = logging.getLogger(__name__)
+
+#: A sign of life after so much silence, in seconds: a viewer whose connection is dead notices, and a viewer's screen
+#: tells ages by the time in it.
+HEARTBEAT_SECONDS = 5.0
+#: Counts and the list of plots reach a viewer at most once in this time, in seconds; a person reads no faster.
+STATUS_SECONDS = 0.5
+#: Until a viewer whose stream has broken asks again, in milliseconds.
+RETRY = 1000
+#: Viewers at once. Each is a socket; a script that opens them without end must not use them all up.
+VIEWERS = 500
+#: Plots of one viewer.
+SHOWN = 64
+#: Bytes handed over at once: what a viewer that has stopped reading keeps in memory, one plot more at most.
+PIECE = 256 * 1024
+
+
+class Full(OrchestratorError):
+    """There are as many viewers as there may be."""
+
+
+@dataclass(eq=False)
+class Viewer:
+    """One viewer: what it shows, and what it has not been told yet."""
+
+    run: str  # empty: the current one, whichever that is
+    plots: frozenset[str]
+    period: float
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    pending: set[str] = field(default_factory=set)
+    status: bool = True
+    shown: str = ""  # the run that it was told of last
+    listed: int = -1  # the list that it was told of last
+    last_plots: float = float("-inf")
+    last_status: float = float("-inf")
+
+    def due(self) -> float:
+        """When something is to be sent, by the loop's clock; infinite where nothing is."""
+        times = [self.last_plots + self.period] if self.pending else []
+        return min([*times, self.last_status + STATUS_SECONDS] if self.status else times, default=float("inf"))
+
+
+class Hub:
+    """The board and its viewers. All methods belong to the event loop's thread."""
+
+    def __init__(self, board: Board, status: Callable[[str], dict[str, Any]], listing: Callable[[str], dict[str, Any]],
+                 clock: Callable[[], float]) -> None:  # fmt: skip
+        """``status`` and ``listing`` make what viewers of a run are told of it besides plots (see ``room``)."""
+        self.board = board
+        self._status, self._listing, self._clock = status, listing, clock
+        self._viewers: set[Viewer] = set()
+        self._by_plot: dict[str, set[Viewer]] = {}
+        self._made: dict[tuple[str, str], tuple[Any, bytes, bytes]] = {}
+        self._changes = 0
+        self._closed = False
+
+    @property
+    def viewers(self) -> int:
+        """How many look on at the moment."""
+        return len(self._viewers)
+
+    def take(self, messages: Iterable[Message]) -> None:
+        """What the broadcast brought: into the board, and a word to those who show it."""
+        before = self.board.current()
+        now = self._clock()
+        for message in messages:
+            shown = self.board.take(message, now)
+            if shown is not None:
+                for viewer in self._by_plot.get(shown.name, ()):
+                    if not viewer.pending:
+                        viewer.wake.set()
+                    viewer.pending.add(shown.name)
+        if self.board.current() is not before:
+            for viewer in self._viewers:
+                if not viewer.run:
+                    viewer.pending |= viewer.plots
+        self.changed()
+
+    def changed(self) -> None:
+        """Something that everybody is told has changed: counts, runs, the list, the connection."""
+        self._changes += 1
+        for viewer in self._viewers:
+            if not viewer.status:
+                viewer.status = True
+                viewer.wake.set()
+
+    def close(self) -> None:
+        """End all streams."""
+        self._closed = True
+        for viewer in self._viewers:
+            viewer.wake.set()
+
+    async def stream(
+        self, run: str, plots: Iterable[str], period: float, *, compressed: bool
+    ) -> AsyncGenerator[bytes, None]:
+        """The events of one viewer, for ever. Raises Full at once where there are too many.
+
+        Args:
+            run: a run's name; empty for the current one, from run to run.
+            plots: the names of what is shown.
+            period: seconds between two pictures of the same plot, at least.
+            compressed: as a gzip stream.
+        """
+        if len(self._viewers) >= VIEWERS:
+            raise Full(f"{VIEWERS} viewers look on already: close a page, or wait a little")
+        wanted = frozenset(list(plots)[:SHOWN])
+        viewer = Viewer(run, wanted, period, pending=set(wanted))
+        self._viewers.add(viewer)
+        for name in wanted:
+            self._by_plot.setdefault(name, set()).add(viewer)
+        loop = asyncio.get_running_loop()
+        try:
+            hello = b"retry: %d\n\n" % RETRY
+            yield events.HEAD + events.block(hello) if compressed else hello
+            while not self._closed:
+                now = loop.time()
+                wait = min(viewer.due() - now, HEARTBEAT_SECONDS)
+                if wait > 0:
+                    viewer.wake.clear()
+                    try:
+                        await asyncio.wait_for(viewer.wake.wait(), wait)
+                    except TimeoutError:
+                        if wait == HEARTBEAT_SECONDS:
+                            viewer.status = True
+                    continue
+                for piece in self._pieces(viewer, now, compressed):
+                    yield piece
+        finally:
+            self._viewers.discard(viewer)
+            for name in wanted:
+                if others := self._by_plot.get(name):
+                    others.discard(viewer)
+                    if not others:
+                        del self._by_plot[name]
+
+    def _pieces(self, viewer: Viewer, now: float, compressed: bool) -> Iterable[bytes]:
+        run = self.board.run(viewer.run)
+        said: list[bytes] = []
+        if viewer.status and now >= viewer.last_status + STATUS_SECONDS:
+            viewer.status, viewer.last_status = False, now
+            listed = run.listed if run is not None else 0
+            name = run.name if run is not None else ""
+            if (name, listed) != (viewer.shown, viewer.listed):
+                viewer.shown, viewer.listed = name, listed
+                said.append(self._once("list", viewer.run, (name, listed), self._listing, compressed))
+            beat = int(self._clock() / STATUS_SECONDS)  # a beat's time is in it: made anew with each, for all at once
+            said.append(self._once("status", viewer.run, (self._changes, beat), self._status, compressed))
+        size = sum(len(piece) for piece in said)
+        if viewer.pending and now >= viewer.last_plots + viewer.period:
+            viewer.last_plots = now
+            names, viewer.pending = sorted(viewer.pending), set()
+            for name in names:
+                # Looked up now, not when the turn began: whoever reads slowly gets the newest.
+                shown = run.plots.get(name) if run is not None else None
+                if shown is None:
+                    continue
+                said.append(_encoded(shown, compressed))
+                size += len(said[-1])
+                if size >= PIECE:
+                    yield b"".join(said)
+                    said, size = [], 0
+        if said:
+            yield b"".join(said)
+
+    def _once(
+        self, kind: str, run: str, version: Any, make: Callable[[str], dict[str, Any]], compressed: bool
+    ) -> bytes:
+        """An event that all viewers of a run share, made anew when its version changes."""
+        found = self._made.get((kind, run))
+        if found is None or found[0] != version:
+            if len(self._made) > 64:  # names of runs that somebody asked for once
+                self._made.clear()
+            text = events.said(kind, make(run))
+            found = self._made[(kind, run)] = (version, text, events.block(text))
+        return found[2] if compressed else found[1]
+
+
+def _encoded(shown: Shown, compressed: bool) -> bytes:
+    if not compressed:
+        return events.event("plot", shown.json())
+    if shown.block is None:
+        shown.block = events.block(events.event("plot", shown.json()))
+    return shown.block
