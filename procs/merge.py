@@ -62,6 +62,15 @@ def merge(document: dict[str, Any], work: Work) -> dict[str, Any]:
 
 
 def _histograms(one: Any) -> dict[str, Counts]:
+    path = member_file(one)
+    loaded = load(path)[0]
+    if not loaded:
+        raise DataError(f"{path} of member {one.get('id')!r} has no histograms: is it of the step histograms?")
+    return loaded
+
+
+def member_file(one: Any) -> Path:
+    """The file of a gathered document's member, with the checksum that its document says. Raises DataError."""
     if not isinstance(one, dict) or not isinstance(one.get("file"), str):
         raise DataError(f"the member {one!r} names no file")
     path = Path(one["file"])
@@ -73,7 +82,4 @@ def _histograms(one: Any) -> dict[str, Counts]:
             found = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
         if found != said:
             raise DataError(f"the histograms {path} of member {one.get('id')!r} are not what its document says")
-    loaded = load(path)[0]
-    if not loaded:
-        raise DataError(f"{path} of member {one.get('id')!r} has no histograms: is it of the step histograms?")
-    return loaded
+    return path

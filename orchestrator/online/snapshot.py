@@ -134,7 +134,7 @@ def write_root(path: Path, histograms: dict[str, Any]) -> None:
     try:
         with uproot.recreate(temporary) as out:
             for name, one in histograms.items():
-                out[name] = _writable(one)
+                out[name] = writable(one)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -152,7 +152,7 @@ def read_root(path: Path) -> dict[str, Any]:
         return {name: file[name].to_hist() for name, kind in kinds.items() if kind.startswith(("TH1", "TH2"))}
 
 
-def _writable(histogram: Any) -> Any:
+def writable(histogram: Any) -> Any:
     """The histogram with the storage and the flow bins that ROOT has."""
     import hist
 

@@ -39,10 +39,11 @@ class Decode(Map):
     is left as it is.
     """
 
-    defaults: ClassVar = {
-        "strict": False,  # an inconsistency inside a board's words fails the spill; else it is counted in `problems`
-        "waveforms": True,  # keep the flash ADCs' samples: most of a spill's bytes
-        "raw_words": False,  # keep the words of boards that are not decoded
+    defaults: ClassVar = {"strict": False, "waveforms": True, "raw_words": False}
+    settings_help: ClassVar = {
+        "strict": "an inconsistency inside a board's words fails the spill; else it is counted in `problems`",
+        "waveforms": "keep the flash ADCs' samples: most of a spill's bytes",
+        "raw_words": "keep the words of boards that are not decoded",
     }
 
     def process(self, spill: Spill) -> None:
@@ -95,9 +96,10 @@ def raw_bytes(raw: Mapping[str, Any]) -> tuple[bytes, str, int]:
 class Waveforms(Map):
     """What each flash ADC waveform is worth: baseline, noise, amplitude; and some of the waveforms themselves."""
 
-    defaults: ClassVar = {
-        "traces": 8,  # waveforms of each channel and spill that are kept for the picture of traces; -1: all
-        "drop": True,  # remove the samples from the decoded columns afterwards
+    defaults: ClassVar = {"traces": 8, "drop": True}
+    settings_help: ClassVar = {
+        "traces": "waveforms of each channel and spill that are kept for the picture of traces; -1: all",
+        "drop": "remove the samples from the decoded columns afterwards",
     }
 
     def __init__(self, settings: Mapping[str, Any] | None = None, log: Any = None) -> None:

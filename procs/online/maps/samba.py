@@ -1,8 +1,8 @@
 """Samba batches as numbers: what each pulse is worth.
 
 A "spill" is a batch of events of one file. Its input gives ``data["samba"]``: the columns of
-:class:`procs.formats.samba_batch.SambaBatch` and ``channels``, the channels' names. ``Pulses`` makes ``events``,
-``pulses`` and ``traces`` of it (see ``procs.online.maps.date``).
+:class:`procs.formats.samba_batch.SambaBatch` and ``channels``, each a name or a table with ``name``. ``Pulses`` makes
+``events``, ``pulses`` and ``traces`` of it (see ``procs.online.maps.date``).
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ class Pulses(Map):
     the transforms' plans are kept by scipy.
     """
 
-    defaults: ClassVar = {
-        "templates": "",  # the template database, a YAML file; empty: the one that is shipped
-        "remove_slope": True,  # fit a straight line along with the pulse, not only an offset
-        "search": 0.02,  # how far from the trigger the pulse is looked for, as a part of the trace's length
-        "traces": 8,  # traces of each channel and batch that are kept for the picture of traces; -1: all
-        "drop": True,  # remove the samples from the batch afterwards
+    defaults: ClassVar = {"templates": "", "remove_slope": True, "search": 0.02, "traces": 8, "drop": True}
+    settings_help: ClassVar = {
+        "templates": "the template database, a YAML file; empty: the one that is shipped",
+        "remove_slope": "fit a straight line along with the pulse, not only an offset",
+        "search": "how far from the trigger the pulse is looked for, as a part of the trace's length",
+        "traces": "traces of each channel and batch that are kept for the picture of traces; -1: all",
+        "drop": "remove the samples from the batch afterwards",
     }
 
     def birth(self, configuration: RunConfiguration) -> None:
@@ -53,7 +54,7 @@ class Pulses(Map):
         samba = spill.data.get("samba")
         if not isinstance(samba, Mapping):
             raise DataError(f"spill {spill.number} of run {spill.run} is no batch of Samba events")
-        names = [str(name) for name in samba["channels"]]
+        names = [str(one["name"] if isinstance(one, Mapping) else one) for one in samba["channels"]]
         channel = np.asarray(samba["channel"], dtype=np.int32)
         lengths = np.asarray(samba["lengths"], dtype=np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])

@@ -66,11 +66,12 @@ RATE_HELP = (
 class EventSizeRate(WithTrends):
     """Sizes of events, triggers in them, and all against time."""
 
-    defaults: ClassVar = {
-        "bins": 200,
-        "size": 1000.0,  # kB: the largest event that is shown
-        "triggers": 500,  # the most triggers in an event that are shown
-        "seconds": 10,  # width of the bins of time
+    defaults: ClassVar = {"bins": 200, "size": 1000.0, "triggers": 500, "seconds": 10}
+    settings_help: ClassVar = {
+        "bins": "bins of each axis",
+        "size": "largest event that is shown, kB",
+        "triggers": "most triggers in an event that are shown",
+        "seconds": "width of the bins of time, s",
     }
     families = (
         Family(
@@ -111,11 +112,12 @@ class DeadTime(WithTrends):
     time.
     """
 
-    defaults: ClassVar = {
-        "bins": 500,
-        "gap": 200.0,  # microseconds: the largest time between triggers that is shown
-        "dead": 200.0,  # ms: the largest dead time of an event that is shown
-        "seconds": 60,  # width of the bins of time
+    defaults: ClassVar = {"bins": 500, "gap": 200.0, "dead": 200.0, "seconds": 60}
+    settings_help: ClassVar = {
+        "bins": "bins of each axis",
+        "gap": "largest time between triggers that is shown, microseconds",
+        "dead": "largest dead time of an event that is shown, ms",
+        "seconds": "width of the bins of time, s",
     }
     families = (
         Family(

@@ -57,10 +57,11 @@ class _SideBySide(Histograms):
 class PulseAmplitude(_SideBySide):
     """How large the pulses of each channel are."""
 
-    defaults: ClassVar = {
-        "bins": 600,
-        "low": -2000.0,  # ADU
-        "high": 10000.0,  # ADU
+    defaults: ClassVar = {"bins": 600, "low": -2000.0, "high": 10000.0}
+    settings_help: ClassVar = {
+        "bins": "bins of each axis",
+        "low": "smallest amplitude that is shown, ADU",
+        "high": "largest amplitude that is shown, ADU",
     }
     families = (
         Family(
@@ -85,11 +86,12 @@ class PulseAmplitude(_SideBySide):
 class BaselineNoise(_SideBySide):
     """Where the baseline of each channel is, and how much it moves."""
 
-    defaults: ClassVar = {
-        "bins": 400,
-        "low": -4000.0,  # ADU, of the baseline
-        "high": 16000.0,  # ADU
-        "noise": 100.0,  # ADU: the largest noise that is shown
+    defaults: ClassVar = {"bins": 400, "low": -4000.0, "high": 16000.0, "noise": 100.0}
+    settings_help: ClassVar = {
+        "bins": "bins of each axis",
+        "low": "lowest baseline that is shown, ADU",
+        "high": "highest baseline that is shown, ADU",
+        "noise": "ADU: the largest noise that is shown",
     }
     families = (
         Family(
@@ -125,12 +127,13 @@ class BaselineNoise(_SideBySide):
 class TracePersistence(Histograms):
     """Traces of each channel laid over each other, as on an oscilloscope with a long afterglow."""
 
-    defaults: ClassVar = {
-        "points": 1024,  # points of a trace that are shown
-        "columns": 128,  # bins in which they are joined
-        "low": -500.0,  # ADU above the mean of the trace's first eighth
-        "high": 4000.0,  # ADU
-        "rows": 150,  # bins of these
+    defaults: ClassVar = {"points": 1024, "columns": 128, "low": -500.0, "high": 4000.0, "rows": 150}
+    settings_help: ClassVar = {
+        "points": "points of a trace that are shown",
+        "columns": "bins of the points",
+        "low": "lowest sample that is shown, ADU above the mean of the trace's first eighth",
+        "high": "highest sample that is shown, ADU above it",
+        "rows": "bins of the samples",
     }
     families = (
         Family(

@@ -32,11 +32,12 @@ def _boards(columns: Any, prefix: str) -> Iterator[tuple[int, int, np.ndarray]]:
 class TdcHits(Histograms):
     """Triggers and hits of each TDC board, hits per trigger, and when they come."""
 
-    defaults: ClassVar = {
-        "hits": 64,  # the largest number of hits in one trigger that is shown
-        "bins": 500,  # of the hits' times
-        "low": 0.0,  # ns, of the hits' times
-        "high": FULL_NS,  # ns: all that a V1290 can say
+    defaults: ClassVar = {"hits": 64, "bins": 500, "low": 0.0, "high": FULL_NS}
+    settings_help: ClassVar = {
+        "hits": "the largest number of hits in one trigger that is shown",
+        "bins": "bins of the hits' times",
+        "low": "earliest time of a hit that is shown, ns",
+        "high": "latest time, ns; as it stands, all that a V1290 can say",
     }
     families = (
         Family(
@@ -92,8 +93,9 @@ class TdcHits(Histograms):
 class ChannelOccupancy(Histograms):
     """How often each TDC channel was hit."""
 
-    defaults: ClassVar = {
-        "edge": "leading",  # which edges count: leading, trailing or both
+    defaults: ClassVar = {"edge": "leading"}
+    settings_help: ClassVar = {
+        "edge": "which edges count: leading, trailing or both",
     }
     families = (
         Family(
@@ -130,11 +132,12 @@ class HitTimeDifferences(Histograms):
     the residual, the difference without its mean in the spill.
     """
 
-    defaults: ClassVar = {
-        "within": 10.0,  # ns to both sides, of channels of one board
-        "residual": 100.0,  # ns to both sides, of boards, without the mean of the spill
-        "bins": 400,
-        "most": 64,  # pairs of one spill; with more channels each is compared with the first one only
+    defaults: ClassVar = {"within": 10.0, "residual": 100.0, "bins": 400, "most": 64}
+    settings_help: ClassVar = {
+        "within": "range of the differences of channels of one board, ns to both sides",
+        "residual": "range of the differences between boards without the mean of the spill, ns to both sides",
+        "bins": "bins of each axis",
+        "most": "pairs of one spill; with more channels each is compared with the first one only",
     }
     families = (
         Family(
