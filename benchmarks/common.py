@@ -273,7 +273,7 @@ def busy(result: Mapping[str, Any]) -> bool:
 
 
 def shorn(words: Sequence[str]) -> list[str]:
-    """The words of a command without where its result goes."""
+    """The words of a command without where its result goes, and files without their folders, which matter to nobody."""
     kept: list[str] = []
     skip = False
     for word in words:
@@ -282,7 +282,7 @@ def shorn(words: Sequence[str]) -> list[str]:
             continue
         skip = word in ("--json", "--plot")
         if not skip:
-            kept.append(word)
+            kept.append(Path(word).name if os.sep in word else word)
     return kept
 
 

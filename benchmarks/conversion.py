@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=60.0, help="size of each simulated file")
     parser.add_argument("--real", type=Path, nargs="*", default=[], metavar="FILE", help="raw files of a DAQ")
     parser.add_argument("--compressions", nargs="*", default=list(COMPRESSIONS))
+    parser.add_argument("--simulated", nargs="*", default=["Samba", "DATE"], metavar="FORMAT", help="Samba, DATE")
     given = parser.parse_args()
     if absent := [str(path) for path in given.real if not path.is_file()]:
         parser.error(f"--real: there is no file {', '.join(absent)}")
@@ -169,6 +170,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         root = Path(name)
         files = sources(root, given.megabytes, given.real)
+        files = {kind: file for kind, file in files.items() if kind in (*given.simulated, *(p.name for p in given.real))}
         sizes = [f"{kind} {path.stat().st_size / 1e6:.1f} MB" for kind, (path, _) in files.items()]
         run.say(f"raw files: {', '.join(sizes)}")
         for kind, (source, times) in files.items():

@@ -189,9 +189,9 @@ def made(server: Server, chain: Chain, count: int, say: Any) -> Size:
         try:
             size.filled = fill(database, count)
         finally:
+            began = time.monotonic()
             done.set()
             builder.join()
-        began = time.monotonic()
         indexed(database, built, done)
         deploy.push(database, built)
         size.views = time.monotonic() - began

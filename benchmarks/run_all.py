@@ -1,0 +1,108 @@
+"""All benchmarks one after the other, their results into ``benchmarks/results``, and the page of results from those.
+
+    python benchmarks/run_all.py                                      all, in about 40 minutes on two cores
+    python benchmarks/run_all.py --quick --minutes 15                 smaller sizes; begins nothing that takes longer
+    python benchmarks/run_all.py --only comparison latency            some; the others' results stay as they are
+    python benchmarks/run_all.py --largest 1000000 --folder /var/tmp/growth     growth to a million; kept afterwards
+    python benchmarks/run_all.py --render                             the page alone, from the results that are there
+
+What cannot be measured on this machine (no Redis, no batch system, not root) is said and left out; a benchmark that
+fails leaves its former result as it was. The page is ``docs/benchmarks.md``, the figures are in
+``docs/images/benchmarks``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import report
+
+HERE = Path(__file__).parent
+SHARED = HERE.parent.parent / "shared" / "data"  # files as they were taken, where the project lies beside them
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark: its script, its options, and the minutes that it takes with each on two idle cores."""
+
+    name: str
+    script: str
+    full: tuple[str, ...]
+    quick: tuple[str, ...]
+    minutes: tuple[float, float]
+    root: bool = False
+
+
+#: In the order of what matters most, which is the order in which they run.
+PARTS = (
+    Part("comparison", "comparison.py", ("--documents", "10000", "--rounds", "3"),
+         ("--documents", "3000", "--rounds", "3"), (14, 4.5)),
+    Part("latency", "latency_comparison.py", ("--documents", "300", "--rounds", "3"),
+         ("--documents", "80", "--rounds", "2"), (14, 3)),
+    Part("growth", "growth.py", ("--rounds", "3"), ("--rounds", "3", "--documents", "1500", "--waits", "60"), (5, 3)),
+    Part("conversion", "conversion.py", ("--rounds", "5"), ("--rounds", "3", "--megabytes", "30"), (6, 2.5)),
+    Part("histograms", "histograms.py", ("--rounds", "7"), ("--rounds", "5", "--values", "2000000"), (0.5, 0.3)),
+    Part("transfer", "transfer.py", ("--rounds", "5"), ("--rounds", "3", "--large", "300", "--files", "300"), (4, 0.6),
+         root=True),
+    Part("submission", "submission.py", ("--rounds", "3"), ("--rounds", "1"), (3, 1), root=True),
+)  # fmt: skip
+
+
+def options() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller sizes and fewer rounds: about 15 minutes")
+    parser.add_argument("--minutes", type=float, help="begin nothing that would not be through after so many minutes")
+    parser.add_argument("--only", nargs="*", default=[], choices=[part.name for part in PARTS], metavar="NAME")
+    parser.add_argument("--largest", type=int, default=100_000, help="documents of the largest database (growth)")
+    parser.add_argument("--folder", type=Path, help="keep the databases of growth here, and use them the next time")
+    parser.add_argument("--raw", type=Path, nargs="*", default=sorted(SHARED.glob("*.000")), metavar="FILE",
+                        help="raw files of a DAQ (conversion)")  # fmt: skip
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    return parser.parse_args()
+
+
+def words_of(part: Part, given: argparse.Namespace) -> list[str]:
+    """The command of one benchmark."""
+    words = [sys.executable, str(HERE / part.script), *(part.quick if given.quick else part.full)]
+    if part.name == "growth":
+        words += ["--largest", str(given.largest), *(("--folder", str(given.folder)) if given.folder else ())]
+    if part.name == "conversion" and given.raw:
+        words += ["--real", *map(str, given.raw)]
+    figure = report.IMAGES / f"{part.name}.svg"
+    return [*words, "--json", str(report.RESULTS / f"{part.name}.json"), "--plot", str(figure)]
+
+
+def main() -> int:
+    given = options()
+    began, failed = time.monotonic(), []
+    for part in PARTS if not given.render else ():
+        if given.only and part.name not in given.only:
+            continue
+        left = given.minutes - (time.monotonic() - began) / 60 if given.minutes else None
+        if left is not None and part.minutes[given.quick] > left:
+            needed = part.minutes[given.quick]
+            print(f"{part.name}: left out, it takes {needed:g} minutes and {max(left, 0):.1f} are left")
+            continue
+        if part.root and os.getuid() != 0:
+            print(f"{part.name}: left out, it needs root")
+            continue
+        print(f"\n=== {part.name} (load {os.getloadavg()[0]:.1f}) ===", flush=True)
+        if subprocess.run(words_of(part, given)).returncode:
+            failed.append(part.name)
+            print(f"{part.name}: failed; its former result stays")
+    changed = report.write()
+    said = [f"{report.PAGE.name} {'brought up to date' if changed else 'is up to date'}",
+            f"{(time.monotonic() - began) / 60:.1f} minutes", *(f"{name} failed" for name in failed)]  # fmt: skip
+    print("\n" + "; ".join(said))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""Each benchmark runs from end to end in a tiny form and gives a result; nothing is timed. The page shows them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from orchestrator.schedulers import testing as batch
+from orchestrator.transports import testing as transports
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+LONG = bool(os.environ.get("ORCHESTRATOR_LONG"))
+
+#: Every benchmark that gives a result, and how it is made small.
+SMALL: dict[str, tuple[str, ...]] = {
+    "comparison": ("--documents", "20", "--only", "orchestrator", "the"),
+    "latency_comparison": ("--documents", "3", "--only", "orchestrator", "the naive"),
+    "growth": ("--largest", "100", "--documents", "10", "--waits", "3"),
+    "conversion": ("--megabytes", "1", "--compressions", "zstd-1", "--simulated", "DATE"),
+    "histograms": ("--values", "2000", "--histograms", "5"),
+}
+#: Those that print their figures alone.
+PLAIN: dict[str, tuple[str, ...]] = {
+    "throughput": ("--documents", "20"),
+    "latency": ("--documents", "2"),
+    "guard": ("--documents", "20", "--rounds", "1"),
+    "page": ("--documents", "150", "--rounds", "1"),
+    "steps": ("5", "64"),
+    "audit": ("--documents", "30"),
+    "embedded_functions": ("500",),
+}
+#: Of these, those that run each time: with all it would be a minute.
+EACH_TIME = ("throughput", "guard")
+
+
+def run(script: str, *words: str, timeout: float = 250) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *words], capture_output=True, text=True, timeout=timeout, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def measured(script: str, tmp_path: Path, *words: str, timeout: float = 250) -> dict[str, Any]:
+    """The result of one tiny run, which has been drawn too."""
+    place, figure = tmp_path / "result.json", tmp_path / "figure.png"
+    done = run(script, *words, "--rounds", "1", "--json", str(place), "--plot", str(figure), timeout=timeout)
+    result: dict[str, Any] = json.loads(place.read_text())
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert result["machine"]["cores"] == os.cpu_count() and len(result["machine"]["load"]) == 3
+    assert result["versions"]["orchestrator"] and result["date"].endswith("Z")
+    assert str(tmp_path) not in json.dumps(result), "where somebody's files lie is nobody's business"
+    for table in result["tables"]:
+        assert table["title"] in done.stdout
+        assert table["rows"] and all(len(row) == len(table["columns"]) for row in table["rows"])
+    return result
+
+
+def module(name: str) -> ModuleType:
+    """A module of the benchmarks, which are scripts and no package."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        made = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(made)
+        return made
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_benchmark_gives_a_result(name: str, tmp_path: Path) -> None:
+    result = measured(f"{name}.py", tmp_path, *SMALL[name])
+    known = {"latency_comparison": "latency"}
+    assert result["benchmark"] == known.get(name, name)
+    rows = [row for table in result["tables"] for row in table["rows"]]
+    assert all(cell is None or isinstance(cell, (str, int, float, dict)) for row in rows for cell in row)
+
+
+@pytest.mark.parametrize("name", PLAIN if LONG else EACH_TIME)
+def test_a_benchmark_of_one_part_runs(name: str) -> None:
+    assert any(character.isdigit() for character in run(f"{name}.py", *PLAIN[name]).stdout)
+
+
+def test_transfers_are_measured(tmp_path: Path) -> None:
+    if reason := transports.why_not():
+        pytest.skip(reason)
+    result = measured("transfer.py", tmp_path, "--large", "1", "--files", "2", "--small", "10")
+    ways = {row[0] for row in result["tables"][0]["rows"]}
+    assert {"scp", "rsync -W", "step, one worker"} <= ways
+
+
+@pytest.mark.one_by_one
+def test_submission_is_measured(tmp_path: Path) -> None:
+    if reason := batch.why_not("gridengine"):
+        pytest.skip(reason)
+    result = measured("submission.py", tmp_path, "--systems", "gridengine", "--documents", "4")
+    arrays, *_ = result["tables"][0]["rows"]
+    if not arrays[0].startswith("arrays"):
+        pytest.skip("Grid Engine is not installed: deploy/batch/install.sh gridengine")
+    assert arrays[2]["median"] == 1, "one call submits them all"
+
+
+@pytest.mark.skipif(not LONG, reason="installs seven systems: ORCHESTRATOR_LONG=1")
+@pytest.mark.timeout(1800)
+def test_the_others_are_measured(tmp_path: Path) -> None:
+    result = measured("comparison.py", tmp_path, "--documents", "50", timeout=1700)
+    missing = [row[0] for row in result["tables"][0]["rows"] if row[2] is None]
+    assert not missing, result["tables"][0]["notes"]
+
+
+# --- what is proved of the others' work ---
+
+
+def marked(tmp_path: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    """What a driver says of such marks of two documents."""
+    (tmp_path / "marks").write_text("".join(f"{line}\n" for line in lines))
+    return subprocess.run(
+        [sys.executable, "-c", "import marks; marks.throughput(2, 0.0, 1.0)"], capture_output=True, text=True,
+        env={**os.environ, "BENCHMARK_MARKS": str(tmp_path / "marks"), "PYTHONPATH": str(BENCHMARKS / "others")},
+    )  # fmt: skip
+
+
+ALL = ("0 0 1.5", "1 0 1.6", "0 1 1.7", "1 1 1.8", "0 2 1.9", "1 2 2.5")
+
+
+def test_a_driver_counts_from_the_first_step_to_the_last(tmp_path: Path) -> None:
+    found = json.loads(marked(tmp_path, *ALL).stdout)
+    assert (found["steps"], found["seconds"], found["whole"]) == (6, 1.0, 1.5)
+
+
+@pytest.mark.parametrize(
+    "lines", [ALL[:-1], (*ALL, ALL[0]), ("0 0 9", *ALL[1:])], ids=["one is missing", "one came twice", "out of order"]
+)
+def test_a_driver_refuses_work_that_was_not_done_once_and_in_order(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    done = marked(tmp_path, *lines)
+    assert done.returncode != 0 and not done.stdout
+
+
+# --- the page ---
+
+
+def test_the_page_shows_the_results_that_are_there() -> None:
+    report = module("report")
+    page = report.PAGE.read_text("utf-8")
+    assert report.render(page, report.results()) == page, "run `python benchmarks/run_all.py --render`"
+
+
+def test_the_page_names_every_benchmark() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    helpers = {"common.py", "environments.py", "naive.py", "report.py", "run_all.py", "__main__.py"}
+    scripts = {path.name for path in BENCHMARKS.glob("*.py")} - helpers
+    assert not [name for name in scripts if f"`{name}`" not in page]
+    assert {f"{name}.py" for name in (*SMALL, *PLAIN)} <= scripts
+
+
+def test_a_goal_that_is_missed_is_said_to_be() -> None:
+    report = module("report")
+    row = ["orchestrator", 100, {"median": 2000.0, "rounds": [1900.0, 2100.0]}, None, 0.1, 0.1, 100.0]
+    faster = ["huey", 100, 4000.0, 0.5, 0.1, 0.1, 70.0]
+    found = {"comparison": {"tables": [{"rows": [row, faster]}], "machine": {"load": [0.5], "load at the end": 1.0}}}
+    assert "| steps a second, embedded, two workers | 3,000 | 2,000 | **no** |" in report.goals(found)
+    assert "huey does 2.00 times as many steps" in report.losses(found)
+    assert "The goal is missed: steps a second" in report.losses(found)
+
+
+def test_a_result_says_that_the_machine_was_busy() -> None:
+    common = module("common")
+    quiet = {"machine": {"load": [0.4, 1.0, 1.0], "load at the end": 2.5}}
+    assert not common.busy(quiet)
+    assert common.busy({"machine": {**quiet["machine"], "load": [5.0, 4.0, 4.0]}})
+
+
+def test_numbers_are_shown_with_the_digits_that_count() -> None:
+    common = module("common")
+    shown = [common.shown(cell) for cell in (3141.59, 31.4159, 0.031416, 7, "text", None)]
+    assert shown == ["3,142", "31.4", "0.0314", "7", "text", "-"]
+    assert common.shown({"median": 2.0, "rounds": [1.0, 2.0, 4.0]}) == "2.00 (1.00-4.00)"
