@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from orchestrator.errors import SettingsError
 from procs.formats.names import make_run_name
 from procs.simulation import date_run, samba_run
 
+FINISH_SECONDS = 600.0  # s that the live system may take to store a run that it was sent
 DONE_SUFFIX = ".done"  # of the marker that says a file is closed
 
 
@@ -56,6 +58,11 @@ class SimulationSettings:
     date_runs: int = option(1, "DATE files to write")
     date_spills: int = option(4, "spills of each DATE file")
     date_triggers: int = option(50, "particle triggers of each spill")
+    date_first: int = option(1, "number of the first DATE run")
+    date_source: str = option("", "a DATE file whose events are written instead, with the run's number in them")
+    socket: str = option("", "send the DATE spills there, too (tcp://127.0.0.1:5620); see docs/online-inputs.md")
+    socket_key: str = option("", "file with the secret that the socket asks for")
+    stream: str = option("", "name of these messages, for a DAQ that is started again; empty: a new one")
     pace: float = option(0.0, "seconds to wait after every few events, so that files grow slowly; 0: at once")
     flush_events: int = option(20, "events written between two waits")
     done_marker: bool = option(False, "write <file>.done when a file is closed")
@@ -72,6 +79,7 @@ class SimulationSettings:
             ("date_runs", 0, 1000),
             ("date_spills", 0, 4095),
             ("date_triggers", 0, 2000),
+            ("date_first", 0, 2**31),
             ("flush_events", 1, 1_000_000),
             ("broken", 0, 1000),
             ("pace", 0, 3600),
@@ -135,6 +143,7 @@ def simulate(
 
     Raises:
         SettingsError: a setting that cannot be used.
+        Unavailable: who listens at the socket does not acknowledge what was sent.
     """
     settings = replace(settings or SimulationSettings(), **changes)
     settings.check()
@@ -173,13 +182,16 @@ def _files(
             path = folder / f"{name}_{partition:03d}"
             facts = samba_run.write_partition(path, settings, run, partition, pause)
             yield Written(path, _truth(truth, path, settings, facts), name, partition, settings.events)
-    for run in range(settings.date_runs):
-        name = f"sim_{run + 1:05d}"
-        folder = directory / name
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}.000"
-        facts = date_run.write_run(path, settings, run + 1, pause)
-        yield Written(path, _truth(truth, path, settings, facts), name, 0, facts["events"])
+    with _daq(settings) as daq:
+        for run in range(settings.date_first, settings.date_first + settings.date_runs):
+            name = f"sim_{run:05d}"
+            folder = directory / name
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{name}.000"
+            facts = date_run.write_run(path, settings, run, pause, daq)
+            if daq is not None:
+                daq.finish(FINISH_SECONDS)
+            yield Written(path, _truth(truth, path, settings, facts), name, 0, facts["events"])
     for number in range(settings.broken):
         name = make_run_name(first, daq=2)
         folder = directory / name
@@ -187,6 +199,15 @@ def _files(
         path = folder / f"{name}_{number:03d}"
         samba_run.write_broken(path, settings, number)
         yield Written(path, None, name, number, 0)
+
+
+def _daq(settings: SimulationSettings) -> Any:
+    """The way to the socket, or to nothing."""
+    if not settings.socket:
+        return nullcontext()
+    from procs.simulation.socket_daq import Sender
+
+    return Sender(settings.socket, stream=settings.stream, key=settings.socket_key or None)
 
 
 def _truth(folder: Path, path: Path, settings: SimulationSettings, facts: dict[str, Any]) -> Path:

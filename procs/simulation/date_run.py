@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from procs.formats import date
 from procs.formats import date_layout as layout
-from procs.formats.date_writer import EventId, Hit, equipment, flash_words, super_event, v1290_words
+from procs.formats.date_writer import EventId, Hit, equipment, flash_words, super_event, v1290_words, write_event
 from procs.simulation.pulses import heat_pulse
 
 if TYPE_CHECKING:
     from procs.simulate import SimulationSettings
+    from procs.simulation.socket_daq import Sender
 
 BOARDS = (1, 2, 3, 4)  # TDC boards
 LDC = 1
@@ -30,42 +33,89 @@ def expected_difference(board: int) -> float:
     return DIFFERENCE_COUNTS - 4.0 * (board - 1)
 
 
-def write_run(path: Path, settings: SimulationSettings, run: int, pause: Callable[[float], None]) -> dict[str, Any]:
-    """Write one DATE file, growing spill by spill. What was put in."""
-    rng = np.random.default_rng([settings.seed, 1_000_000 + run])
-    start = int(datetime.fromisoformat(settings.first_day).replace(hour=10, tzinfo=UTC).timestamp())
-    hits = 0
+def write_run(
+    path: Path, settings: SimulationSettings, run: int, pause: Callable[[float], None], daq: Sender | None = None
+) -> dict[str, Any]:
+    """Write one DATE file, growing spill by spill, and send its spills to the socket too. What was put in."""
     differences: dict[int, list[int]] = {board: [] for board in BOARDS}
+    events = recorded(Path(settings.date_source), run) if settings.date_source else _events(settings, run, differences)
+    counts: Counter[int] = Counter()
+    held: list[bytes] = []  # of the spill
     with path.open("wb") as out:
-        for _ in range(2):
-            out.write(super_event(EventId(layout.START_OF_RUN, run, 1, 0, start), [(LDC, [])]))
-        for spill in range(settings.date_spills):
-            seconds = start + 4 + SPILL_SECONDS * spill
-            empty = [equipment(layout.TRIGGER_RECEIVER, 0, [IDLE]), equipment(layout.EVENT_BUILDER, 0)]
-            empty += [equipment(layout.V1290, 0) for _ in BOARDS]
-            out.write(super_event(EventId(layout.START_OF_BURST, run, spill, 0, seconds), [(LDC, empty)]))
-            blocks = _spill(rng, settings.date_triggers, spill, differences)
-            out.write(super_event(EventId(layout.PHYSICS, run, spill, 1, seconds + 1, 250_000), [(LDC, blocks)]))
-            out.write(super_event(EventId(layout.END_OF_BURST, run, spill, 1, seconds + 1, 500_000), [(LDC, empty)]))
-            hits += 2 * len(BOARDS) * settings.date_triggers
-            out.flush()
-            pause(settings.pace)
-        end = start + 8 + SPILL_SECONDS * settings.date_spills
-        for _ in range(2):
-            out.write(super_event(EventId(layout.END_OF_RUN, run, 1, 0, end), [(LDC, [])]))
+        for event, data in events:
+            out.write(data)
+            first = not counts[event.type]
+            counts[event.type] += 1
+            if event.type == layout.START_OF_RUN and first and daq is not None:
+                daq.start(str(run), event.seconds, {"source": "simulated DAQ"})
+            if event.type in layout.WITH_EQUIPMENT:
+                held.append(data)
+            if event.type == layout.END_OF_BURST:
+                out.flush()
+                if daq is not None:
+                    daq.spill(str(run), event.spill, b"".join(held), event.seconds)
+                    daq.flush()
+                held = []
+                pause(settings.pace)
+            if event.type == layout.END_OF_RUN and first and daq is not None:
+                daq.end(str(run), event.seconds, counts[layout.END_OF_BURST])
+    facts = {"format": "date", "run_name": path.stem, "run_number": run, "file_number": 0,
+             "events": counts.total(), "spills": counts[layout.END_OF_BURST]}  # fmt: skip
+    if settings.date_source:
+        return {**facts, "source": settings.date_source}
+    triggers = settings.date_spills * settings.date_triggers
     return {
-        "format": "date",
-        "run_name": path.stem,
-        "run_number": run,
-        "file_number": 0,
-        "events": 4 + 3 * settings.date_spills,
-        "spills": settings.date_spills,
-        "triggers": settings.date_spills * settings.date_triggers,
-        "hits": hits,
-        "waveforms": 16 * settings.date_spills * settings.date_triggers,
+        **facts,
+        "triggers": triggers,
+        "hits": 2 * len(BOARDS) * triggers,
+        "waveforms": 16 * triggers,
         "time_difference_counts": {str(board): values for board, values in differences.items()},
         "expected_difference_counts": {str(board): expected_difference(board) for board in BOARDS},
     }
+
+
+def recorded(path: Path, run: int) -> Iterator[tuple[EventId, bytes]]:
+    """The events of a DATE file as if they were of another run: its number in all headers, nothing else changed.
+
+    Raises FormatError.
+    """
+    for event in date.open(path).events():
+        headers = [event.header, *(part.header for part in event.sub_events)]
+        event.header = _renumbered(event.header, run)
+        for part, header in zip(event.sub_events, headers[1:], strict=True):
+            part.header = _renumbered(header, run)
+        yield EventId(event.type, run, event.spill, event.number, event.seconds, event.microseconds), write_event(event)
+
+
+def _renumbered(header: Any, run: int) -> Any:
+    changed = header.copy()
+    changed[layout.RUN] = run
+    return changed
+
+
+def _events(
+    settings: SimulationSettings, run: int, differences: dict[int, list[int]]
+) -> Iterator[tuple[EventId, bytes]]:
+    """Simulated ones; adds what was put in to ``differences``."""
+    rng = np.random.default_rng([settings.seed, 1_000_000 + run])
+    start = int(datetime.fromisoformat(settings.first_day).replace(hour=10, tzinfo=UTC).timestamp())
+
+    def made(event: EventId, blocks: list[bytes]) -> tuple[EventId, bytes]:
+        return event, super_event(event, [(LDC, blocks)])
+
+    for _ in range(2):
+        yield made(EventId(layout.START_OF_RUN, run, 1, 0, start), [])
+    for spill in range(settings.date_spills):
+        seconds = start + 4 + SPILL_SECONDS * spill
+        empty = [equipment(layout.TRIGGER_RECEIVER, 0, [IDLE]), equipment(layout.EVENT_BUILDER, 0)]
+        empty += [equipment(layout.V1290, 0) for _ in BOARDS]
+        yield made(EventId(layout.START_OF_BURST, run, spill, 0, seconds), empty)
+        blocks = _spill(rng, settings.date_triggers, spill, differences)
+        yield made(EventId(layout.PHYSICS, run, spill, 1, seconds + 1, 250_000), blocks)
+        yield made(EventId(layout.END_OF_BURST, run, spill, 1, seconds + 1, 500_000), empty)
+    end = start + 8 + SPILL_SECONDS * settings.date_spills
+    for _ in range(2):
+        yield made(EventId(layout.END_OF_RUN, run, 1, 0, end), [])
 
 
 def _spill(rng: np.random.Generator, triggers: int, spill: int, differences: dict[int, list[int]]) -> list[bytes]:

@@ -112,6 +112,14 @@ class Sender:
                 said = f" ({self.refusal})" if self.refusal else ""
                 raise Unavailable(f"{self.waiting} messages of {self.stream} were not acknowledged{said}")
 
+    def flush(self, seconds: float = 1.0) -> None:
+        """Hand over to the connection what it takes within a time; before a pause, say."""
+        until = self._clock() + seconds
+        while (self._out or self._unsent < len(self._kept)) and self._clock() < until:
+            self.work(TICK)
+            if self._socket is None:
+                return
+
     def work(self, wait: float = 0.0) -> None:
         """Send and listen; call it now and then while there is nothing to send. ``wait``: s at most."""
         if self._socket is None and not self._connect(wait):
