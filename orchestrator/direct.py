@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from orchestrator import faults
 from orchestrator.jobfiles import Chunk
 from orchestrator.reports import Report
 
@@ -130,4 +131,6 @@ def _record(database: Any, chain: Chain, chunk: Chunk, group: list[tuple[Report,
     for report, host in group:
         at = AtFarm(report.document, chain.step(report.step), report.attempt, chunk.job, chunk.task)
         decisions[report.document] = reported(at, report, host, now, set())
+    faults.point("direct.recording")
     edit(database, decisions)
+    faults.point("direct.recorded")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import documents
+from orchestrator import documents, faults
 from orchestrator.documents import Document, iso
 from orchestrator.errors import DataError, SettingsError
 from orchestrator.transitions import HELD, Kind
@@ -213,7 +213,10 @@ def run(
                 report.refused[name] = "a document of this name is there already, and not from this source"
             del ready[name]
         if write and ready:
-            for outcome in database.bulk([new for new, _, _ in ready.values()]):
+            faults.point("import.writing")
+            outcomes = database.bulk([new for new, _, _ in ready.values()])
+            faults.point("import.written")
+            for outcome in outcomes:
                 if getattr(outcome, "rev", None) is None:
                     report.refused[outcome.id] = f"{outcome.error}: {outcome.reason}"
                     del ready[outcome.id]

@@ -401,6 +401,14 @@ def dependents(chain: Chain, step: Step) -> dict[str, tuple[Step, ...]]:
     return {name: steps for name, steps in by_lane.items() if steps}
 
 
+def is_untrue(past: Document, document: Document | None) -> bool:
+    """Whether the document has still what a ``past`` says was taken out of it: the operation broke off in between."""
+    entries = past.get("entries")
+    if document is None or not isinstance(entries, dict):
+        return False
+    return any(entry is not None and document.get(key) == entry for key, entry in entries.items())
+
+
 def past_id(operation: str, document: str) -> str:
     """The ``_id`` of the document that keeps what an operation took out of a data document."""
     return f"past:{operation}:{document}"

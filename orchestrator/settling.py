@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator import conflicts
+from orchestrator import conflicts, faults
 from orchestrator.chain import Chain
 from orchestrator.conflicts import Merge, Version, Wait
 from orchestrator.couch import Database, Refusal
@@ -87,7 +87,11 @@ def settle(database: Database, chain: Chain, *, write: bool = True, known: Known
             else:
                 what = WAITS if isinstance(decision, Wait) else PERSON
                 undecided[name] = (asked[name], Outcome(name, kind, what, decision.reason, shown))
-        refused = bring(database, writes) if write and writes else {}
+        refused: dict[str, str] = {}
+        if write and writes:
+            faults.point("settle.decided")
+            refused = bring(database, writes)
+            faults.point("settle.written")
         for name, outcome in merged.items():
             if name in refused:
                 outcome = Outcome(name, outcome.type, REFUSED, refused[name], outcome.versions)

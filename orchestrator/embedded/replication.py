@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from orchestrator import faults
 from orchestrator.embedded import codec
 from orchestrator.embedded.peer import TIMEOUT, Peer, PeerError
 from orchestrator.embedded.replication_attachments import carry
@@ -178,12 +179,15 @@ class Replication:
         self._saved_at = self._monotonic()
         if not self.wanted.use_checkpoints:
             return
+        faults.point("replication.copied")
         done = self.target.ask("POST", "_ensure_full_commit", body={})
         if done.status >= 300 and done.status not in _NO_SUCH_ENDPOINT:
             raise done.failure()
         # The target first: what only the source has recorded would be passed over after a crash in between.
         for name, peer in (("target", self.target), ("source", self.source)):
             self._record(name, peer, updated(self._logs.get(name, {}), session, stats, seq, self._clock()))
+            if name == "target":
+                faults.point("replication.recorded")
         self.progress.checkpointed = seq
 
     def _record(self, name: str, peer: Peer, log: dict[str, Any]) -> None:

@@ -242,9 +242,11 @@ def _outlive_nobody() -> None:
 
 def main(argument: str) -> int:
     """What the process runs."""
+    from orchestrator import faults
     from orchestrator.embedded.server import serve
     from orchestrator.errors import OrchestratorError
 
+    faults.arm(os.environ)
     options = json.loads(argument)
 
     def ready(url: str) -> None:

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator import faults
 from orchestrator.embedded import codec
 from orchestrator.embedded.collation import sort_key
 from orchestrator.embedded.problems import Problem
@@ -227,7 +228,9 @@ class ViewFile:
                 if delta.removed or delta.added:
                     self._write(number, delta)
             self._writer.execute("UPDATE meta SET value = ? WHERE key = 'seq'", (str(seq),))
+            faults.point("index.committing")
             self._writer.execute("COMMIT")
+            faults.point("index.committed")
         except BaseException:
             self._memory.clear()
             if self._writer.in_transaction:

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator import faults
 from orchestrator.embedded import layout
 from orchestrator.embedded.compaction import Pruner
 from orchestrator.embedded.documents import Draft
@@ -164,7 +165,9 @@ class Writer:
                         ("replaced", self.counters.replaced),
                     ],
                 )
+            faults.point("database.committing")
             self.connection.execute("COMMIT")
+            faults.point("database.committed")
         except Exception as error:
             self._roll_back()
             self.counters = before
@@ -173,6 +176,7 @@ class Writer:
         if group.design_changed:
             self._validators.forget()
         _deliver([(job, job.outcomes) for job in jobs])
+        faults.point("database.delivered")
         if self.counters.seq != before.seq:
             self._committed(copy.copy(self.counters))
 

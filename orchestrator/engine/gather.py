@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from orchestrator import documents, gathering
+from orchestrator import documents, faults, gathering
 from orchestrator.chain import Chain, Gather, Step
 from orchestrator.couch import Database
 from orchestrator.couch.branch import BranchDatabase
@@ -144,6 +144,7 @@ class Gatherer:
             self.database.put(made)
         except Conflict:
             return  # another was first, or it has moved on: the next round looks again
+        faults.point("gather.counted")
         if old is None:
             counts.made += 1
         elif old.get("members") != members:
@@ -166,6 +167,7 @@ class Gatherer:
             return Change(gathering.take(document, step, self.claimant, name, now))
 
         counts.claimed += len(edit(self.members, {one["_id"]: take for one in found}))
+        faults.point("gather.taken")
         self._settle(name, plan, step, counts, now)
 
     def _settle(self, name: str, plan: Plan | None, step: Step, counts: Counts, now: float) -> Document | None:
@@ -185,6 +187,7 @@ class Gatherer:
             except Conflict:
                 return None
             counts.made += 1
+            faults.point("gather.made")
             log.info("gather %s: made %s of %d members", self.name, name, len(members))
             return None
         have = {one.get("id") for one in there.get("members") or ()}
@@ -213,6 +216,7 @@ class Gatherer:
                 why = f"its document {name} was marked bad: {there.get('reason') or 'no reason was given'}"
                 self._edit_members(self._ids(name), step, name, partial(_refused, step=step, why=why, now=now))
             elif documents.status_of(there) and all(documents.is_done(there, one) for one in self.steps):
+                faults.point("gather.telling")
                 tell = partial(gathering.done, step=step, gathered=there, last=last, now=now)
                 counts.finished += self._edit_members(self._ids(name), step, name, tell)
 

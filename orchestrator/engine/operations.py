@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator import people
+from orchestrator import faults, people
 from orchestrator.chain import Chain
 from orchestrator.documents import Document, iso
 from orchestrator.engine.engine import BULK, Database
 from orchestrator.engine.outputs import OutputFault, Outputs
 from orchestrator.errors import DatabaseError, IllegalTransition, NotFound, SettingsError
-from orchestrator.people import Asked, Changed, Decide, Order
+from orchestrator.people import OUTPUTS, Asked, Changed, Decide, Order
 from orchestrator.selection import Selection, fits
 
 #: So often a document is read and decided on again that somebody else keeps changing.
@@ -32,6 +32,8 @@ TRIES = 5
 SHOWN = 100
 #: Documents read in one request.
 PAGE = 500
+#: Between what is written to be kept and the change that it is kept of lies one bulk write, and less than this (s).
+SETTLED = 3.0
 
 
 #: A decision on a document as it is read: its next version (alone, or with what must be written before it), or in words
@@ -66,6 +68,7 @@ class Desk:
     site: str
     data: Any
     clock: Callable[[], float] = time.time
+    wait: Callable[[float], Any] = time.sleep
     random: Callable[[], str] = lambda: uuid.uuid4().hex[:8]
 
     def perform(self, order: Order, ids: Iterable[str], selection: Selection, *, dry_run: bool = False) -> Done:
@@ -91,6 +94,7 @@ class Desk:
         if self.chain.branch.name:
             record["branch"] = self.chain.branch.name
         record["_rev"] = self.database.put(record)
+        faults.point("people.begun")
         change(self.database, wanted, decide, done=done)
         if outputs is not None:
             self._clear(outputs, done)
@@ -98,20 +102,42 @@ class Desk:
         return done
 
     def finish(self, operation: str) -> Done:
-        """Do what is left of an operation's outputs, and let its documents go.
+        """Do what is left of an operation's outputs, and let its documents go; forget what it never came to do.
 
-        Raises NotFound for an operation that there is not, SettingsError for one that asks for no outputs.
+        Raises NotFound for an operation that there is not, SettingsError for one that takes nothing out of documents.
         """
         record = self.database.get(operation)
         if record.get("type") != "operation":
             raise NotFound(f"{operation!r} is no operation: `orchestrator operations` lists them")
         what = record.get("outputs")
-        if what not in ("moved", "removed"):
+        if what not in OUTPUTS:
             raise SettingsError(f"{operation} has no outputs to deal with: give its command again to do what is left")
         done = Done(operation=operation)
         self._clear(Outputs(self.site, self.data, what, operation), done)
+        self._forget_untrue(operation)
         self._complete(record, done, finished=True)
         return done
+
+    def _forget_untrue(self, operation: str) -> None:
+        """Remove what was written to be kept of documents that the operation then never came to change."""
+        untrue: dict[str, Document] = {}
+        for look in range(2):
+            place: dict[str, Any] = {"startkey": people.past_id(operation, "")}
+            last, found = place["startkey"][:-1] + ";", dict[str, Document]()
+            while True:
+                rows = self.database.all_docs(**place, endkey=last, include_docs=True, limit=PAGE).rows
+                pasts = {str(row.doc.get("document")): row.doc for row in rows if row.doc}
+                now = self.database.get_many(pasts)
+                found |= {past["_id"]: past for name, past in pasts.items() if people.is_untrue(past, now.get(name))}
+                if len(rows) < PAGE:
+                    break
+                place = {"startkey": rows[-1].id, "skip": 1}
+            untrue = found if look == 0 else {name: past for name, past in found.items() if name in untrue}
+            if not untrue:
+                return
+            if look == 0:
+                self.wait(SETTLED)  # an operation that runs still is about to change them
+        _remove(self.database, list(untrue.values()))
 
     # --- parts ---
 
@@ -185,8 +211,10 @@ class Desk:
                     continue
                 cleared[name] = {**past, "outputs": {"wanted": outputs.what, "state": outputs.what, "files": files}}
                 fresh.append(cleared[name])
+            faults.point("people.cleared")
             # What became of the files is known before the document is free: a crash in between only asks again.
             self.database.bulk(fresh)
+            faults.point("people.freeing")
             let_go = change(self.database, list(cleared), _let_go(outputs.operation, cleared, self.clock()))
             done.refused.update(let_go.refused)
             for name, moves in let_go.changed.items():
@@ -201,6 +229,7 @@ class Desk:
             **record, **counts, "state": "done" if not done.refused else "done in part",
             "finished": iso(self.clock()), "refused": dict(list(done.refused.items())[:SHOWN]),
         }  # fmt: skip
+        faults.point("people.done")
         self.database.put(record)
 
 
@@ -304,8 +333,10 @@ def _change_once(
         done.changed.update({name: (before[name], str(one.document.get("status"))) for name, one in made.items()})
         return []
     made = _records_first(database, made, done, written)
+    faults.point("people.prepared")
     again = []
     outcomes = database.bulk([one.document for one in made.values()]) if made else []
+    faults.point("people.changed")
     for (name, one), outcome in zip(made.items(), outcomes, strict=True):
         if getattr(outcome, "rev", None) is not None:
             done.changed[name] = (before[name], str(one.document.get("status")))

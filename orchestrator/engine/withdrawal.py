@@ -21,6 +21,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator import faults
 from orchestrator.control import Control
 from orchestrator.engine import verdicts
 from orchestrator.engine.farmworld import Files, World
@@ -98,7 +99,9 @@ class Withdrawal:
                 continue
             keys |= dict.fromkeys(self._keys(jobs[job], wanted, here, listed), job)
             waiting.append(job)
+        faults.point("farm.told")
         refused = self._cancel(keys, now)
+        faults.point("farm.cancelled")
         for job in waiting:
             if job in refused:
                 continue

@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator import software
 from orchestrator.documents import iso
+from orchestrator.faults import point
 from orchestrator.lines import line_of, value_of
 from orchestrator.remote import far
 from orchestrator.remote.far import FarError, Python
@@ -107,6 +108,7 @@ def install(
             "packages_key": key,
         }  # fmt: skip
         _send(transport, staging, package, wheels)
+        point("install.sent")
         how = f", with the packages of {sibling.rpartition('/')[2]}" if sibling else ", installing packages"
         say("unpacking and trying it there" + (how if package.requirements else ""))
         order = {
@@ -115,7 +117,9 @@ def install(
         }  # fmt: skip
         answer = _order(transport, words, order, staging)
         faults = answer["steps"]
+        point("install.unpacked")
         _rename(transport, staging, folder, damaged=done == "repaired")
+        point("install.named")
     outcome = Outcome(name, folder, python, done, not faults or force, faults, files=len(digests))
     outcome.packages = package.requirements
     if outcome.current:
@@ -124,6 +128,7 @@ def install(
         before = _spoilt_is_none(transport, target)
         if before is None or (before.name, before.python, before.folder) != (name, words, folder):
             transport.write(path, line_of(record.to_json()))
+        point("install.recorded")
     if faults:
         outcome.advice += _advice(target, faults)
     outcome.removed = [one["name"] for one in versions(target, words, remove=True) if one["removed"]]

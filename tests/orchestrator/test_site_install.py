@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import chain as chains
-from orchestrator import software
+from orchestrator import faults, software
 from orchestrator.chain import Chain
 from orchestrator.engine.submission import places
 from orchestrator.errors import ChainError, SettingsError
@@ -455,3 +456,29 @@ def test_a_spoilt_record_is_said_and_mended_by_installing(place: Place) -> None:
         place.current()
     place.install()
     assert place.current() is not None
+
+
+@pytest.mark.parametrize("name", [name for name in faults.POINTS if name.startswith("install.")])
+def test_killed_at_every_point_the_next_installation_does_it_and_leaves_nothing_behind(place: Place, name: str) -> None:
+    place.install()
+    before = place.current()
+    assert before is not None
+    place.step("def step(document, work):\n    return {'better': True}\n")
+    child = os.fork()
+    if child == 0:
+        faults.arm({faults.VARIABLE: name})
+        place.install()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, f"nobody came to {name}"
+    between = place.current()
+    assert between is not None and (between == before) == (name != "install.recorded"), "one that is whole is current"
+    assert (Path(between.folder) / "manifest.json").exists() or any(Path(between.folder).iterdir())
+    done = place.install()
+    assert done.current and not done.faults
+    after = place.current()
+    assert after is not None and after.name == done.name != before.name
+    for path in (place.spool / "software").glob(".*"):  # others may still be sending: they go when they are old
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    place.install()
+    assert done.name in place.versions()
+    assert not list((place.spool / "software").glob(".*")), "unfinished folders go"
