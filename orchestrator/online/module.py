@@ -104,6 +104,10 @@ class Reduce(Module):
         """What it has to show now."""
         raise NotImplementedError
 
+    def expected(self, name: str) -> Any:
+        """An empty histogram as the plot ``name`` will have it, for checks of references; None where it cannot say."""
+        return None
+
     def state(self) -> dict[str, Any]:
         """Everything it knows, as JSON values and numpy arrays."""
         raise NotImplementedError

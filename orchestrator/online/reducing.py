@@ -50,7 +50,7 @@ class Places:
     @classmethod
     def of(cls, folder: Path) -> Places:
         """Those in the site's folder."""
-        return cls(folder / "online" / "state", folder / "online" / "runs")
+        return cls(folder / "online" / "state", snapshot.runs_folder(folder))
 
 
 class RunReducer:

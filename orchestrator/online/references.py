@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.errors import DataError, SettingsError
 from orchestrator.online.configuration import Online, Reference
+from orchestrator.online.module import Reduce, RunConfiguration, find
 from orchestrator.online.plot import Plot
 from orchestrator.online.verdict import Verdict, differs, judge
 
@@ -59,7 +61,7 @@ class References:
         """
         path, name = self.path(reference), reference.name or plot
         if (path, name) not in self._read:
-            found = histograms(path, [name]).get(name)
+            found = histograms(path, [glob_safe(name)]).get(name)
             if found is None and reference.name:
                 raise SettingsError(f"the reference {path} has no histogram {name!r}: correct `name`, or leave it out")
             self._read[path, name] = found
@@ -87,14 +89,17 @@ class References:
         return Compared(name, verdict, scaled, _ratio(plot.histogram, scaled) if scaled is not None else None)
 
 
-def histograms(path: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The named TH1 and TH2 of a ROOT file, those that are there. Raises SettingsError for a file that is none."""
+def histograms(path: Path, patterns: Iterable[str]) -> dict[str, Any]:
+    """The TH1 and TH2 of a ROOT file whose names fit a pattern. Raises SettingsError for a file that is none."""
     import uproot
 
+    wanted = tuple(patterns)
     try:
         with uproot.open(path, handler=uproot.source.file.MultithreadedFileSource) as file:
-            kinds = file.classnames(cycle=False)
-            return {name: file[name].to_hist() for name in names if kinds.get(name, "")[:3] in ("TH1", "TH2")}
+            kinds = file.classnames(recursive=True, cycle=False)
+            names = [name for name, kind in kinds.items() if kind.startswith(("TH1", "TH2"))]
+            fitting = [name for name in names if any(fnmatch.fnmatchcase(name, one) for one in wanted)]
+            return {name: file[name].to_hist() for name in fitting}
     except FileNotFoundError:
         raise SettingsError(f"the reference {path} is not there: correct its name, or make it") from None
     except Exception as error:  # damage shows itself in many ways
@@ -102,40 +107,56 @@ def histograms(path: Path, names: Iterable[str]) -> dict[str, Any]:
         raise SettingsError(f"the reference {path} cannot be read as a ROOT file: {said}") from error
 
 
-def check(online: Online, folder: Path, runs: Path, plots: Iterable[Plot]) -> None:
+def check(online: Online, folder: Path, runs: Path | None = None) -> None:
     """Refuse references that cannot work, before anything starts.
+
+    What can be known then is compared: that the file or the run is there and has histograms for the pattern, and that
+    their bins are those of the plots, where a reducer says of a name what its plot will look like
+    (``Reduce.expected``) or has the plot from the start.
 
     Args:
         online: the configuration.
         folder: the site's.
-        runs: folder of the runs' snapshots.
-        plots: those that the configured reducers have before their first spill.
+        runs: folder of the runs' snapshots; by default the site's.
 
     Raises:
         SettingsError: the first reference that does not fit, in one sentence.
     """
-    known = References(online.references, folder, runs)
+    from orchestrator.online.snapshot import runs_folder
+
+    if not online.references:
+        return
+    known = References(online.references, folder, runs or runs_folder(folder))
+    reducers = [cast(Reduce, find(one.module, Reduce)(one.settings)) for one in online.reduce]
+    for reducer in reducers:
+        reducer.birth(RunConfiguration("check"))
+    there = {plot.name: plot.histogram for reducer in reducers for plot in reducer.plots()}
     for reference in online.references:
         path = known.path(reference)
         if reference.run and not path.is_file():
             raise SettingsError(f"the reference run {reference.run} has no snapshot at {path}: name another run")
-        names = [reference.name] if reference.name else []
-        found = histograms(path, names)
-        if reference.name and reference.name not in found:
-            raise SettingsError(
-                f"the reference {path} has no histogram {reference.name!r}: correct `name`, or leave it out"
-            )
-    for plot in plots:
-        wanted = known.of(plot.name)
-        if wanted is None:
-            continue
-        histogram = known.histogram(wanted, plot.name)
-        problem = "" if histogram is None else differs(plot.histogram, histogram)
-        if problem:
-            raise SettingsError(
-                f"the reference {known.path(wanted)} does not fit the plot {plot.name}: {problem}; choose another "
-                "reference, or change the reducer's settings"
-            )
+        found = histograms(path, [glob_safe(reference.name) if reference.name else reference.plots])
+        if not found:
+            what = f"no histogram {reference.name!r}" if reference.name else f"no histogram for {reference.plots!r}"
+            raise SettingsError(f"the reference {path} has {what}: choose another file, or correct `plots` and `name`")
+        for name, histogram in found.items():
+            plot = reference.plots if reference.name else name
+            if known.of(plot) is not reference:
+                continue  # an earlier one is meant for it
+            mine = there.get(plot)
+            for reducer in reducers:
+                mine = mine if mine is not None else reducer.expected(plot)
+            problem = "" if mine is None else differs(mine, histogram)
+            if problem:
+                raise SettingsError(
+                    f"the reference {path} does not fit the plot {plot}: {problem}; choose another reference, or "
+                    "change the reducer's settings"
+                )
+
+
+def glob_safe(name: str) -> str:
+    """A pattern that fits this name and no other."""
+    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _scaled(histogram: Any, reference: Any) -> Any:

@@ -33,6 +33,11 @@ PLOTS = "plots"
 FORMAT = 1
 
 
+def runs_folder(folder: Path) -> Path:
+    """Where the snapshots of a site are."""
+    return folder / "online" / "runs"
+
+
 def run_folder(runs: Path, run: str) -> Path:
     """Where a run's snapshot is. Raises SettingsError for what cannot be a run's name."""
     return runs / checked_run(run)

@@ -60,7 +60,7 @@ def judge(
 
     Args:
         histogram, reference: counting histograms of the same axes (see :func:`differs`).
-        test: ``ks`` or ``chi2``.
+        test: ``ks`` or ``chi2``; of two axes it is always ``chi2``.
         warning, bad: probabilities below which it is a warning, or bad.
         entries: with fewer entries than that there is no verdict.
         name: what the sentence calls the reference.
@@ -76,6 +76,8 @@ def judge(
         return Verdict("none", f"{name} is empty", test)
     if one.sum() <= 0:
         return Verdict("none", "no entries", test)
+    if one.ndim > 1:
+        test = "chi2"  # bins of a plane have no order along which they could be cumulated
     if test == "ks":
         probability, distance = kolmogorov(one, two, one_variance, two_variance)
         words = f"largest distance {distance:.3g}"
@@ -109,8 +111,8 @@ def differs(histogram: Any, reference: Any) -> str:
 def kolmogorov(
     one: np.ndarray, two: np.ndarray, one_variance: np.ndarray | None = None, two_variance: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Probability and D of the Kolmogorov-Smirnov test; of a plane, cell by cell in the order of its rows."""
-    first, second = np.cumsum(one.ravel()) / one.sum(), np.cumsum(two.ravel()) / two.sum()
+    """Probability and D of the Kolmogorov-Smirnov test of two histograms with one axis."""
+    first, second = np.cumsum(one) / one.sum(), np.cumsum(two) / two.sum()
     distance = float(np.max(np.abs(first - second)))
     n, m = _effective(one, one_variance), _effective(two, two_variance)
     return _survival(math.sqrt(n * m / (n + m)) * distance), distance

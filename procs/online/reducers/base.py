@@ -122,6 +122,13 @@ class Histograms(Reduce):
             family.keywords + ((label,) if label else ()), family.help, dict(family.style),
         )  # fmt: skip
 
+    def expected(self, name: str) -> Any:
+        """An empty histogram of the family that a plot's name belongs to."""
+        for family in self.families:
+            if name == family.name if family.single else name.startswith(f"{family.name}/"):
+                return self._new(family)
+        return None
+
     def state(self) -> dict[str, Any]:
         """All counts, with under- and overflow, by family and label."""
         return {
