@@ -32,7 +32,7 @@ def gather(
     beats = {str(one.get("id")): one for one in database.local_docs(PREFIX, PREFIX + "\uffff")}
     sites = sorted({one.site for one in chain.steps})
     return Facts(
-        now, site, lease, beats, _attempts(database, name),
+        now, site, lease, beats, _attempts(database, chain, name),
         {one: Control.read(one, _or_none(database, name_of(one))) for one in sites},
         _deployed(database, chain), _ahead(database, chain, document),
         chain.branch.name,
@@ -54,14 +54,16 @@ def _deployed(database: Any, chain: Chain) -> Mapping[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
-def _attempts(database: Any, name: str) -> tuple[dict[str, Any], ...]:
+def _attempts(database: Any, chain: Chain, name: str) -> tuple[dict[str, Any], ...]:
+    """Those of this lane: an attempt of a side lane names it."""
     try:
         rows = database.view(
             "pages/attempts", startkey=[name, {}], endkey=[name], descending=True, limit=ATTEMPTS, include_docs=True
         ).rows
     except NotFound:
         return ()
-    return tuple(row.doc for row in reversed(rows) if row.doc)
+    lane = chain.branch.name if chain.branch.lane else ""
+    return tuple(row.doc for row in reversed(rows) if row.doc and (row.doc.get("lane") or "") == lane)
 
 
 def _ahead(database: Any, chain: Chain, document: Mapping[str, Any]) -> int | None:

@@ -24,18 +24,39 @@ if TYPE_CHECKING:
 def show(site: Context, document: str, log: bool) -> None:
     """Show all about one document: its file, its steps, its attempts, and why it is not further."""
     from orchestrator.engine import controls
+    from orchestrator.engine.gathered import gather_of, standing
     from orchestrator.reasons import why
 
     found = site.database.get(document)
-    sentence = why(site.chain, found, time.time(), controls.read_all(site.database, site.chain))
+    stopped, now = controls.read_all(site.database, site.chain), time.time()
+    gather = gather_of(site.chain, found)
+    chain = site.chain.of(gather)
+    sentence = why(chain, found, now, stopped)
+    lanes = {}
+    for name in site.chain.lanes if found.get("type") == site.chain.type else ():
+        lane = site.chain.of(name)
+        lanes[name] = lane, lane.branch.inward(found, site.chain.type) or {}
+    said = standing(site.database.view, site.chain, found) if gather else None
     rows = site.database.view("pages/attempts", startkey=[document], endkey=[document, {}], include_docs=True).rows
     attempts = [row.doc for row in rows if row.doc]
     if site.as_json:
-        site.output.json({"document": found, "attempts": attempts, "why": sentence})
+        more = {"lanes": {name: why(lane, seen, now, stopped) for name, (lane, seen) in lanes.items()}} if lanes else {}
+        more |= {"gathered": said.to_json()} if said is not None else {}
+        site.output.json({"document": found, "attempts": attempts, "why": sentence, **more})
         return
     _head(site.output, found)
+    if said is not None:
+        members = found.get("members")
+        count = len(members) if isinstance(members, list) else 0
+        site.output.line(f"  made of  {count} documents, by the gather {gather}")
+        if said.stale:
+            site.output.line(f"  old      {said.stale}")
     site.output.line(f"  why      {sentence}")
-    _steps(site.output, found, site.chain, site.settings.folder)
+    _steps(site.output, found, chain, site.settings.folder)
+    for name, (lane, seen) in lanes.items():
+        site.output.line(f"Lane {name}: {seen.get('status')}", style="bold")
+        site.output.line(f"  why      {why(lane, seen, now, stopped)}")
+        _steps(site.output, seen, lane, site.settings.folder)
     if attempts:
         site.output.line("Attempts that did not succeed", style="bold")
         site.output.table(
@@ -65,9 +86,10 @@ def _head(out: Output, document: dict[str, Any]) -> None:
     status = str(document.get("status"))
     out.line(f"{document['_id']}: {status}", style=STYLES.get(status, "bold"))
     amount = f" ({size(document['size'])})" if isinstance(document.get("size"), int) else ""
-    out.line(f"  file     {document.get('file')}{amount}")
-    out.line(f"  run      {document.get('run_name')}, file number {document.get('file_number')}")
-    out.line(f"  from     {document.get('hostname')}, registered {document.get('registered')}")
+    if document.get("file") is not None:
+        out.line(f"  file     {document.get('file')}{amount}")
+        out.line(f"  run      {document.get('run_name')}, file number {document.get('file_number')}")
+        out.line(f"  from     {document.get('hostname')}, registered {document.get('registered')}")
 
 
 def _steps(out: Output, document: dict[str, Any], chain: Chain, folder: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.context import Context, SiteCommand, json_option, pass_site
+from orchestrator.cli.context import Context, SiteCommand, branch_option, json_option, pass_site
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,32 +20,60 @@ if TYPE_CHECKING:
 @click.command(cls=SiteCommand, short_help="Count documents by step and state.")
 @click.option("--watch", is_flag=True, help="Show it anew until Ctrl-C.")
 @click.option("--every", default=2.0, show_default=True, metavar="SECONDS", help="How often, with --watch.")
+@branch_option
 @json_option
 @pass_site
-def status(site: Context, watch: bool, every: float) -> None:
-    """Count the documents by step and state, with the age of the oldest that waits."""
-    from orchestrator import overview
+def status(site: Context, watch: bool, every: float, branch: str) -> None:
+    """Count the documents by step and state, with the age of the oldest that waits: of every lane and gather.
+
+    With --branch only of that one.
+    """
     from orchestrator.engine import controls
 
     chain = site.chain
-    found = overview.read(site.database, chain)
+    branches = [branch] if branch else ["", *chain.branches()]
     stopped = controls.read_all(site.database, chain)
     if site.as_json:
-        site.output.json({**found.to_json(chain), "control": {name: one.to_json() for name, one in stopped.items()}})
+        site.output.json(_as_json(site, branches) | {"control": {name: one.to_json() for name, one in stopped.items()}})
         return
     for name, control in stopped.items():
         for stop in control.stops:
             click.echo(f"orchestrator: {stop.words(name)}", err=True)
     where = f"{site.settings.database} at {site.settings.url}"
     if not watch:
-        site.output.console.print(picture(found, chain, where))
+        site.output.console.print(_all(site, branches, where))
         return
     from rich.live import Live
 
     never = threading.Event()
-    with Live(picture(found, chain, where), console=site.output.console, auto_refresh=False) as live:
+    with Live(_all(site, branches, where), console=site.output.console, auto_refresh=False) as live:
         while not never.wait(max(0.1, every)):
-            live.update(picture(overview.read(site.database, chain), chain, where), refresh=True)
+            live.update(_all(site, branches, where), refresh=True)
+
+
+def _as_json(site: Context, branches: list[str]) -> dict[str, Any]:
+    """The first of them, and the others under ``branches``."""
+    from orchestrator import overview
+
+    found = {}
+    for name in branches:
+        chain, database, _ = site.branch(name)
+        found[name] = overview.read(database, chain).to_json(chain)
+    first, *others = branches
+    return {**found[first], "branches": {name: found[name] for name in others}}
+
+
+def _all(site: Context, branches: list[str], where: str) -> RenderableType:
+    """A table for each lane and gather."""
+    from rich.console import Group
+
+    from orchestrator import overview
+
+    parts = []
+    for name in branches:
+        chain, database, _ = site.branch(name)
+        parts.append(picture(overview.read(database, chain), chain, where))
+    return Group(*parts)
 
 
 def picture(found: Overview, chain: Chain, where: str) -> RenderableType:
@@ -74,4 +102,10 @@ def picture(found: Overview, chain: Chain, where: str) -> RenderableType:
         ]
         oldest = age(now - found.oldest[step.key]) if step.key in found.oldest else ""
         table.add_row(step.key, step.name, *cells, oldest)
-    return Group(Text.assemble((where, "bold"), f", chain {chain.name}: {found.documents} documents ({counts})"), table)
+    branch = chain.branch
+    if branch.name:
+        kind = "lane" if branch.lane else "gather"
+        head = Text.assemble((f"{kind} {branch.name}", "bold"), f": {found.documents} documents ({counts})")
+    else:
+        head = Text.assemble((where, "bold"), f", chain {chain.name}: {found.documents} documents ({counts})")
+    return Group(head, table)

@@ -173,12 +173,12 @@ class Controlling:
             "next": forms.way_back(fields.one("next")),
             "reason": fields.one("reason"),
             "hold": bool(fields.one("hold")),
-            **{"subject": "", "limits": [], "stops": [], "documents": [], "unknown": [], "queued": None, "ask": False},
             "chosen": [
                 *((name, fields.one(name)) for name in ("site", "step", "farm", "all") if fields.one(name)),
                 *((name, value) for name in ("jobs", "documents") for value in fields.all(name)),
             ],
-        }
+            "subject": "", "limits": [], "stops": [], "documents": [], "unknown": [], "queued": None, "ask": False,
+        }  # fmt: skip
         try:
             asked = _read(what, fields)
             with self._operations.database(person) as database:

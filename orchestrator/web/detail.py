@@ -10,14 +10,15 @@ from typing import Any
 from orchestrator import reasons
 from orchestrator.chain import Chain
 from orchestrator.control import Control
+from orchestrator.engine.gathered import gather_of
 from orchestrator.facts import explained
 from orchestrator.people import possible
-from orchestrator.web import human, lists
+from orchestrator.web import branches, human, lists
 from orchestrator.web.jobs import controls
 from orchestrator.web.pollers import Pollers
 from orchestrator.web.roots import Roots
 from orchestrator.web.source import DatabaseLike, Source
-from orchestrator.web.states import Outline, Standing, kind_counts, kind_of, standings
+from orchestrator.web.states import Outline, Standing, kind_counts, kind_of, outlines, standings
 
 #: Attempts shown, the last ones: a step that was tried more often than that has said what it has to say.
 ATTEMPTS = 50
@@ -136,18 +137,28 @@ def document(
     """
     now = source.now()
     body = database.get(id)
+    whole, gathered, branch = chain, None, ""
     if chain is not None and body.get("type") != chain.type:
-        steps = ()  # an attempt, a note: none of the chain's business
-    said = controls(database, list(chain.sites) if chain is not None else [])
-    made = standings(body, steps)
-    held = any(s.state == "in progress" for s in made)
-    running = pollers.progress(database, now) if held else {}
-    by_key: dict[str, list[dict[str, Any]]] = {}
-    for attempt in attempts(source, database, id):
-        by_key.setdefault(str(attempt["step"]), []).append(attempt)
+        branch = gather_of(chain, body)
+        if branch:  # a run, a bundle: it has a chain of its own
+            gathered = branches.gathered(source, database, chain, body)
+            database, chain = branches.seen(database, chain, branch)
+        steps = outlines(chain) if branch else ()  # else an attempt, a note: none of the chain's business
+    said = controls(database, list(whole.sites) if whole is not None else [])
+    tried = attempts(source, database, id)
+    world = _World(source, pollers, logs, said, tried, now, site, lease)
+    own = _branch(world, database, chain, steps, body)
+    lanes = []
+    for name in branches.lanes_of(whole, body):
+        inner, lane = branches.seen(database, whole, name)
+        assert lane is not None
+        turned = lane.branch.inward(body, body["type"]) or {}
+        found = _branch(world, inner, lane, outlines(lane), turned, f"{name}_")
+        lanes.append({"name": name, "description": lane.description, **found})
     return {
         "id": id,
         "type": body.get("type"),
+        "branch": branch,
         "run": body.get("run_name"),
         "file_number": body.get("file_number"),
         "file": body.get("file"),
@@ -159,37 +170,90 @@ def document(
         "priority": body.get("priority"),
         "registered": body.get("registered"),
         "updated": body.get("updated"),
-        "status": body.get("status"),
-        "kind": kind_of(body.get("status")),
-        "sentence": why(chain, body, now, said),
-        "explanation": None if chain is None else explained(database, chain, body, site, lease, now).to_json(),
-        "acts": possible(chain, body) if chain is not None and body.get("type") == chain.type else (),
-        "at_farm": any(s.state in ("queued", "in progress") and s.proc.get("farm") for s in made),
+        **own,
+        "lanes": lanes,
+        "gathered": gathered,
         "operation": body.get("operation") if isinstance(body.get("operation"), dict) else None,
         "past": past(source, database, id),
-        "steps": [
-            {
-                "number": s.outline.number,
-                "name": s.outline.name,
-                "key": s.outline.key,
-                "needs": list(s.outline.needs),
-                "state": s.state,
-                "sentence": why_step(chain, body, s, now, said),
-                "progress": running.get(str(s.proc.get("attempt"))) if s.state == "in progress" else None,
-                "facts": {k: v for k, v in s.proc.items() if k not in _SHOWN},
-                "result": s.proc.get("result"),
-                "software": s.proc.get("software"),
-                "log": s.proc.get("log"),
-                "tail": logs.tail(s.proc.get("log")) if s.proc.get("log") else None,
-                "attempts": by_key.get(s.outline.key, []),
-            }
-            for s in made
-        ],
-        "plots": plots(body, steps, plot_files),
+        "plots": [*plots(body, steps, plot_files), *_plots_of_lanes(whole, body, plot_files)],
         "batch_jobs": [j for j in _list(body.get("batchjob")) if isinstance(j, dict)],
         "header": body.get("header") if isinstance(body.get("header"), dict) else {},
         "document": body,
     }
+
+
+@dataclass(frozen=True)
+class _World:
+    """What the branches of a document's page share. ``said``: what is paused; ``tried``: the attempts that failed."""
+
+    source: Source
+    pollers: Pollers
+    logs: Roots
+    said: Mapping[str, Control]
+    tried: list[dict[str, Any]]
+    now: float
+    site: str
+    lease: float
+
+
+def _branch(
+    world: _World, database: DatabaseLike, chain: Chain | None, steps: Sequence[Outline], body: dict[str, Any],
+    head: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """One lane of a document, or all of one that has no lanes. ``head`` stands before its keys in the document."""
+    made = standings(body, steps)
+    held = any(s.state == "in progress" for s in made)
+    running = world.pollers.progress(database, world.now) if held else {}
+    by_key: dict[str, list[dict[str, Any]]] = {}
+    for attempt in world.tried:
+        by_key.setdefault(str(attempt["step"]), []).append(attempt)
+    explanation = None
+    if chain is not None:
+        explanation = explained(database, chain, body, world.site, world.lease, world.now).to_json()
+    return {
+        "status": body.get("status"),
+        "kind": kind_of(body.get("status")),
+        "sentence": why(chain, body, world.now, world.said),
+        "explanation": explanation,
+        "acts": possible(chain, body) if chain is not None and body.get("type") == chain.type else (),
+        "at_farm": any(s.state in ("queued", "in progress") and s.proc.get("farm") for s in made),
+        "steps": [
+            {
+                "number": s.outline.number,
+                "name": s.outline.name,
+                "key": head + s.outline.key,
+                "needs": [f"{head}{need}" for need in s.outline.needs],
+                "state": s.state,
+                "sentence": why_step(chain, body, s, world.now, world.said),
+                "progress": running.get(str(s.proc.get("attempt"))) if s.state == "in progress" else None,
+                "facts": {k: v for k, v in s.proc.items() if k not in _SHOWN},
+                "gathered": _gathered(s.proc),
+                "result": s.proc.get("result"),
+                "software": s.proc.get("software"),
+                "log": s.proc.get("log"),
+                "tail": world.logs.tail(s.proc.get("log")) if s.proc.get("log") else None,
+                "attempts": by_key.get(head + s.outline.key, []),
+            }
+            for s in made
+        ],
+    }
+
+
+def _gathered(proc: Mapping[str, Any]) -> str | None:
+    """The document that does a step for this one and others."""
+    result = proc.get("result")
+    found = proc.get("gathered") or (result.get("gathered") if isinstance(result, dict) else None)
+    return found if isinstance(found, str) else None
+
+
+def _plots_of_lanes(chain: Chain | None, body: Mapping[str, Any], roots: Roots) -> list[dict[str, Any]]:
+    """The pictures of the steps of side lanes, by their keys in the document."""
+    found: list[dict[str, Any]] = []
+    for name in branches.lanes_of(chain, body):
+        assert chain is not None
+        steps = [Outline(s.number, s.name, f"{name}_{s.key}") for s in chain.of(name).steps]
+        found += plots(body, steps, roots)
+    return found
 
 
 def past(source: Source, database: DatabaseLike, id: str) -> list[dict[str, Any]]:
@@ -228,6 +292,7 @@ def attempts(source: Source, database: DatabaseLike, id: str) -> list[dict[str, 
 def run(
     source: Source,
     database: DatabaseLike,
+    chain: Chain | None,
     steps: Sequence[Outline],
     roots: Roots,
     name: str,
@@ -264,6 +329,7 @@ def run(
         "kinds": kind_counts(statuses),
         "documents": listed["documents"],
         "plots": merged or list(shown.values()),
+        "gathers": branches.of_run(source, database, chain, name),
         "next": listed["next"],
         "previous": listed["previous"],
     }

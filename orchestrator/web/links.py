@@ -41,6 +41,10 @@ class Links:
         """A batch job's page."""
         return self.to(f"/jobs/{_part(name)}")
 
+    def gather(self, name: Any) -> str:
+        """A gather's page."""
+        return self.to(f"/gathers/{_part(name)}")
+
     def act(self, what: str, **query: Any) -> str:
         """The form of an operation on documents."""
         return self.to(f"/act/{_part(what)}", **query)

@@ -28,6 +28,7 @@ class Filter:
     run: str = ""
     daq: str = ""
     q: str = ""
+    branch: str = ""
 
     def words(self) -> dict[str, str]:
         """The fields that filter, by name."""
@@ -97,9 +98,9 @@ def files(
 def whole(wanted: Filter) -> dict[str, str]:
     """The filter in the words by which an operation chooses documents; empty where these do not know it."""
     said = wanted.words()
-    if not said or not said.keys() <= {"status", "run", "step", "state"}:
+    if not said.keys() - {"branch"} or not said.keys() <= {"status", "run", "step", "state", "branch"}:
         return {}
-    chosen = {"runs": wanted.run, "statuses": wanted.status}
+    chosen = {"runs": wanted.run, "statuses": wanted.status, "branch": wanted.branch}
     if wanted.state:
         if wanted.status or not wanted.step or wanted.state not in ("queued", "in progress", "failed"):
             return {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.chain import Chain
 from orchestrator.web import deployed, human
+from orchestrator.web.branches import overviews
 from orchestrator.web.jobs import controls
 from orchestrator.web.pollers import Pollers, running
 from orchestrator.web.source import DatabaseLike, Source
@@ -82,6 +83,7 @@ def overview(
         ],
         "warnings": [*deployed.warnings(database, chain), *(f"{one['words']}." for one in stops)],
         "stops": stops,
+        "branches": overviews(source, database, chain),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from orchestrator.chain import Chain
 from orchestrator.errors import NotFound
-from orchestrator.web import detail, human, lists, settings_table
+from orchestrator.web import branches, detail, human, lists, settings_table
 from orchestrator.web import jobs as job_pages
 from orchestrator.web.chain_picture import picture
 from orchestrator.web.headers import problem
@@ -30,6 +31,9 @@ Words = Annotated[str, Query(max_length=200)]
 Task = Annotated[int | None, Query(ge=1, le=10**6, description="the task of an array whose log is shown")]
 #: A step's state, or nothing for any.
 State = Annotated[str, Query(max_length=200, json_schema_extra={"enum": ["", *STATES]})]
+
+#: A step's key in a document, of the main lane or of another.
+_ENTRY = re.compile(r"(?:\A|_)proc\d{1,6}\Z")
 
 _PROBLEM = {
     "type": "object",
@@ -81,6 +85,7 @@ class Pages:
         )
         self._route("/failed", "/failed", self.failed, "Failed documents and why", 400, 404)
         self._route("/bad", "/bad", self.bad, "Bad documents and why", 400, 404)
+        self._route("/gathers/{name}", "/gathers/{name}", self.gather, "What a gather makes, and what waits", 404)
         self._route("/jobs", "/jobs", self.jobs, "What farms have in hand, their limits, and what is paused")
         self._route("/jobs/{name}", "/jobs/{name}", self.job, "One batch job: its documents and its log", 400, 404)
         self._route("/chain", "/chain", self.chain_page, "The chain's steps and settings")
@@ -152,7 +157,9 @@ class Pages:
         wanted = run or name
 
         def read(database: DatabaseLike) -> dict[str, Any] | None:
-            return detail.run(self.source, database, self.outlines(database), self.plots, wanted, at, limit)
+            return detail.run(
+                self.source, database, self.chain, self.outlines(database), self.plots, wanted, at, limit
+            )
 
         data = self.source.cached(("run", wanted, at, limit), read)
         if data is None:
@@ -168,14 +175,16 @@ class Pages:
         run: Words = "",
         daq: Words = "",
         q: Words = "",
+        branch: Words = "",
         at: At = "",
         limit: Limit = lists.ROWS,
     ) -> Response:
-        wanted = lists.Filter(status, step, state, run, daq, q)
+        wanted = lists.Filter(status, step, state, run, daq, q, branch)
 
         def read(database: DatabaseLike) -> tuple[dict[str, Any], tuple[Outline, ...]]:
-            steps = self.outlines(database)
-            return lists.files(self.source, database, steps, wanted, at, limit), steps
+            inner, chain = branches.seen(database, self.chain, branch)
+            steps = self.outlines(database) if not branch else outlines(chain)
+            return lists.files(self.source, inner, steps, wanted, at, limit), steps
 
         data, steps = self.source.cached(("files", wanted, at, limit), read)
         return self.answer(request, "files.html", data, steps=steps, wanted=wanted, all_of=lists.whole(wanted))
@@ -193,26 +202,44 @@ class Pages:
             )  # fmt: skip
 
         data = self.source.cached(("document", wanted), read)
+        drawn = {lane["name"]: self._drawn(lane["steps"]) for lane in data["lanes"]}
+        return self.answer(request, "document.html", data, pictures=self._drawn(data["steps"]), drawn=drawn)
+
+    def _drawn(self, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The picture of a document's way through the steps of one lane."""
         words = {
             s["key"]: {"state": s["state"], "note": s["state"], "title": s["sentence"], "href": f"#{s['key']}"}
-            for s in data["steps"]
+            for s in steps
         }
-        steps = tuple(Outline(s["number"], s["name"], s["key"], tuple(s["needs"])) for s in data["steps"])
-        return self.answer(request, "document.html", data, pictures=self._pictures(steps, words))
+        made = tuple(Outline(s["number"], s["name"], s["key"], tuple(s["needs"])) for s in steps)
+        return self._pictures(made, words)
 
     def failed(
-        self, request: Request, step: Words = "", error_class: Words = "", at: At = "", limit: Limit = lists.ROWS
-    ) -> Response:
-        def read(database: DatabaseLike) -> dict[str, Any]:
-            return lists.failed(self.source, database, step, error_class, at, limit)
+        self, request: Request, step: Words = "", error_class: Words = "", branch: Words = "", at: At = "",
+        limit: Limit = lists.ROWS,
+    ) -> Response:  # fmt: skip
+        def read(database: DatabaseLike) -> tuple[dict[str, Any], dict[str, str]]:
+            inner, chain = branches.seen(database, self.chain, branch)
+            found = lists.failed(self.source, inner, step, error_class, at, limit)
+            if branch:
+                found["filter"]["branch"] = branch
+            return found, {} if chain is None else {s.key: s.name for s in chain.steps}
 
-        data = self.source.cached(("failed", step, error_class, at, limit), read)
-        names = {} if self.chain is None else {s.key: s.name for s in self.chain.steps}
+        data, names = self.source.cached(("failed", step, error_class, branch, at, limit), read)
         return self.answer(request, "failed.html", data, names=names)
 
-    def bad(self, request: Request, at: At = "", limit: Limit = lists.ROWS) -> Response:
-        data = self.source.cached(("bad", at, limit), lambda db: lists.bad(self.source, db, at, limit))
-        return self.answer(request, "bad.html", data)
+    def bad(self, request: Request, branch: Words = "", at: At = "", limit: Limit = lists.ROWS) -> Response:
+        def read(database: DatabaseLike) -> dict[str, Any]:
+            found = lists.bad(self.source, branches.seen(database, self.chain, branch)[0], at, limit)
+            return found | {"filter": {"branch": branch} if branch else {}}
+
+        return self.answer(request, "bad.html", self.source.cached(("bad", branch, at, limit), read))
+
+    def gather(self, request: Request, name: str, at: At = "", limit: Limit = branches.ROWS) -> Response:
+        def read(database: DatabaseLike) -> dict[str, Any]:
+            return branches.gather(self.source, database, self.chain, self.pollers, name, at, limit)
+
+        return self.answer(request, "gather.html", self.source.cached(("gather", name, at, limit), read))
 
     def jobs(self, request: Request) -> Response:
         data = self.source.cached("jobs", lambda db: job_pages.overview(self.source, db, self.chain, self.pollers))
@@ -243,8 +270,8 @@ class Pages:
 
     def plot(self, id: str, step: str, index: int) -> Response:
         """A picture by its place in the document, so that no path ever comes from an address."""
-        proc = self._raw(id).get(step)
-        named = detail.pictures(proc) if step.startswith("proc") and isinstance(proc, dict) else []
+        proc = self._raw(id).get(step) if _ENTRY.search(step) else None
+        named = detail.pictures(proc) if isinstance(proc, dict) else []
         picture = self.plots.picture(named[index].path) if 0 <= index < len(named) else None
         if picture is None:
             raise NotFound(f"document {id!r} has no picture {index} of {step} that this page may show")
@@ -252,8 +279,8 @@ class Pages:
 
     def log(self, id: str, step: str) -> Response:
         """The end of a step's log as plain text."""
-        proc = self._raw(id).get(step)
-        name = proc.get("log") if step.startswith("proc") and isinstance(proc, dict) else None
+        proc = self._raw(id).get(step) if _ENTRY.search(step) else None
+        name = proc.get("log") if isinstance(proc, dict) else None
         tail = self.logs.tail(name, LOG_BYTES)
         if tail is None:
             raise NotFound(f"document {id!r} has no log of {step} that this page may show")
