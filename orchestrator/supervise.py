@@ -183,6 +183,10 @@ class Supervisor:
         """Whether stopping is complete."""
         return self.stopping and all(child.process is None for child in self.children)
 
+    def say(self, **about: Any) -> None:
+        """What the status file says besides, from now on."""
+        self._about = {**self._about, **about}
+
     def child(self, name: str) -> Child:
         """The child of that name."""
         return next(child for child in self.children if child.spec.name == name)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import online_display, online_reduce, online_replay, online_transform
+from orchestrator.cli import (
+    online_display,
+    online_reduce,
+    online_replay,
+    online_system,
+    online_transform,
+    online_try,
+)
 from orchestrator.cli.context import SiteGroup
 
 
@@ -16,6 +23,6 @@ def online() -> None:
     """
 
 
-for _part in (online_transform, online_reduce, online_display, online_replay):
+for _part in (online_system, online_try, online_replay, online_transform, online_reduce, online_display):
     for _command in _part.COMMANDS:
         online.add_command(_command)

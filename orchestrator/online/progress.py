@@ -34,7 +34,6 @@ class Progress:
         self._next = float("-inf")
         self._done: deque[tuple[float, int]] = deque()
         self._total = 0
-        self._last: dict[str, dict[str, int]] = {}  # counts of the last runs
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def say(
@@ -48,7 +47,7 @@ class Progress:
         said = {
             **self._about, "state": "running", "time": iso(time.time()), **header,
             "rate": self._rate(now, sum(one.done for one in machine.workers.workers.values())),
-            "input_error": input_error, "input_silent": round(silence, 1), "on_the_way": machine.ledger.open,
+            "last": _last(machine), "input_error": input_error, "input_silent": round(silence, 1), "on_the_way": machine.ledger.open,
         }  # fmt: skip
         self._write(said)
         return header
@@ -57,7 +56,7 @@ class Progress:
         """The transform has ended."""
         run = machine.run
         self._write({**self._about, "state": "ended", "time": iso(time.time()), "run": run.name if run else None,
-                     **(run.counts if run else {}), "workers": []})  # fmt: skip
+                     **(run.counts if run else {}), "last": _last(machine), "workers": []})  # fmt: skip
 
     def _rate(self, now: float, done: int) -> float:
         self._done.append((now, done))
@@ -69,6 +68,11 @@ class Progress:
     def _write(self, said: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # a full disk must not end the transform
             write_atomically(self._path, json.dumps(said, default=str))
+
+
+def _last(machine: Transform) -> dict[str, Any] | None:
+    run = machine.last
+    return None if run is None else {"run": run.name, "how": run.end.how if run.end else "", **run.counts}
 
 
 def counts(machine: Transform, crew: Crew, store_away: str = "") -> dict[str, Any]:

@@ -186,6 +186,7 @@ class Transform:
         self.workers = workers
         self.ledger = Ledger(position)
         self.run: Run | None = None
+        self.last: Run | None = None  # the one before, whose end is written down
         self.runs = 0
         self.over = False
         self._most, self._most_bytes = most, most_bytes
@@ -260,7 +261,7 @@ class Transform:
         self._out += [Death(worker.key) for worker in self.workers.dead(run.serial)]
         if run.last is not None:
             self._settle(run.last)
-        self.run = None
+        self.run, self.last = None, run
 
     # -- the workers
 

@@ -1,0 +1,188 @@
+"""The whole online system of a site: which processes it has, and the one that keeps them alive."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator import runtime
+from orchestrator.children import command
+from orchestrator.errors import Conflict, Exit, OrchestratorError, SettingsError
+from orchestrator.online import progress
+from orchestrator.online.checking import Checks
+from orchestrator.online.configuration import Online
+from orchestrator.online.stores import FOLDER
+from orchestrator.runtime import Lock, end_leftovers
+from orchestrator.settings import Settings
+from orchestrator.supervise import Spec, Supervisor
+from orchestrator.up import TICK, Signals
+
+PATIENCE = 60.0  # s until all processes and workers must be there; a worker loads numerical libraries first
+
+
+def specs(settings: Settings, online: Online, ready: Callable[[], bool]) -> list[Spec]:
+    """The processes in the order of their start. The broadcast ends last, so that the last plots reach viewers."""
+    found = [
+        Spec("online-broadcast", command(settings, "online", "broadcast"), last=True),
+        Spec("online-transform", command(settings, "online", "transform"), ready=ready),
+    ]
+    found += [
+        Spec(f"online-reduce-{one.name}", command(settings, "online", "reduce", one.name)) for one in online.reduce
+    ]
+    return [*found, Spec("online-display", command(settings, "online", "display"))]
+
+
+class System:
+    """The online system of a site, run by this process: ``start``, then ``run``, then it is over."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings, self._environ = settings, environ
+        self.folder = Path(settings.folder) / FOLDER
+        self._lock = Lock(self.folder)
+        self.leftovers: list[str] = []
+
+    def run(self, signals: Signals, say: Callable[[str], None]) -> None:
+        """Check, start, watch until a signal comes, stop in order. ``say`` gets sentences for whoever looks on.
+
+        Raises:
+            Conflict: it runs already, or a port is taken.
+            OrchestratorError: a check refuses, or a process cannot be started; the sentence says which.
+        """
+        take(self._lock, self._settings)
+        try:
+            self.leftovers = end_leftovers(self.folder)
+            with contextlib.suppress(OSError):
+                (self.folder / progress.FILE).unlink()
+            online = Checks(self._settings, self._environ).must_pass()
+            supervisor = Supervisor(
+                specs(self._settings, online, self._workers_there),
+                logs=self._settings.logs, runtime=self.folder, drain=self._settings.drain,
+                log_size=self._settings.log_size * 1e6,
+                about={"folder": str(self._settings.folder), "page": page_of(online), "title": online.title,
+                       "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "up": False},
+            )  # fmt: skip
+            try:
+                self._watch(supervisor, signals, say)
+            finally:
+                self._stop(supervisor, signals)
+        finally:
+            self._lock.release()
+
+    def _watch(self, supervisor: Supervisor, signals: Signals, say: Callable[[str], None]) -> None:
+        told, end = False, time.monotonic() + PATIENCE
+        while not signals.wait(TICK):
+            supervisor.tick(time.monotonic())
+            while supervisor.news:
+                say(supervisor.news.pop(0))
+            if told:
+                continue
+            for child in supervisor.children:
+                if child.state == "given up":
+                    raise _ended(child.ended, child.exit_code, child.spec.name, child.log)
+            if supervisor.ready:
+                told = True
+                supervisor.say(up=True)
+                say(f"The online system in {self._settings.folder} is running.")
+            elif time.monotonic() > end:
+                raise OrchestratorError(self._why_not(supervisor))
+
+    def _stop(self, supervisor: Supervisor, signals: Signals) -> None:
+        """All end what they have in hand; a further signal ends everything at once, and nothing is lost by it."""
+        before = signals.count
+        supervisor.stop(time.monotonic())
+        while not supervisor.over:
+            supervisor.tick(time.monotonic())
+            signals.wait(TICK / 2)
+            if signals.count > before:
+                before = signals.count
+                supervisor.stop(time.monotonic())
+        supervisor.tick(time.monotonic())
+
+    def _workers_there(self) -> bool:
+        """Whether every worker that must be there has acknowledged the configuration."""
+        said = progress.read(self.folder / progress.FILE)
+        return said is not None and said.get("state") == "running" and not unready(said)
+
+    def _why_not(self, supervisor: Supervisor) -> str:
+        said = progress.read(self.folder / progress.FILE) or {}
+        missing = unready(said)
+        if missing:
+            words = ", ".join(missing)
+            return (
+                f"after {PATIENCE:.0f} s these workers have not reported: {words}; start them with `orchestrator "
+                "online worker --connect ADDRESS --name NAME`, or take them out of `workers.remote`"
+            )
+        late = [f"{one.spec.name} {one.ended or one.state}" for one in supervisor.children if one.state != "running"]
+        return f"after {PATIENCE:.0f} s not everything runs: {'; '.join(late)}"
+
+
+def unready(said: dict[str, Any]) -> list[str]:
+    """Workers that have not acknowledged the configuration, by what the transform says of itself."""
+    return [one["name"] for one in said.get("workers", []) if one["state"] in ("not there", "gets its modules")]
+
+
+def take(lock: Lock, settings: Settings) -> None:
+    """Raises Conflict where the site's online system runs already."""
+    try:
+        lock.take()
+    except Conflict:
+        raise Conflict(
+            f"the online system in {settings.folder} runs already (process {lock.holder()}); "
+            f"`orchestrator -C '{settings.folder}' online stop` stops it"
+        ) from None
+
+
+def page_of(online: Online) -> str:
+    """The pages' address for a browser on this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(online.web_host, online.web_host)
+    return f"http://{host}:{online.web_port}/"
+
+
+def state(settings: Settings) -> dict[str, Any]:
+    """How it is: processes, run, counts, workers, and how far each reducer is. For ``orchestrator online status``."""
+    folder = Path(settings.folder) / FOLDER
+    holder = Lock(folder).holder()
+    status = runtime.read_status(folder) if holder is not None else None
+    said = progress.read(folder / progress.FILE)
+    found: dict[str, Any] = {"running": holder is not None, "pid": holder, "folder": str(settings.folder)}
+    found["system"] = status
+    found["transform"] = said if said is not None and (holder is not None or said.get("state") == "ended") else None
+    found["reducers"] = _reducers(folder, said or {}, status)
+    return found
+
+
+def _reducers(folder: Path, said: dict[str, Any], status: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """For each reducer how many spills of the run it has counted at its last saved state, and how many it lacks."""
+    from orchestrator.online import snapshot
+    from orchestrator.online.checkpoint import SUFFIX, SUM
+    from orchestrator.online.numbers import Numbers
+    from orchestrator.online.packing import unpack
+
+    names = [
+        str(one["name"]).removeprefix("online-reduce-")
+        for one in (status or {}).get("children", []) if str(one.get("name", "")).startswith("online-reduce-")
+    ]  # fmt: skip
+    latest = said if said.get("run") else said.get("last") or {}
+    run, stored = latest.get("run"), int(latest.get("done") or 0) + int(latest.get("failed") or 0)
+    found = []
+    for name in names:
+        counted, finished = None, run is not None and snapshot.finished(folder / "runs", str(run), name) is not None
+        with contextlib.suppress(Exception):  # none saved yet, or just being replaced
+            content = (folder / "state" / f"{name}.{run}{SUFFIX}").read_bytes()
+            counted = len(Numbers.of(unpack(memoryview(content)[:-SUM])["numbers"]))
+        if finished and counted is None:
+            counted = stored
+        found.append({"name": name, "run": run, "counted": counted, "finished": finished,
+                      "lag": None if counted is None or run is None else max(0, stored - counted)})  # fmt: skip
+    return found
+
+
+def _ended(words: str, code: int | None, name: str, log: Path) -> OrchestratorError:
+    kind = SettingsError if code == Exit.SETTINGS else OrchestratorError
+    error = kind(f"{name} {words} (see {log})")
+    error.exit_code = Exit(code) if code in set(Exit) and code else Exit.FAILED
+    return error
+
