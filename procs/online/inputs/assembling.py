@@ -49,9 +49,9 @@ class Runs:
     problems: list[str] = field(default_factory=list)
     _pending: _Pending | None = None
 
-    def event(self, event: Head, path: str) -> Iterator[Item]:
-        """The event ``event`` of the file ``path`` is the next one."""
-        name = str(event.run)
+    def event(self, event: Head, path: str, name: str = "") -> Iterator[Item]:
+        """The event ``event`` of the file ``path`` is the next one; ``name``: of its run, if not its number."""
+        name = name or str(event.run)
         if self.open and name != self.run:
             yield from self.flush()
             yield self._end("next run", event.time)

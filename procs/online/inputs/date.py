@@ -19,6 +19,7 @@ from procs.formats import date_layout as layout
 from procs.online.inputs import files as listing
 from procs.online.inputs.assembling import Piece, Runs
 from procs.online.inputs.date_events import EventFile, Head
+from procs.online.inputs.replay import named_run
 
 WHOLE = ("end of burst", "next spill")
 
@@ -105,6 +106,7 @@ class DateInput(Input):
             return
         changed = self._clock()
         assembled = False
+        name = named_run(path) or ""
         while True:
             why = ""
             try:
@@ -114,7 +116,7 @@ class DateInput(Input):
             if event is not None:
                 self._remember(path, event)
                 assembled = assembled or event.ldc == layout.SUPER
-                for item in self._runs.event(event, path):
+                for item in self._runs.event(event, path, name):
                     yield self._taken(item)
                 offset = event.stop
                 continue
