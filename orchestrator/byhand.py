@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import reasons
+from orchestrator import documents, reasons
 from orchestrator.capture import Capture
 from orchestrator.documents import Report
 from orchestrator.errors import IllegalTransition, SettingsError
