@@ -47,7 +47,8 @@ class Progress:
         said = {
             **self._about, "state": "running", "time": iso(time.time()), **header,
             "rate": self._rate(now, sum(one.done for one in machine.workers.workers.values())),
-            "last": _last(machine), "input_error": input_error, "input_silent": round(silence, 1), "on_the_way": machine.ledger.open,
+            "last": _last(machine), "input_error": input_error, "input_silent": round(silence, 1),
+            "on_the_way": machine.ledger.open,
         }  # fmt: skip
         self._write(said)
         return header
