@@ -47,6 +47,7 @@ class Viewer:
     period: float
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     pending: set[str] = field(default_factory=set)
+    seen: set[str] = field(default_factory=set)  # of its plots those that it has; the first picture waits for nothing
     status: bool = True
     shown: str = ""  # the run that it was told of last
     listed: int = -1  # the list that it was told of last
@@ -55,7 +56,7 @@ class Viewer:
 
     def due(self) -> float:
         """When something is to be sent, by the loop's clock; infinite where nothing is."""
-        times = [self.last_plots + self.period] if self.pending else []
+        times = [self.last_plots + self.period if self.pending <= self.seen else 0.0] if self.pending else []
         return min([*times, self.last_status + STATUS_SECONDS] if self.status else times, default=float("inf"))
 
 
@@ -86,13 +87,15 @@ class Hub:
             shown = self.board.take(message, now)
             if shown is not None:
                 for viewer in self._by_plot.get(shown.name, ()):
-                    if not viewer.pending:
+                    if not viewer.pending or shown.name not in viewer.seen:
                         viewer.wake.set()
                     viewer.pending.add(shown.name)
         if self.board.current() is not before:
             for viewer in self._viewers:
                 if not viewer.run:
                     viewer.pending |= viewer.plots
+                    viewer.seen.clear()
+                    viewer.wake.set()
         self.changed()
 
     def changed(self) -> None:
@@ -165,21 +168,30 @@ class Hub:
             beat = int(self._clock() / STATUS_SECONDS)  # a beat's time is in it: made anew with each, for all at once
             said.append(self._once("status", viewer.run, (self._changes, beat), self._status, compressed))
         size = sum(len(piece) for piece in said)
-        if viewer.pending and now >= viewer.last_plots + viewer.period:
-            viewer.last_plots = now
-            names, viewer.pending = sorted(viewer.pending), set()
-            for name in names:
-                # Looked up now, not when the turn began: whoever reads slowly gets the newest.
-                shown = run.plots.get(name) if run is not None else None
-                if shown is None:
-                    continue
-                said.append(_encoded(shown, compressed))
-                size += len(said[-1])
-                if size >= PIECE:
-                    yield b"".join(said)
-                    said, size = [], 0
+        for name in sorted(self._ready(viewer, now)):
+            # Looked up now, not when the turn began: whoever reads slowly gets the newest.
+            viewer.pending.discard(name)
+            shown = run.plots.get(name) if run is not None else None
+            if shown is None:
+                continue
+            viewer.seen.add(name)
+            if viewer.last_plots < 0:
+                viewer.last_plots = now
+            said.append(_encoded(shown, compressed))
+            size += len(said[-1])
+            if size >= PIECE:
+                yield b"".join(said)
+                said, size = [], 0
         if said:
             yield b"".join(said)
+
+    def _ready(self, viewer: Viewer, now: float) -> set[str]:
+        """The plots whose turn it is: all that are pending once the period is over, before that only first ones."""
+        if now < viewer.last_plots + viewer.period:
+            return viewer.pending - viewer.seen
+        if viewer.pending & viewer.seen:
+            viewer.last_plots = now
+        return set(viewer.pending)
 
     def _once(
         self, kind: str, run: str, version: Any, make: Callable[[str], dict[str, Any]], compressed: bool

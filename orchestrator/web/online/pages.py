@@ -328,5 +328,3 @@ def _thumbnail(shown: Shown) -> bytes:
         return thumbnail.draw(None)
     log = bool(style.get("logz" if read is not None and read.y is not None else "logy"))
     return thumbnail.draw(read, log=log, reference=reference)
-
-

@@ -117,9 +117,7 @@ class Room:
         found = self.board.run(run)
         return found.name if found is not None else run
 
-    def _sentence(
-        self, asked: str, run: Run | None, plots: Mapping[str, Shown], now: float
-    ) -> tuple[str, str, str]:
+    def _sentence(self, asked: str, run: Run | None, plots: Mapping[str, Shown], now: float) -> tuple[str, str, str]:
         """How serious it is (``good``, ``wait``, ``warning``, ``bad``), what there is to see, and what to do."""
         if run is None and asked:
             if plots:

@@ -58,7 +58,10 @@
     if (data.current && !Array.from(which.options).some((option) => option.value === data.current)) runs();
   };
   hooks.list = told;
-  hooks.plot = arrived;
+  hooks.plot = (data) => {
+    arrived(data);
+    held();
+  };
   hooks.link = (since) => {
     link = since;
     if (since) message("bad", "This page has lost its server: what is shown is from before.", "It is tried again by itself every second; Reconnect tries at once. If it stays away, tell the expert of the online system: `orchestrator online status` shows whether the display runs.");
@@ -89,6 +92,7 @@
         const cell = cells.get(data.header.name);
         if (cell) { cell.newest = data; cell.draw(); }
       }
+      held();
       if (state.help === "1") help();
     } catch {
       hooks.link(Date.now());

@@ -19,8 +19,8 @@
   }
 
   async function read() {
-    const chosen = choose.value;
     sets = (await ask("GET")).sets;
+    const chosen = choose.value; // somebody may have chosen meanwhile
     const groups = ["shifter", "expert"].map((group) => element("optgroup", { label: group === "shifter" ? "For shifters" : "For experts" }, ...sets.filter((one) => one.group === group).map((one) => element("option", { value: one.name }, one.name))));
     choose.replaceChildren(element("option", { value: "" }, "choose"), ...groups.filter((group) => group.children.length));
     choose.value = sets.some((one) => one.name === chosen) ? chosen : "";
