@@ -58,7 +58,10 @@ def reduce(site: Context, name: str, image_directory: Path | None) -> None:
     from orchestrator.online.starting_reducer import reducing
 
     site.log_to_stderr()
-    until_signal(reducing(site.settings, online_of(site), name, os.environ, image_directory))
+    online = online_of(site)
+    directory = image_directory.absolute() if image_directory else None
+    os.chdir(site.settings.folder)  # settings of modules may hold paths; they are taken from there
+    until_signal(reducing(site.settings, online, name, os.environ, directory))
 
 
 #: Added to the group ``orchestrator online``.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
 import unicodedata
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from orchestrator.online.rootjson import flow_values
 SIZE = (7.2, 5.0)  # inches
 DOTS = 100  # per inch
 INK, SOFT, OTHER = "#1f4e79", "#5b6470", "#b4501e"
+_ONE = threading.Lock()  # matplotlib's settings are everybody's: one picture at a time
 COLOURS = {"good": "#2b6e3d", "warning": "#8a5a00", "bad": "#a8201a"}
 
 
@@ -37,7 +40,8 @@ def draw(histogram: Any, header: Header, reference: Any = None, kind: str = "png
     from matplotlib.figure import Figure
 
     quiet = {"text.parse_math": False, "svg.hashsalt": "plot", "svg.fonttype": "none"}  # a title is no formula
-    with matplotlib.rc_context(quiet):
+    with _ONE, matplotlib.rc_context(quiet), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
         figure = Figure(figsize=SIZE, dpi=DOTS)
         FigureCanvasAgg(figure)
         figure.subplots_adjust(left=0.12, right=0.96, bottom=0.13, top=0.84)
@@ -48,6 +52,10 @@ def draw(histogram: Any, header: Header, reference: Any = None, kind: str = "png
         else:
             _plane(figure, axes, histogram, values[1:-1, 1:-1], header.style)
         axes.set_xlabel(clean(str(histogram.axes[0].label)), loc="right")
+        if type(histogram.axes[0]).__name__ == "StrCategory":
+            names = [clean(str(name), 24) for name in histogram.axes[0]]
+            tilt: dict[str, Any] = {"rotation": 20, "ha": "right"} if len(names) > 3 else {}
+            axes.set_xticks(np.arange(len(names)) + 0.5, names, fontsize=8 if len(names) < 12 else 5, **tilt)
         figure.text(0.12, 0.94, clean(header.title), fontsize=13, va="bottom")
         figure.text(0.12, 0.925, clean(_words(header), 120), fontsize=8.5, va="top", color=SOFT)
         if header.quality in COLOURS:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def write(runs: Path, run: str, reducer: str, shown: Sequence[Shown], about: dic
         OSError: the disk is full or away.
     """
     folder = run_folder(runs, run)
-    write_root(folder / f"{reducer}.root", {one.header.name: one.histogram for one in shown})
+    titles = {one.header.name: one.header.title for one in shown}
+    write_root(folder / f"{reducer}.root", {one.header.name: one.histogram for one in shown}, titles)
     faults.point("reducer.snapshot")
     for one in shown:
         where = folder / PLOTS / f"{one.header.name}"
@@ -130,7 +131,7 @@ def listed(runs: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_root(path: Path, histograms: dict[str, Any]) -> None:
+def write_root(path: Path, histograms: Mapping[str, Any], titles: Mapping[str, str] | None = None) -> None:
     """Histograms as TH1D and TH2D in a ROOT file, which appears whole. Raises OSError."""
     import uproot
 
@@ -139,7 +140,7 @@ def write_root(path: Path, histograms: dict[str, Any]) -> None:
     try:
         with uproot.recreate(temporary) as out:
             for name, one in histograms.items():
-                out[name] = writable(one)
+                out[name] = writable(one, (titles or {}).get(name, ""))
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -157,9 +158,10 @@ def read_root(path: Path) -> dict[str, Any]:
         return {name: file[name].to_hist() for name, kind in kinds.items() if kind.startswith(("TH1", "TH2"))}
 
 
-def writable(histogram: Any) -> Any:
-    """The histogram with the storage and the flow bins that ROOT has."""
+def writable(histogram: Any, title: str = "") -> Any:
+    """The histogram as uproot writes it to a ROOT file, with flow bins on every axis and channels' names as labels."""
     import hist
+    from uproot.writing.identify import to_THashList, to_TObjString, to_writable
 
     values, variances = flow_values(histogram)
     axes = [
@@ -168,13 +170,20 @@ def writable(histogram: Any) -> Any:
         else hist.axis.Regular(len(axis), axis.edges[0], axis.edges[-1], label=axis.label)
         for axis in histogram.axes
     ]
-    storage = hist.storage.Double() if variances is None else hist.storage.Weight()
-    made = hist.Hist(*axes, storage=storage, name=histogram.name)
+    made = hist.Hist(*axes, storage=hist.storage.Double() if variances is None else hist.storage.Weight())
+    made.title = title or getattr(histogram, "title", "") or ""
     if variances is None:
         made.view(flow=True)[...] = values
     else:
         made.view(flow=True).value, made.view(flow=True).variance = values, variances
-    return made
+    found = to_writable(made)
+    for axis, name in zip(histogram.axes, ("fXaxis", "fYaxis"), strict=False):
+        if type(axis).__name__ == "StrCategory":
+            labels = to_THashList([to_TObjString(str(label)) for label in axis])
+            for number, label in enumerate(labels, 1):
+                label._bases[0]._members["@fUniqueID"] = number  # the bin that it belongs to
+            found.member(name)._members["fLabels"] = labels
+    return found
 
 
 def _pretty(content: dict[str, Any]) -> bytes:

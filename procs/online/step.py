@@ -194,8 +194,8 @@ def _write(
     extra: Mapping[str, Any],
 ) -> dict[str, float]:
     """All plots and the states they come from; the entries of each plot. Read back before the file gets its name."""
-    plots = {plot.name: plot.histogram for reducer in reducers.values() for plot in reducer.plots()}
-    entries = {name: float(histogram.sum(flow=True)) for name, histogram in plots.items()}
+    plots = {plot.name: plot for reducer in reducers.values() for plot in reducer.plots()}
+    entries = {name: float(plot.histogram.sum(flow=True)) for name, plot in plots.items()}
     held = {
         "spills": dict(extra["spills"]),
         "reducers": {
@@ -213,8 +213,8 @@ def _write(
     with atomic_output(target, work.attempt, check=check) as temporary, uproot.recreate(temporary) as out:
         out[PROVENANCE] = provenance("online", dict(document), work, source, extra)
         out[STATE] = base64.b64encode(zlib.compress(pack(held), 6)).decode()
-        for name, histogram in plots.items():
-            out[name] = writable(histogram)
+        for name, plot in plots.items():
+            out[name] = writable(plot.histogram, plot.title)
     return entries
 
 

@@ -289,3 +289,5 @@ def test_a_file_of_the_step_is_root_for_others(tmp_path: Path) -> None:
     with uproot.open(result["file"]) as file:
         assert file["tdc/hits/LDC_1"].classname == "TH1D" and file["occupancy/map/LDC_1"].classname == "TH2D"
         assert file["tdc/hits/LDC_1"].member("fXaxis").member("fTitle") == "board"
+        assert file["tdc/hits/LDC_1"].title == "TDC hits, LDC 1"
+        assert "LDC 1 ADC " in next(iter(file["amplitude/all"].to_hist().axes[0]))
