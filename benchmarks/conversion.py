@@ -169,8 +169,8 @@ def main() -> None:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         root = Path(name)
-        files = sources(root, given.megabytes, given.real)
-        files = {kind: file for kind, file in files.items() if kind in (*given.simulated, *(p.name for p in given.real))}
+        wanted = {*given.simulated, *(path.name for path in given.real)}
+        files = {kind: file for kind, file in sources(root, given.megabytes, given.real).items() if kind in wanted}
         sizes = [f"{kind} {path.stat().st_size / 1e6:.1f} MB" for kind, (path, _) in files.items()]
         run.say(f"raw files: {', '.join(sizes)}")
         for kind, (source, times) in files.items():

@@ -35,9 +35,10 @@ from procs.formats import date
 from procs.formats.date_layout import EVENT_TYPES
 from procs.formats.date_spills import SpillBatch
 from procs.outputs import atomic_output, plain, storage
-from procs.rootio import PROVENANCE, provenance, verified
+from procs.rootio import PROVENANCE, Writer, branches, provenance, verified
 
-SPILLS_AT_ONCE = 8  # physics events in memory: some MB for a TDC set-up, some tens with flash ADCs
+SPILLS_AT_ONCE = 500  # physics events in memory at most: small ones share baskets
+BYTES_AT_ONCE = 4_000_000  # of raw data in memory: some ten MB when decoded, and one basket of each branch
 
 #: For each tree: the prefix of its columns in a SpillBatch, and the columns themselves (name: type).
 _TREES: dict[str, tuple[str, dict[str, str]]] = {
@@ -142,21 +143,24 @@ def convert_date(
         uproot.recreate(temporary, compression=squeeze) as out,
     ):
         out[PROVENANCE] = provenance("convert", document, work, path, {"format": "date"})
-        trees = {name: out.mktree(name, columns) for name, (_, columns) in _TREES.items()}
-        for batch in file.spills(SPILLS_AT_ONCE, keep_truncated=chosen.keep_truncated):
-            first = totals["triggers"] + np.concatenate([[0], np.cumsum(batch.triggers, dtype=np.int64)])
-            for name, rows in _rows(batch, first, entries["spills"]).items():
-                count = len(next(iter(rows.values())))
-                if count:
-                    trees[name].extend(rows)
+        trees = {name: out.mktree(name, branches(columns)) for name, (_, columns) in _TREES.items()}
+        with Writer() as writer:
+            for batch in file.spills(
+                SPILLS_AT_ONCE, keep_truncated=chosen.keep_truncated, max_bytes=BYTES_AT_ONCE
+            ):
+                first = totals["triggers"] + np.concatenate([[0], np.cumsum(batch.triggers, dtype=np.int64)])
+                rows = _rows(batch, first, entries["spills"])
+                counted = {name: len(next(iter(columns.values()))) for name, columns in rows.items()}
+                writer.extend([(trees[name], rows[name]) for name, count in counted.items() if count])
+                for name, count in counted.items():
                     entries[name] += count
-            totals["triggers"] = int(first[-1])
-            totals["tdc_errors"] += int(batch.tdc_errors.sum())
-            triggers_per_spill.extend(batch.triggers.tolist())
-            _count_boards(batch, boards)
-            if len(batch.table_offset):
-                read = int(batch.table_offset[-1] + batch.table_size[-1])
-                work.progress(min(0.99, read / max(file.size, 1)), f"{entries['spills']} spills")
+                totals["triggers"] = int(first[-1])
+                totals["tdc_errors"] += int(batch.tdc_errors.sum())
+                triggers_per_spill.extend(batch.triggers.tolist())
+                _count_boards(batch, boards)
+                if len(batch.table_offset):
+                    read = int(batch.table_offset[-1] + batch.table_size[-1])
+                    work.progress(min(0.99, read / max(file.size, 1)), f"{entries['spills']} spills")
         header = {
             "format": "date",
             "run": file.run,
@@ -203,7 +207,7 @@ def _rows(batch: SpillBatch, first: np.ndarray, spills_before: int) -> dict[str,
             elif name == "index" and tree != "scalers":
                 rows[name] = _index(batch, prefix)
             else:
-                rows[name] = getattr(batch, f"{prefix}{name}").astype(kind)
+                rows[name] = getattr(batch, f"{prefix}{name}").astype(kind, copy=False)
         result[tree] = rows
     return result
 
@@ -215,7 +219,8 @@ def _index(batch: SpillBatch, prefix: str) -> np.ndarray:
 
 def _count_boards(batch: SpillBatch, boards: dict[str, dict[str, int]]) -> None:
     """Add a batch's triggers and hits to the counts of each TDC board."""
-    for ldc, board in sorted(set(zip(batch.trigger_ldc.tolist(), batch.trigger_board.tolist(), strict=True))):
+    found = np.unique(batch.trigger_ldc << 5 | batch.trigger_board)  # an address has five bits
+    for ldc, board in ((int(both) >> 5, int(both) & 0x1F) for both in found):
         count = boards.setdefault(board_name(ldc, board), {"triggers": 0, "leading": 0, "trailing": 0, "channels": 0})
         hits = (batch.hit_ldc == ldc) & (batch.hit_board == board)
         count["triggers"] += int(np.count_nonzero((batch.trigger_ldc == ldc) & (batch.trigger_board == board)))

@@ -29,7 +29,7 @@ from orchestrator.step import Work
 from procs.formats import samba
 from procs.formats.samba_batch import SambaBatch
 from procs.outputs import atomic_output, plain, storage
-from procs.rootio import PROVENANCE, distinct, opened, provenance, verified
+from procs.rootio import PROVENANCE, Writer, branches, distinct, opened, provenance, verified
 
 HEADER = "header"  # key of the JSON text with all header values
 NOTES_SHOWN = 20  # notes about oddities that a result carries
@@ -137,7 +137,7 @@ def convert_samba(
             expected |= {"events": numbers["events"], "pulses": numbers["pulses"]}
         # Last: a file without a channel configuration shows its channels only in its events.
         expected["channels"] = len(file.channels)
-        channels = out.mktree("channels", CHANNELS)
+        channels = out.mktree("channels", branches(CHANNELS))
         if file.channels:
             channels.extend(
                 {
@@ -167,31 +167,33 @@ def _events(
     file: samba.SambaFile, out: Any, constants: dict[str, Any], chosen: SimpleNamespace, work: Work
 ) -> tuple[dict[str, int], np.ndarray, int]:
     """Write the trees of events and pulses; counts, pulses per channel, and samples in all."""
-    events, pulses = out.mktree("events", EVENTS), out.mktree("pulses", PULSES)
+    events, pulses = (out.mktree(name, branches(kinds)) for name, kinds in (("events", EVENTS), ("pulses", PULSES)))
     done = {"events": 0, "pulses": 0, "with_trace": 0}
     samples = 0
     per_channel = np.zeros(max(len(file.channels), 1), dtype=np.int64)
     read = 0
-    for batch in file.batches(5000, keep_truncated=chosen.keep_truncated, max_bytes=chosen.chunk_bytes):
-        events.extend(_event_columns(batch, constants, done["pulses"]))
-        if batch.pulses:
-            pulses.extend(_pulse_columns(batch, done["events"]))
-        seen = np.bincount(batch.channel, minlength=max(len(file.channels), len(per_channel)))
-        per_channel = seen + np.pad(per_channel, (0, len(seen) - len(per_channel)))
-        done["events"] += len(batch)
-        done["pulses"] += batch.pulses
-        done["with_trace"] += int(np.count_nonzero(batch.lengths))
-        samples += len(batch.samples)
-        # Text headers are a small part beside the samples; near enough for a progress display.
-        read += batch.samples.nbytes + 1000 * batch.pulses
-        work.progress(min(0.99, read / max(file.size, 1)), f"{done['events']} events")
+    with Writer() as writer:
+        for batch in file.batches(5000, keep_truncated=chosen.keep_truncated, max_bytes=chosen.chunk_bytes):
+            rows = [(events, _event_columns(batch, constants, done["pulses"]))]
+            if batch.pulses:
+                rows.append((pulses, _pulse_columns(batch, done["events"])))
+            writer.extend(rows)
+            seen = np.bincount(batch.channel, minlength=max(len(file.channels), len(per_channel)))
+            per_channel = seen + np.pad(per_channel, (0, len(seen) - len(per_channel)))
+            done["events"] += len(batch)
+            done["pulses"] += batch.pulses
+            done["with_trace"] += int(np.count_nonzero(batch.lengths))
+            samples += len(batch.samples)
+            # Text headers are a small part beside the samples; near enough for a progress display.
+            read += batch.samples.nbytes + 1000 * batch.pulses
+            work.progress(min(0.99, read / max(file.size, 1)), f"{done['events']} events")
     return {**done, "samples": samples}, per_channel, samples
 
 
 def _event_columns(batch: SambaBatch, constants: dict[str, Any], pulses_before: int) -> dict[str, Any]:
     count = len(batch)
     columns: dict[str, Any] = {
-        name: getattr(batch, name).astype(kind)
+        name: getattr(batch, name).astype(kind, copy=False)
         for name, kind in EVENTS.items()
         if hasattr(batch, name) and name != "pulses"
     }
@@ -205,7 +207,7 @@ def _event_columns(batch: SambaBatch, constants: dict[str, Any], pulses_before: 
 
 def _pulse_columns(batch: SambaBatch, events_before: int) -> dict[str, Any]:
     columns: dict[str, Any] = {
-        name: getattr(batch, name).astype(kind)
+        name: getattr(batch, name).astype(kind, copy=False)
         for name, kind in PULSES.items()
         if name not in ("event", "stamp", "trace")
     }
@@ -218,7 +220,7 @@ def _pulse_columns(batch: SambaBatch, events_before: int) -> dict[str, Any]:
 def _stream(file: samba.SambaFile, out: Any, chosen: SimpleNamespace) -> int:
     """Write a stream's samples, one branch per channel; returns the points of each channel."""
     names = [f"channel_{index}" for index in range(len(file.channels))]
-    tree = out.mktree("stream", dict.fromkeys(names, "int16"))
+    tree = out.mktree("stream", branches(dict.fromkeys(names, "int16")))
     points = 0
     for block in file.stream(
         max(1024, chosen.chunk_bytes // (2 * max(1, len(names)))), keep_truncated=chosen.keep_truncated

@@ -190,11 +190,16 @@ class DateFile:
                 position += size
                 index += 1
 
-    def spills(self, chunk: int = 8, *, keep_truncated: bool = False) -> Iterator[SpillBatch]:
-        """The physics and calibration events, decoded, ``chunk`` at a time, with a table of all events on the way."""
+    def spills(
+        self, chunk: int = 8, *, keep_truncated: bool = False, max_bytes: int | None = None
+    ) -> Iterator[SpillBatch]:
+        """The physics and calibration events, decoded, with a table of all events on the way.
+
+        A batch ends with its ``chunk``-th event, or with the one that reaches ``max_bytes`` of raw data.
+        """
         from procs.formats.date_spills import batches  # it needs this module's classes
 
-        return batches(self, chunk, keep_truncated)
+        return batches(self, chunk, keep_truncated, max_bytes)
 
     def _window(self) -> Window:
         return Window(self.path, min(self.chunk, max(self.size, 1)))

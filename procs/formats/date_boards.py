@@ -24,6 +24,7 @@ TIME_TAG, GLOBAL_TRAILER, FILLER = 0b10001, 0b10000, 0b11000
 KNOWN = np.zeros(32, dtype=bool)
 KNOWN[[GLOBAL_HEADER, TDC_HEADER, MEASUREMENT, TDC_TRAILER, TDC_ERROR, TIME_TAG, GLOBAL_TRAILER, FILLER]] = True
 FLASH_HEADER = 4  # words before a flash ADC's samples
+SET_BITS = np.array([bin(mask).count("1") for mask in range(256)])  # channels in a mask of eight
 MAX_PROBLEMS = 20  # of one block
 
 
@@ -80,8 +81,8 @@ def decode_v1290(words: Words) -> TdcBlock:
         add(ends[(values[ends] >> 5 & 0xFFFF) != sizes], "a V1290 global trailer's word count is wrong")
         add(ends[(values[ends] & 0x1F) != (values[starts] & 0x1F)], "a V1290 global trailer has another address")
         inside = np.zeros(len(values) + 1, dtype=np.int64)
-        np.add.at(inside, starts, 1)
-        np.add.at(inside, ends + 1, -1)
+        inside[starts] = 1
+        inside[ends + 1] -= 1  # headers and trailers alternate here: no place comes twice in either
         outside = np.cumsum(inside)[:-1] == 0
         add(np.flatnonzero(outside & (kinds != FILLER)), "a V1290 word outside of any trigger")
         add(np.flatnonzero(~outside & (kinds == FILLER)), "a V1290 filler word inside a trigger")
@@ -162,6 +163,9 @@ def flash_events(words: Words) -> tuple[list[tuple[int, int]], list[Problem]]:
     """The (start, size) in words of each flash ADC event in a block."""
     places: list[tuple[int, int]] = []
     start = 0
+    size = int(words[0]) & 0xFFFFFFF if len(words) else 0
+    if size >= FLASH_HEADER and len(words) % size == 0 and np.all(words[::size] == 0xA0000000 | size):
+        return [(place, size) for place in range(0, len(words), size)], []  # all of one size, as they mostly are
     while start < len(words):
         first = int(words[start])
         size = first & 0xFFFFFFF
@@ -188,7 +192,7 @@ def decode_flash(words: Words, kind: int) -> FlashBlock:
     sizes = np.array([size for _, size in places])
     heads = words[starts[:, None] + np.arange(FLASH_HEADER)].astype(np.int64)
     masks = heads[:, 1] & 0xFF
-    channels = np.array([bin(mask).count("1") for mask in masks])
+    channels = SET_BITS[masks]
     data = sizes - FLASH_HEADER
     setup = heads[:, 1] & 0xF80000FF  # board and mask: the same in every event of a block
     problems += [
@@ -204,22 +208,25 @@ def decode_flash(words: Words, kind: int) -> FlashBlock:
         return _raw(
             len(places), "its size words do not agree with the channel masks (zero-length encoding?)", tuple(problems)
         )
-    body = np.concatenate([words[start + FLASH_HEADER : start + size] for start, size in places])
+    if np.all(sizes == sizes[0]):
+        body = words.reshape(-1, sizes[0])[:, FLASH_HEADER:].ravel()
+    else:
+        body = np.concatenate([words[start + FLASH_HEADER : start + size] for start, size in places])
     if kind == V1724:
-        halves = body.astype("<u4").view("<u2")
+        halves = body.astype("<u4", copy=False).view("<u2")
         if np.any(halves & 0xC000):
             return _raw(
                 len(places), "its 16-bit halves have bit 14 or 15 set, so they are no 14-bit samples", tuple(problems)
             )
         samples, per_word = halves.astype(np.int16), 2
     else:
-        samples, per_word = body.astype("<u4").view("u1").astype(np.int16), 4
+        samples, per_word = body.astype("<u4", copy=False).view("u1").astype(np.int16), 4
     trigger = np.repeat(np.arange(len(places)), channels)
-    numbers = [channel for mask in masks for channel in range(8) if mask >> channel & 1]
+    numbers = np.nonzero(masks[:, None] >> np.arange(8) & 1)[1]
     return FlashBlock(
         trigger=trigger,
         board=heads[trigger, 1] >> 27,
-        channel=np.array(numbers, dtype=np.int64),
+        channel=numbers,
         counter=counters[trigger],
         time_tag=heads[trigger, 3],
         length=(data // np.maximum(channels, 1) * per_word)[trigger],

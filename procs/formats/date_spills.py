@@ -202,11 +202,14 @@ class _Columns:
     def add(self, prefix: str, rows: int, **values: Any) -> None:
         """``rows`` rows; a value that is one number is repeated."""
         for name, value in values.items():
-            self.pieces[prefix + name].append(np.full(rows, value) if np.isscalar(value) else value)
+            if isinstance(value, int):
+                value = np.full(rows, np.int64(value).astype(COLUMNS[prefix + name]))
+            self.pieces[prefix + name].append(value)
 
     def build(self) -> SpillBatch:
         columns: dict[str, Any] = {
-            name: np.concatenate(pieces).astype(COLUMNS[name]) if pieces else np.zeros(0, COLUMNS[name])
+            name: np.concatenate(pieces, dtype=COLUMNS[name], casting="unsafe") if pieces
+            else np.zeros(0, COLUMNS[name])
             for name, pieces in self.pieces.items()
         }
         columns["samples"] = np.concatenate(self.samples) if self.samples else np.zeros(0, np.int16)
@@ -216,10 +219,12 @@ class _Columns:
         return SpillBatch(**columns)
 
 
-def batches(file: DateFile, chunk: int, keep_truncated: bool) -> Iterator[SpillBatch]:
+def batches(
+    file: DateFile, chunk: int, keep_truncated: bool, max_bytes: int | None = None
+) -> Iterator[SpillBatch]:
     """The batches of :meth:`DateFile.spills`; the last one may have no physics event and only rows of the table."""
     columns = _Columns()
-    rows = 0
+    rows = size = 0
     try:
         for event in file.events(keep_truncated=keep_truncated):
             columns.add(
@@ -238,9 +243,10 @@ def batches(file: DateFile, chunk: int, keep_truncated: bool) -> Iterator[SpillB
             rows += 1
             if event.type in (layout.PHYSICS, layout.CALIBRATION):
                 _spill(file, event, columns)
-                if columns.events >= max(1, chunk):
+                size += event.size
+                if columns.events >= max(1, chunk) or (max_bytes is not None and size >= max_bytes):
                     yield columns.build()
-                    columns, rows = _Columns(), 0
+                    columns, rows, size = _Columns(), 0, 0
     except Exception:
         if columns.events:
             yield columns.build()
