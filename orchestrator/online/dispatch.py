@@ -75,6 +75,7 @@ class Dispatcher:
         self.ready: deque[Task] = deque()
         self.suspects: deque[Task] = deque()
         self.deaths = 0
+        self.results = 0
         self.useful: dict[str, int] = {}  # by name: spills done in the life that is on, or was the last
 
     # -- workers
@@ -174,6 +175,7 @@ class Dispatcher:
         worker.held -= len(task.payload)
         worker.since = now
         worker.done += 1
+        self.results += 1
         self.useful[worker.name] = worker.done
         worker.seconds = seconds if worker.seconds is None else 0.8 * worker.seconds + 0.2 * seconds
         return task

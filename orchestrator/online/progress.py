@@ -33,7 +33,6 @@ class Progress:
         self._about = {"pid": os.getpid(), "started": iso(time.time()), **(about or {})}
         self._next = float("-inf")
         self._done: deque[tuple[float, int]] = deque()
-        self._total = 0
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def say(
@@ -46,7 +45,7 @@ class Progress:
         header = counts(machine, crew, store_away)
         said = {
             **self._about, "state": "running", "time": iso(time.time()), **header,
-            "rate": self._rate(now, sum(one.done for one in machine.workers.workers.values())),
+            "rate": self._rate(now, machine.workers.results),
             "last": _last(machine), "input_error": input_error, "input_silent": round(silence, 1),
             "on_the_way": machine.ledger.open,
         }  # fmt: skip
