@@ -92,6 +92,22 @@ def register_table() -> str:
     return _fields(RegisterSettings, hidden)
 
 
+def online_inputs() -> str:
+    """The settings of the online system's inputs."""
+    from orchestrator.online.module import Input, find
+
+    parts = []
+    for name in ("date:DateInput", "socket:SocketInput", "samba:SambaInput", "root:RootInput",
+                 "spill_json:SpillJsonInput", "replay:ReplayInput"):  # fmt: skip
+        kind: Any = find(f"procs.online.inputs.{name}", Input)
+        rows = [
+            (f"`{key}`", f"`{_plain(value)}`" if value not in ("", {}) else "empty", kind.settings_help[key])
+            for key, value in kind.defaults.items()
+        ]
+        parts.append(f"### {kind.__name__}\n\n{table(('setting', 'default', 'what it is'), rows)}")
+    return "\n\n".join(parts)
+
+
 def chain_reference() -> str:
     """The fields of a chain file, model by model."""
     parts = []
@@ -259,6 +275,13 @@ def fate_table() -> str:
     return table(("the job's files", "queue", "accounting", "verdict", "reason"), [*rows()])
 
 
+def mends_table() -> str:
+    """What an audit mends, as the table of mends has it."""
+    from orchestrator.audit.mend import MENDS
+
+    return table(("finding", "what `--mend` does"), [(f"`{name}`", text) for name, text in MENDS.items()])
+
+
 def findings_table() -> str:
     """What an audit can find."""
     from orchestrator.audit.findings import KINDS
@@ -290,6 +313,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "kept": kept_table,
     "daemons": daemons_table,
     "findings": findings_table,
+    "online-inputs": online_inputs,
+    "mends": mends_table,
 }
 
 

@@ -93,6 +93,8 @@ POINTS: Mapping[str, str] = {
     "install.unpacked": "they are unpacked and were tried there",
     "install.named": "the version has its name; new jobs use the one before",
     "install.recorded": "new jobs use it; versions that nobody needs are still there",
+    "mend.begun": "the record of a mending is written, nothing is mended",
+    "mend.done": "all is mended; the record says that it has begun",
     "settle.decided": "versions in conflict are put together and not written",
     "settle.written": "they are one; nobody has been told",
     "database.committing": "the embedded database has weighed a group of writes; SQLite has not committed them",

@@ -10,11 +10,11 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator import batchjobs, designs, documents
+from orchestrator import batchjobs, designs, documents, people
 from orchestrator.audit import disk, farm
 from orchestrator.audit.document import (
     Output,
@@ -26,6 +26,7 @@ from orchestrator.audit.document import (
     raw_file,
     step_entries,
 )
+from orchestrator.audit.far import FarOutputs
 from orchestrator.audit.findings import ERROR, KINDS, WARNING, Finding, Findings
 from orchestrator.capture import safe_file_name
 from orchestrator.chain import Chain, Step
@@ -44,6 +45,10 @@ BY_DOCUMENT = (
     "status-unknown", "step-unknown", "claim-broken", "claim-left", "failure-hidden", "failure-unexplained",
     "order-broken", "poller-gone", "attempt-missing", "output-missing", "output-differs", "raw-missing", "raw-differs",
 )  # fmt: skip
+#: Those that documents of people's operations give.
+BESIDE = ("operation-unfinished", "past-untrue")
+#: An operation that has not ended after so long (s) has broken off; one on a million documents takes minutes.
+UNFINISHED = 900.0
 #: Those that come of comparing documents with each other; all others come from the disk, the spool and the farms.
 ACROSS = ("attempt-orphaned", "output-shared", "raw-shared", "design-differs")
 
@@ -88,7 +93,13 @@ class Auditor:
         self._folders: set[str] = set()
         self._beats: dict[str, dict[str, Any]] = {}
         self._moved: dict[str, bool] | None = None
+        self._far = FarOutputs(chain, deep=deep)
         self.result = Result()
+
+    def _is_far(self, step: Step) -> bool:
+        """Whether the outputs of a step of this site lie at a farm that is reached across a network."""
+        farm_ = self.chain.farms.get(step.farm or "")
+        return step.site == self.settings.site and farm_ is not None and farm_.access is not None
 
     def _is_here(self, step: Step) -> bool:
         """Whether the outputs of a step lie on a disk that is seen here."""
@@ -99,6 +110,12 @@ class Auditor:
 
     def run(self) -> Result:
         """The whole audit. Raises what the database raises."""
+        try:
+            return self._run()
+        finally:
+            self._far.close()
+
+    def _run(self) -> Result:
         start = str(self.database.info()["update_seq"])
         self._beats = beats(self.database)
         suspects = Findings()
@@ -107,7 +124,7 @@ class Auditor:
                 suspects.add(finding)
         for finding in self._attempts():
             suspects.add(finding)
-        for finding in (*self._shared(), *self._around(start)):
+        for finding in (*self._shared(), *self._around(start), *self._far.unseen()):
             suspects.add(finding)
         if len(suspects):
             pause = self._pause(suspects)
@@ -130,20 +147,26 @@ class Auditor:
             name: self._beats.get(name, {}).get("beat") != beat.get("beat") for name, beat in later.items()
         }
         sure = Findings()
+        self._far.again()
         ids = list(dict.fromkeys(one.subject for one in suspects.of(*BY_DOCUMENT)))
         for begin in range(0, len(ids), PAGE):
             found = self.database.get_many(ids[begin : begin + PAGE])
             for finding in self._look([document for document in found.values() if document is not None]):
                 if (finding.kind, finding.subject, finding.document) in suspects.kept:
                     sure.add(finding)
+        people_s = suspects.of(*BESIDE)
+        for begin in range(0, len(people_s), PAGE):
+            part = people_s[begin : begin + PAGE]
+            found = self.database.get_many([one.subject for one in part])
+            self._keep(part, self._beside([one for one in found.values() if one is not None]), sure)
         orphans = suspects.of("attempt-orphaned")
         for begin in range(0, len(orphans), PAGE):
             part = orphans[begin : begin + PAGE]
             self._keep(part, self._orphans(one.subject for one in part), sure)
         self._keep(suspects.of("output-shared", "raw-shared"), self._shared(), sure)
-        around = suspects.of(*(kind for kind in KINDS if kind not in (*BY_DOCUMENT, *ACROSS)))
+        around = suspects.of(*(kind for kind in KINDS if kind not in (*BY_DOCUMENT, *BESIDE, *ACROSS)))
         if around:
-            self._keep(around, self._around(start), sure)
+            self._keep(around, (*self._around(start), *self._far.unseen()), sure)
         for kind, count in suspects.counts.items():
             kept = len(suspects.of(kind))
             if count > kept and sure.counts[kind]:
@@ -195,10 +218,32 @@ class Auditor:
             elif not str(document.get("_id")).startswith("_design/"):
                 self._names.add_all(named_paths(document))
         yield from self._look(ours, first=True)
+        yield from self._beside(page)
+
+    def _beside(self, page: Iterable[dict[str, Any]]) -> Iterator[Finding]:
+        """What is wrong with documents of people's operations."""
+        pasts: dict[str, list[dict[str, Any]]] = {}
+        for document in page:
+            if document.get("type") == "past":
+                pasts.setdefault(str(document.get("document")), []).append(document)
+            elif document.get("type") == "operation" and document.get("state") == "begun":
+                at = documents.seconds_of(document.get("at"))
+                if document.get("site") == self.settings.site and at is not None and self._clock() - at > UNFINISHED:
+                    text = f"{document.get('by')} began it at {document.get('at')} ({document.get('what')})"
+                    yield Finding("operation-unfinished", str(document["_id"]), text)
+        for name, one in self.database.get_many(list(pasts)).items() if pasts else ():
+            for past in pasts[name]:
+                branch = str(past.get("branch") or "")
+                if one is not None and branch in ("", *self.chain.branches()):
+                    inward = self.chain.of(branch).branch.inward(one, self.chain.type) or {}
+                    at = documents.seconds_of(past.get("at"))
+                    if people.is_untrue(past, inward) and at is not None and self._clock() - at > self._grace:
+                        yield Finding("past-untrue", str(past["_id"]), f"document {name} has it still", name)
 
     def _look(self, page: list[dict[str, Any]], *, first: bool = False) -> Iterator[Finding]:
         """What is wrong with some documents, their outputs and their attempts; at the ``first`` look names are kept."""
         expected: dict[str, str] = {}
+        far: list[tuple[str, Output]] = []
         for document in page:
             if first and (raw := raw_file(document)) is not None:
                 self._raws.add("\0".join(raw))
@@ -212,15 +257,24 @@ class Auditor:
                 if first:
                     self._names.add_all(named_paths(entries))
                     self._outputs.add_all(own_paths(left))
-                yield from Rules(chain, self.alive).look(inward, entries)
-                yield from self._files(left)
+                found = [*Rules(chain, self.alive).look(inward, entries), *self._files(left)]
+                yield from (replace(one, branch=chain.branch.name) for one in found)
+                far += [(chain.branch.name, one) for one in left if self._is_far(one.step)]
                 for attempt in attempts_expected(inward, entries, f"{chain.branch.name}_" if chain.branch.lane else ""):
                     expected[attempt] = str(document["_id"])
+        yield from self._there(far, first=first)
         if expected:
             rows = self.database.all_docs(keys=list(expected)).rows
             for row in rows:
                 if row.error is not None or (row.value or {}).get("deleted"):
                     yield Finding("attempt-missing", expected[str(row.key)], f"there is no document {row.key}")
+
+    def _there(self, far: list[tuple[str, Output]], *, first: bool) -> Iterator[Finding]:
+        """What is wrong with outputs at farms whose disk is not seen here."""
+        self.result.files += len(far) if first else 0
+        for branch in dict.fromkeys(name for name, _ in far):
+            found = self._far.look([one for name, one in far if name == branch])
+            yield from (replace(one, branch=branch) for one in found)
 
     def _files(self, left: list[Output]) -> Iterator[Finding]:
         for output in left:

@@ -123,6 +123,14 @@ KINDS: dict[str, Kind] = {
     "job-files-left": Kind(
         WARNING, "files of a batch job that no document waits for", "restart the farm's daemon, it clears them"
     ),
+    "operation-unfinished": Kind(
+        WARNING, "a person's operation began long ago and has not ended: it broke off",
+        "orchestrator operations {subject} --finish, or give its command again",
+    ),
+    "past-untrue": Kind(
+        WARNING, "a document of type past says that something was taken out of a document, which has it still",
+        "orchestrator audit --mend",
+    ),
     "not-looked-at": Kind(NOTE, "something could not be looked at", "see the sentence, then run the audit again"),
 }  # fmt: skip
 
@@ -136,6 +144,7 @@ class Finding:
     text: str
     document: str = ""
     step: str = ""
+    branch: str = ""
 
     @property
     def severity(self) -> str:
@@ -147,6 +156,8 @@ class Finding:
         import shlex
 
         document = shlex.quote(self.document or self.subject)
+        if self.branch:
+            document = f"--branch {shlex.quote(self.branch)} {document}"
         return KINDS[self.kind].remedy.format(
             subject=shlex.quote(self.subject), document=document, step=shlex.quote(self.step)
         )
@@ -154,7 +165,7 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": self.kind, "severity": self.severity, "subject": self.subject, "document": self.document or None,
-            "step": self.step or None,
+            "step": self.step or None, "branch": self.branch or None,
             "text": self.text, "remedy": self.remedy,
         }  # fmt: skip
 

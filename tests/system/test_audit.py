@@ -173,7 +173,7 @@ def test_every_kind_of_damage_is_found_where_it_is_and_nowhere_else(audited: Aud
     at_a_farm(audited, next(names), damage)
     found = audited.audit()
     assert found == wanted
-    assert set(KINDS) - set(wanted) == {"not-looked-at"}
+    assert set(KINDS) - set(wanted) == {"not-looked-at", "operation-unfinished", "past-untrue"}  # test_audit_mend.py
 
 
 def at_a_farm(audited: Audited, name: str, damage: Callable[[str, str], None]) -> None:
