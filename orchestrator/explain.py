@@ -25,6 +25,10 @@ Every explanation has a *cause*, a word for programs:
     farm-silent       the farm's daemon is silent
     farm-away         the farm's batch system cannot be asked
     farm-full         the farm's limits are reached
+    gather            a gather does the step for many documents at once, and some of them are not ready
+    gathered          another document does the step for this one and others
+    daemon-ended      who serves it here has ended by itself, and said why
+    database          the database takes no writes
     busy              all who serve the step have their hands full
     soon              nothing keeps it: it is taken next
 """
@@ -32,13 +36,15 @@ Every explanation has a *cause*, a word for programs:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from orchestrator import batchjobs, documents, reasons
+from orchestrator import batchjobs, documents, reasons, waiting
 from orchestrator.chain import Chain, Step
 from orchestrator.control import Control
 from orchestrator.documents import seconds_of
+from orchestrator.gathering import Group
+from orchestrator.lanes import MAIN
 from orchestrator.transitions import Kind
 
 #: Lines of the last attempt's log that an explanation shows.
@@ -55,7 +61,8 @@ class Facts:
 
     ``deployed``: the chain in short that the database's views are made from, or None where there is none. ``ahead``:
     how many documents are ready for the step before this one, itself counted; None where it is not ready for one.
-    ``branch``: the lane or gather that it is asked about.
+    ``branch``: the lane or gather that it is asked about. ``group``: with whom a gather would take it up. ``words``: of
+    daemons of this site that have ended by themselves. ``writes``: why the database takes no writes, if that was seen.
     """
 
     now: float
@@ -67,6 +74,9 @@ class Facts:
     deployed: Mapping[str, Any] | None = None
     ahead: int | None = None
     branch: str = ""
+    group: Group | None = None
+    words: tuple[Mapping[str, Any], ...] = ()
+    writes: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,9 @@ def explain(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step 
     """Why the document, or one step of it, does not go on."""
     made = _cause(chain, document, facts, step)
     key = made.step
-    tried = [dict(one) for one in facts.attempts if not key or one.get("step") == key or step is None]
+    lane = facts.branch if chain.branch.lane else ""
+    mine = [one for one in facts.attempts if (one.get("lane") or "") == lane]
+    tried = [dict(one) for one in mine if not key or one.get("step") == key or step is None]
     shown = ("step", "number", "state", "error_class", "reason", "host", "started", "finished", "log")
     made.attempts = [{name: one.get(name) for name in shown} for one in tried]
     if tried:
@@ -192,7 +204,7 @@ def _cause(chain: Chain, document: Mapping[str, Any], facts: Facts, asked: Step 
     if missing:
         names = ", ".join(f"{need.key} ({need.name})" for need in missing)
         made = because("needs", f"{step.key} ({step.name}) needs {names}, not done yet.", step=step.key)
-        made.because = explain(chain, document, facts, missing[0])
+        made.because = _elsewhere(chain, document, facts, missing[0])
         made.next = [f"first: {one}" for one in made.because.next]
         return made
     hold = document.get("hold")
@@ -203,9 +215,23 @@ def _cause(chain: Chain, document: Mapping[str, Any], facts: Facts, asked: Step 
     return _ready(chain, document, facts, step, because)
 
 
+def _elsewhere(chain: Chain, document: Mapping[str, Any], facts: Facts, need: Step) -> Explanation:
+    """Why a step that is needed is not done: one of this lane, or of another."""
+    if not need.lane:
+        return explain(chain, document, facts, need)
+    name = "" if need.lane == MAIN else need.lane
+    whole, other = chain.whole, chain.whole.of(name)
+    seen = other.branch.inward(chain.branch.outward(document, whole.type), whole.type) or {}
+    # What was read of views is about the lane that was asked about.
+    there = replace(facts, branch=name, ahead=None, deployed=None, group=None)
+    return explain(other, seen, there, other.step(need.name))
+
+
 def _next(chain: Chain, document: Mapping[str, Any]) -> Step | None:
-    """The step that would be done next, were the document not on hold."""
-    return documents.ready_step(chain, {**document, "hold": None})
+    """The step that would be done next, were the document not on hold and no other lane behind; None: one is odd."""
+    found = documents.ready_step(chain, {**document, "hold": None})
+    left = [step for step in chain.steps if not documents.is_done(document, step)]
+    return found or (left[0] if left and not any(step.key in document for step in left) else None)
 
 
 def _bad(chain: Chain, document: Mapping[str, Any], because: Because) -> Explanation:
@@ -249,7 +275,11 @@ def _held(
     poller = str(entry.get("poller"))
     beat = facts.beats.get(poller)
     taker = _taker(poller, beat, facts) if beat is not None else None
-    if poller.startswith(batchjobs.IDENTITY):
+    if isinstance(entry.get("gathered"), str):
+        of = str(entry["gathered"])
+        then = f"orchestrator explain {of} --branch {of.partition(':')[0]}"
+        made = because("gathered", step=key, then=(then,))
+    elif poller.startswith(batchjobs.IDENTITY):
         made = _at_farm(document, key, entry, status.kind, beat, taker, because)
     elif taker is None or not taker.alive:
         seen = f"has been silent for {taker.quiet:.0f} s" if taker else "has left no heartbeat in this database"
@@ -258,6 +288,9 @@ def _held(
         if any(one.alive for one in takers(step, facts)):
             then = "wait: another poller of the site takes it back when the lease is over"
         made = because("poller-lost", words, step=key, then=(then,))
+        deeper = waiting.nobody(step, chain.branch, facts, facts.now - taker.quiet if taker else 0.0)
+        if deeper is not None:
+            made = because(deeper[0], f"{words} {deeper[1]}", step=key, then=deeper[2])
     else:
         made = because("running", step=key)
         if taker.held > taker.workers:
@@ -326,6 +359,9 @@ def _ready(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step, 
     found = takers(step, facts)
     what = f"{step.key} ({step.name})"
     wait = documents.not_before(document, step) - facts.now
+    deeper = None
+    if not any(one.alive for one in found):
+        deeper = waiting.nobody(step, chain.branch, facts, max((facts.now - one.quiet for one in found), default=0.0))
     control = facts.controls.get(step.site)
     stopped = control.why_not(step) if control is not None else ""
     living = [one for one in found if one.alive]
@@ -338,6 +374,12 @@ def _ready(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step, 
     elif not _same_views(chain, step, facts.deployed):
         words = f"It is ready for {what}, but the database's views are of another chain: no sweep will find it."
         made = because("chain-changed", words, step=step.key, then=("orchestrator couchapp push",))
+    elif deeper is not None:
+        made = because(deeper[0], f"It is ready for {what}. {deeper[1]}", step=step.key, then=deeper[2])
+    elif step.executor == "gather":
+        name, wanted = next((n, one) for n, one in chain.whole.gathers.items() if one.step == step.name)
+        cause, words, advice = waiting.gather(name, wanted, step, facts, document)
+        made = because(cause, words, step=step.key, then=advice)
     elif not found and step.site != facts.site:
         words = (
             f"It is ready for {what}, which belongs to site {step.site!r}; none of its daemons is seen in this "
@@ -371,29 +413,18 @@ def _with_takers(facts: Facts, step: Step, living: list[Taker], what: str, becau
             since = f"cannot be asked since {away.get('since')}: {away.get('why')}"
             words = f"It is ready for {what}; farm {step.farm} {since}."
             return because("farm-away", words, step=step.key, then=("it goes on by itself",))
-        full = _full(beat)
+        full = waiting.full(beat)
         if full:
             words = f"It is ready for {what}; farm {step.farm} has as many jobs as its limits allow: {full}."
             return because("farm-full", words, step=step.key, then=(f"wait, or change limits of farm {step.farm}",))
     if all(one.held >= max(1, one.workers) for one in living) and step.executor == "local":
-        held, waiting = sum(one.held for one in living), sum(one.backlog for one in living)
+        held, behind = sum(one.held for one in living), sum(one.backlog for one in living)
         words = (
-            f"It is ready for {what}; {len(living)} living poller(s) have {held} attempts in hand and {waiting} "
+            f"It is ready for {what}; {len(living)} living poller(s) have {held} attempts in hand and {behind} "
             "documents waiting."
         )
         return because("busy", words, step=step.key, then=("wait; a higher priority is taken first",))
     return because("soon", step=step.key)
-
-
-def _full(beat: Mapping[str, Any]) -> str:
-    """How the farm's limits are reached, in words, from what its daemon says; empty where they are not."""
-    room, limits = beat.get("room"), beat.get("limits")
-    states = beat.get("states")
-    jobs = len(states) if isinstance(states, dict) else 0
-    if isinstance(room, int) and not isinstance(room, bool) and room <= 0:
-        said = f", {limits}" if isinstance(limits, dict) else ""
-        return f"{jobs} jobs are there{said}"
-    return ""
 
 
 def _same_views(chain: Chain, step: Step, deployed: Mapping[str, Any] | None) -> bool:

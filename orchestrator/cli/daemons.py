@@ -145,6 +145,7 @@ def poll(site: Context, only: tuple[str, ...], until_idle: bool, branch: str) ->
 
     SIGTERM or Ctrl-C lets running steps finish (setting `drain`). Several pollers may run at once.
     """
+    from orchestrator import lastwords
     from orchestrator.byhand import places
     from orchestrator.poller import Poller, Terms
 
@@ -152,9 +153,10 @@ def poll(site: Context, only: tuple[str, ...], until_idle: bool, branch: str) ->
     site.log_to_stderr()
     terms = Terms(settings.workers, settings.lease, settings.sweep, settings.drain)
     chain, database, spool = site.branch(branch, "poller")
-    poller = Poller(chain, database, places(settings), spool, settings.site, terms, only=list(only) or None)
-    poller.install_signals()
-    poller.run(until_idle=until_idle)
+    with lastwords.left(settings.spool, f"poll:{branch}", time.time):
+        poller = Poller(chain, database, places(settings), spool, settings.site, terms, only=list(only) or None)
+        poller.install_signals()
+        poller.run(until_idle=until_idle)
 
 
 @click.command(cls=SiteCommand, short_help="Make documents of many.")
@@ -165,11 +167,13 @@ def gather(site: Context, until_idle: bool) -> None:
 
     `up` runs it where the chain has gathers. There may be several: a member ends in one document all the same.
     """
+    from orchestrator import lastwords
     from orchestrator.gatherer import Daemon
 
     site.log_to_stderr()
-    daemon = Daemon(site.chain, site.database_of("poller"), site.settings.site)
-    until_signal(functools.partial(daemon.run, until_idle=until_idle))
+    with lastwords.left(site.settings.spool, "gather", time.time):
+        daemon = Daemon(site.chain, site.database_of("poller"), site.settings.site)
+        until_signal(functools.partial(daemon.run, until_idle=until_idle))
 
 
 @click.command(cls=SiteCommand)
@@ -213,7 +217,7 @@ def page(site: Context) -> Any:
         title=site.chain.name,
         login=Login(Sessions(settings.url, settings.database, time.monotonic), otherwise),
         closed=settings.web_reading == "login",
-        acting=Acting(settings.site, settings.data, settings.ask_above, settings.lease),
+        acting=Acting(settings.site, settings.data, settings.ask_above, settings.lease, settings.spool),
         allowed_hosts=[*settings.web_hosts, settings.web_host, socket.gethostname(), socket.getfqdn()],
     )
 

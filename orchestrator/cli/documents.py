@@ -130,7 +130,8 @@ def explain(site: Context, document: str, step: str | None, branch: str) -> None
     chain, database, _ = site.branch(branch)
     found = database.get(document)
     asked = chain.step(step) if step else None
-    why = explained(database, chain, found, site.settings.site, site.settings.lease, time.time(), asked)
+    why = explained(database, chain, found, site.settings.site, site.settings.lease, time.time(), asked,
+                    site.settings.spool)  # fmt: skip
     if site.as_json:
         site.output.json(why.to_json())
         return

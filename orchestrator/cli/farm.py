@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import click
 
@@ -19,12 +20,14 @@ def farm(site: Context, name: str | None, until_idle: bool) -> None:
     NAME may be left out where this site uses one farm. There is one daemon for each farm of a site; jobs go on
     without it and are found again.
     """
+    from orchestrator import lastwords
     from orchestrator.farmer import Farmer
 
     used = sorted({step.farm for step in site.chain.farmed(site.settings.site) if step.farm})
     if name is None and len(used) != 1:
         raise click.UsageError(f"Say which farm: {', '.join(used) or 'the chain sends no step of this site to any'}.")
     site.log_to_stderr()
-    daemon = Farmer(site.chain, site.database_of("farm"), site.settings, name or used[0], os.environ)
-    daemon.install_signals()
-    daemon.run(until_idle=until_idle)
+    with lastwords.left(site.settings.spool, f"farm:{name or used[0]}", time.time):
+        daemon = Farmer(site.chain, site.database_of("farm"), site.settings, name or used[0], os.environ)
+        daemon.install_signals()
+        daemon.run(until_idle=until_idle)

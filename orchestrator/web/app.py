@@ -95,7 +95,7 @@ def create_app(
     hub = Hub(source, follow)
     pages = Pages(source, hub, chain, Roots(files_root), Roots(logs_root, files_root), title)
     if acting is not None:
-        pages.site, pages.lease = acting.site, acting.lease
+        pages.site, pages.lease, pages.spool = acting.site, acting.lease, acting.spool
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator import reasons
@@ -127,6 +127,7 @@ def document(
     id: str,
     site: str = "here",
     lease: float = 60.0,
+    spool: Path | None = None,
 ) -> dict[str, Any]:
     """All about one document. Raises NotFound for one that there is not.
 
@@ -146,7 +147,7 @@ def document(
         steps = outlines(chain) if branch else ()  # else an attempt, a note: none of the chain's business
     said = controls(database, list(whole.sites) if whole is not None else [])
     tried = attempts(source, database, id)
-    world = _World(source, pollers, logs, said, tried, now, site, lease)
+    world = _World(source, pollers, logs, said, tried, now, site, lease, spool)
     own = _branch(world, database, chain, steps, body)
     lanes = []
     for name in branches.lanes_of(whole, body):
@@ -194,6 +195,7 @@ class _World:
     now: float
     site: str
     lease: float
+    spool: Path | None
 
 
 def _branch(
@@ -209,7 +211,7 @@ def _branch(
         by_key.setdefault(str(attempt["step"]), []).append(attempt)
     explanation = None
     if chain is not None:
-        explanation = explained(database, chain, body, world.site, world.lease, world.now).to_json()
+        explanation = explained(database, chain, body, world.site, world.lease, world.now, spool=world.spool).to_json()
     return {
         "status": body.get("status"),
         "kind": kind_of(body.get("status")),

@@ -49,13 +49,15 @@ MOST_BYTES = 2_000_000
 class Acting:
     """What the page needs to act for its site: its name, its data folder, and above how many documents to ask.
 
-    ``lease`` (s): a daemon that is silent for so long counts as dead, where it does not say itself.
+    ``lease`` (s): a daemon that is silent for so long counts as dead, where it does not say itself. ``spool``: where
+    daemons that have ended have left word.
     """
 
     site: str
     data: Path
     ask_above: int = 10
     lease: float = 60.0
+    spool: Path | None = None
 
 
 class Asked(BaseModel):

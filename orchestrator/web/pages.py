@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -71,6 +72,8 @@ class Pages:
         self.title = title
         #: Where documents are explained from: the site, and after how long (s) a silent daemon counts as dead.
         self.site, self.lease = "here", 60.0
+        #: Where daemons of the site have left their last words.
+        self.spool: Path | None = None
         self.pollers = Pollers()
         register_url_convertor("anything", _Anything())
         self.router = APIRouter()
@@ -198,7 +201,7 @@ class Pages:
             steps = self.outlines(database)
             return detail.document(
                 self.source, database, self.chain, steps, self.logs, self.plots, self.pollers, wanted,
-                self.site, self.lease,
+                self.site, self.lease, self.spool,
             )  # fmt: skip
 
         data = self.source.cached(("document", wanted), read)
