@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import Conflict, DatabaseError, NotFound, OrchestratorError, SettingsError
+from orchestrator.errors import Conflict, DatabaseError, NotFound, OrchestratorError, SettingsError, Unavailable
 from orchestrator.online.configuration import ModuleEntry, Online
 from orchestrator.online.module import Input, find
 from orchestrator.online.reducing import Places
@@ -62,7 +62,7 @@ def plan(
     module = replay.reader_of(files[0])
     own = dict(online.input.settings) if online.input.module == module else {}
     own = {key: value for key, value in own.items() if key not in ("files", "grow", "begin", "poll", "settle", "quiet")}
-    taken = names(settings, open_stores(online.store, settings, environ))
+    taken = names(online, settings, environ)
     if name and checked_run(name) in taken:
         raise Conflict(f"there is a run {name} already, which a replay would go into: choose another name with --as")
     suffix = f"replay{_number(files, module, own, taken)}"
@@ -94,14 +94,13 @@ def files_of(word: str, online: Online, settings: Settings, environ: Mapping[str
     )
 
 
-def names(settings: Settings, stores: Stores) -> set[str]:
-    """The names of all runs that have left something: spills, or a snapshot."""
-    found = set()
+def names(online: Online, settings: Settings, environ: Mapping[str, str]) -> set[str]:
+    """The names of all runs that have left something: spills, or a snapshot. Raises DatabaseError."""
+    found: set[str] = set()
     try:
-        found = {one.run for one in stores.runs()}
-    except DatabaseError:
-        # In the memory of a transform that does not run there is nothing. A database must be asked.
-        if not hasattr(stores, "path"):
+        found = {one.run for one in open_stores(online.store, settings, environ).runs()}
+    except Unavailable:
+        if online.store.kind != "memory":  # that of a transform which does not run has nothing
             raise
     runs = Places.of(Path(settings.folder)).runs
     return found | ({one.name for one in runs.iterdir()} if runs.is_dir() else set())
