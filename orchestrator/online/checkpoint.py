@@ -131,8 +131,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_safely(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and so that it is there after a power cut. Raises OSError."""
+def write_safely(path: Path, content: bytes, *, name_too: bool = True) -> None:
+    """Write a file whole or not at all, and so that it is there after a power cut. Raises OSError.
+
+    Without ``name_too`` the caller flushes the folder, once for many files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -141,6 +144,7 @@ def write_safely(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if name_too:
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,10 +6,12 @@ attachments, ``histogram.json`` and ``picture.png``; as files they are its neigh
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -29,6 +31,8 @@ from orchestrator.online.publication import Header
 log = logging.getLogger(__name__)
 
 TYPE = "image"
+LOOK = 0.5  # s between two looks at whether a picture is due
+KEPT = 256  # pictures that are kept for whoever wants the same one next: some MB
 _TIME = {"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z$"}
 _WHOLE = {"type": "integer", "minimum": 0}
 
@@ -84,8 +88,18 @@ def picture(shown: Shown, kind: str) -> bytes:
     """The plot drawn as ``png``, ``svg`` or ``pdf``, or its histogram as ``json``."""
     if kind == "json":
         return shown.body
-    reference = orjson.loads(shown.body).get("reference_body")
-    return draw(shown.histogram, shown.header, None if reference is None else rootjson.loads(reference), kind)
+    key = (shown.header.run, shown.header.name, shown.header.sequence, kind)
+    found = _drawn.get(key)
+    if found is None:
+        reference = orjson.loads(shown.body).get("reference_body")
+        found = draw(shown.histogram, shown.header, None if reference is None else rootjson.loads(reference), kind)
+        _drawn[key] = found
+        while len(_drawn) > KEPT:
+            _drawn.pop(next(iter(_drawn)), None)
+    return found
+
+
+_drawn: dict[tuple[str, str, int, str], bytes] = {}
 
 
 class Files:
@@ -180,58 +194,85 @@ def _attachment(data: str, kind: str) -> dict[str, str]:
 
 
 class Gallery:
-    """Makes pictures now and then in a thread of its own, of the newest plots, so that no reducer waits for drawing.
+    """Makes pictures in a thread of its own, so that no reducer waits for drawing.
 
     Args:
-        takers: what writes them, each with ``write(shown)``.
-        every: s between two times at least.
+        takers: what writes them (``write(shown)``), each with its period in s: while a run goes on, the newest plots
+            are written not more often than that.
+        now: s, monotonic.
     """
 
-    def __init__(self, takers: Sequence[Any], every: float) -> None:
+    def __init__(
+        self, takers: Sequence[tuple[Any, float]] = (), now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._takers = tuple(takers)
-        self._every = every
+        self._now = now
+        self._due = dict.fromkeys(range(len(self._takers)), now())
         self._newest: Sequence[Shown] = ()
+        self._last: deque[tuple[Sequence[Shown], Callable[[], None]]] = deque()
         self._lock = threading.Lock()
-        self._writing = threading.Lock()
         self._there = threading.Event()
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        if self._takers:
-            self._thread = threading.Thread(target=self._work, name="pictures", daemon=True)
-            self._thread.start()
+        self._thread: threading.Thread | None = None  # begins with the first work
 
     def offer(self, shown: Sequence[Shown]) -> None:
         """These are the plots now; those that were offered before and not drawn are forgotten."""
-        with self._lock:
-            self._newest = shown
-        self._there.set()
+        if self._takers:
+            with self._lock:
+                self._newest = shown
+            self._wake()
 
-    def write(self, shown: Sequence[Shown]) -> None:
-        """Write these here and now: the last ones of a run. Faults are logged, as the snapshot has them too."""
+    def last(self, shown: Sequence[Shown], then: Callable[[], None]) -> None:
+        """These are the last plots of a run: every taker gets them, and then ``then`` is called."""
         with self._lock:
             self._newest = ()
-        with self._writing:  # what is older is written before, not over it
-            for taker in self._takers:
-                try:
-                    taker.write(shown)
-                except (OSError, DatabaseError, DataError) as error:
-                    log.error("pictures could not be written: %s", error)
+            self._last.append((shown, then))
+        self._wake()
 
-    def close(self) -> None:
-        """End."""
+    def close(self, patience: float = 5.0) -> None:
+        """End, with the last plots of runs drawn as far as ``patience`` s allow."""
         self._stop.set()
         self._there.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(patience)
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="pictures", daemon=True)
+            self._thread.start()
+        self._there.set()
 
     def _work(self) -> None:
-        while not self._stop.is_set():
-            self._there.wait()
+        while True:
+            self._there.wait(LOOK)
             self._there.clear()
             with self._lock:
-                shown, self._newest = self._newest, ()
-            if not shown or self._stop.is_set():
-                continue
-            began = time.monotonic()
-            self.write(shown)
-            self._stop.wait(max(0.0, self._every - (time.monotonic() - began)))
+                waits = self._last[0] if self._last else None
+                shown = self._newest
+            if waits is not None:
+                for taker, _ in self._takers:
+                    _guarded(functools.partial(taker.write, waits[0]))
+                _guarded(waits[1])
+                with self._lock:
+                    self._last.popleft()
+                self._there.set()
+            elif self._stop.is_set():
+                return
+            elif shown:
+                self._live(shown)
+
+    def _live(self, shown: Sequence[Shown]) -> None:
+        for place, (taker, every) in enumerate(self._takers):
+            if self._now() >= self._due[place]:
+                _guarded(functools.partial(taker.write, shown))
+                self._due[place] = self._now() + every
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    """Pictures that cannot be written are told in the log and hold up nothing."""
+    try:
+        work()
+    except (OSError, DatabaseError, DataError) as error:
+        log.error("pictures could not be written: %s", error)
+    except Exception:
+        log.exception("pictures could not be drawn")

@@ -8,6 +8,7 @@ saved state goes. Only after that the next run begins, with empty histograms.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import traceback
@@ -201,6 +202,8 @@ class Reducing:
 
     def run(self, stop: threading.Event) -> None:
         """Reduce run after run until ``stop`` is set. What was counted is saved at the end."""
+        for run, undrawn in snapshot.undrawn(self._places.runs, self._entry.name):
+            self._gallery.last(undrawn, functools.partial(snapshot.draw, self._places.runs, run, undrawn))
         try:
             while not stop.is_set():
                 try:
@@ -305,9 +308,9 @@ class Reducing:
         }  # fmt: skip
         snapshot.write(self._places.runs, work.run, work.entry.name, shown, about)
         faults.point("reducer.finished")
-        self._gallery.write(shown)
         self._conclude(self._record)
         work.checkpoint.forget()
+        self._gallery.last(shown, functools.partial(snapshot.draw, self._places.runs, work.run, shown))
         log.info("run %s is finished: %d spills are in its plots", work.run, work.counted.shown)
         self._leave()
 

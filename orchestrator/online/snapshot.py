@@ -7,7 +7,8 @@
                              run.json         the run's record and its quality, written last of all
 
 Each file appears whole, and the order makes that a snapshot is complete or is made again: by a reducer that was killed
-in between from its saved state, with the same counts.
+in between from its saved state, with the same counts. Pictures are drawn afterwards, so that the next run need not wait
+for them; those that a kill has prevented are drawn after the next start.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 import orjson
 
 from orchestrator import faults
-from orchestrator.online import images
+from orchestrator.online import images, rootjson
 from orchestrator.online.checkpoint import sync_folder, write_safely
 from orchestrator.online.presenting import Shown, worst
+from orchestrator.online.publication import Header
 from orchestrator.online.rootjson import flow_values
 from orchestrator.online.stores.names import checked_run
 
@@ -31,6 +33,7 @@ WHOLE = "snapshot.root"
 RECORD = "run.json"
 PLOTS = "plots"
 FORMAT = 1
+LOOKED_AT = 20  # newest runs that are looked at for pictures that a kill has prevented
 
 
 def runs_folder(folder: Path) -> Path:
@@ -58,17 +61,40 @@ def write(runs: Path, run: str, reducer: str, shown: Sequence[Shown], about: dic
     titles = {one.header.name: one.header.title for one in shown}
     write_root(folder / f"{reducer}.root", {one.header.name: one.histogram for one in shown}, titles)
     faults.point("reducer.snapshot")
+    folders = set()
     for one in shown:
         where = folder / PLOTS / f"{one.header.name}"
-        document = images.document(one)
-        write_safely(where.with_name(where.name + ".hist.json"), one.body)
-        write_safely(where.with_name(where.name + ".png"), images.picture(one, "png"))
-        write_safely(where.with_name(where.name + ".json"), _pretty(document))
+        write_safely(where.with_name(where.name + ".hist.json"), one.body, name_too=False)
+        write_safely(where.with_name(where.name + ".json"), _pretty(images.document(one)), name_too=False)
+        folders.update(path for path in where.parents if path.is_relative_to(folder))
+    for path in folders:
+        sync_folder(path)
     content = {
         "format": FORMAT, "run": run, "reducer": reducer, "quality": worst(one.header.quality for one in shown),
         "plots": [images.document(one) for one in shown], **about,
     }  # fmt: skip
     write_safely(folder / f"{reducer}.json", _pretty(content))
+
+
+def draw(runs: Path, run: str, shown: Sequence[Shown]) -> None:
+    """Draw the pictures of a snapshot that are not there. Raises OSError."""
+    for one in shown:
+        path = run_folder(runs, run) / PLOTS / f"{one.header.name}.png"
+        if not path.exists():
+            write_safely(path, images.picture(one, "png"))
+
+
+def undrawn(runs: Path, reducer: str) -> Iterator[tuple[str, list[Shown]]]:
+    """The newest runs that a reducer has finished with and that lack pictures, with the plots to be drawn."""
+    folders = sorted(runs.glob(f"*/{reducer}.json"), key=lambda path: path.stat().st_mtime)[-LOOKED_AT:]
+    for path in folders:
+        run = path.parent.name
+        part = finished(runs, run, reducer)
+        names = [str(document["name"]) for document in part["plots"]] if part is not None else []
+        missing = {name for name in names if not (path.parent / PLOTS / f"{name}.png").exists()}
+        if missing:
+            there = [(header, body) for header, body in plots(runs, run) if header["name"] in missing]
+            yield run, [Shown(Header(**header), body, rootjson.loads(body)) for header, body in there]
 
 
 def finished(runs: Path, run: str, reducer: str) -> dict[str, Any] | None:

@@ -18,6 +18,8 @@ from orchestrator.online.references import References
 from orchestrator.online.stores import open_stores
 from orchestrator.settings import Settings
 
+DOCUMENTS = 10  # periods of pictures as files between two times that those in the database are made anew
+
 
 def reducing(
     settings: Settings, online: Online, name: str, environ: Mapping[str, str], image_directory: Path | None = None
@@ -35,17 +37,17 @@ def reducing(
     places = Places.of(folder)
     references = References(online.references, folder, places.runs)
     directory = image_directory or online.images.directory
-    takers: list[Any] = []
+    takers: list[tuple[Any, float]] = []
     if directory is not None:
-        takers.append(Files(online.images, folder / directory))
+        takers.append((Files(online.images, folder / directory), online.images.every))
     if online.store.kind == "couch":
-        takers.append(_documents(settings, online, environ))
+        takers.append((_documents(settings, online, environ), DOCUMENTS * online.images.every))
 
     def run(stop: threading.Event) -> None:
         with Publisher(online.broadcast.publish, secure=keys.connecting if keys else None) as publisher:
             Reducing(
                 entry, online, open_stores(online.store, settings, environ), publisher, places,
-                compare=references.compare, gallery=Gallery(takers, online.images.every), now=time.monotonic,
+                compare=references.compare, gallery=Gallery(takers), now=time.monotonic,
                 clock=time.time,
             ).run(stop)  # fmt: skip
 

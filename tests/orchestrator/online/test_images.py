@@ -90,9 +90,11 @@ def test_a_full_disk_leaves_no_half_file_and_ends_nothing(tmp_path: Path, monkey
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    gallery = Gallery([Files(Images(), tmp_path)], 0.01)
+    gallery = Gallery([(Files(Images(), tmp_path), 0.01)])
     monkeypatch.setattr(os, "fsync", full)
-    gallery.write(presented(Plot("a", "A", curve())))
+    called = threading.Event()
+    gallery.last(presented(Plot("a", "A", curve())), called.set)
+    assert called.wait(60)
     assert list((tmp_path / "R1").iterdir()) == []
     gallery.close()
 
@@ -107,11 +109,11 @@ def test_the_last_pictures_are_the_newest(tmp_path: Path) -> None:
             self.written.append(shown[0].header.sequence)
 
     slow = Slow()
-    gallery = Gallery([slow], 0.0)
+    gallery = Gallery([(slow, 0.0)])
     for clock in range(1, 6):
         gallery.offer(presented(Plot("a", "A", curve()), clock=float(clock)))
-    gallery.write(presented(Plot("a", "A", curve()), clock=99.0, final=True))
-    gallery.close()
+    gallery.last(presented(Plot("a", "A", curve()), clock=99.0, final=True), lambda: None)
+    gallery.close(60.0)
     assert slow.written[-1] == 99_000 and slow.written == sorted(slow.written)
 
 

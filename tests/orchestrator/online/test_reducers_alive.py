@@ -141,6 +141,11 @@ def test_live_plots_survive_everything_and_end_in_a_snapshot(site: Site) -> None
     with uproot.open(site.folder / "online" / "runs" / "R1" / snapshot.WHOLE) as file:
         kept = file["amplitude/channel/x"].values(flow=True)
     assert np.array_equal(kept, rootjson.loads(last.body).values(flow=True)) and kept.sum() == 63
+    picture = site.folder / "online" / "runs" / "R1" / "plots" / "amplitude" / "channel" / "x.png"
+    for _ in range(400):
+        if picture.exists():  # drawn last of all
+            break
+        time.sleep(0.1)
     image = site.images.get("image:R1:amplitude/channel/x", attachments=True)
     assert image["final"] and image["spills"] == 21 and image["tag"] == "t"
     assert set(image["_attachments"]) == {"histogram.json", "picture.png"}

@@ -76,7 +76,7 @@ def live(online: configuration.Online, path: Path, folder: Path) -> dict[str, An
 
     for entry in online.reduce:
         Reducing(
-            entry, online, stores, Nowhere(), Places.of(folder), compare=lambda plot: None, gallery=Gallery([], 1.0),
+            entry, online, stores, Nowhere(), Places.of(folder), compare=lambda plot: None, gallery=Gallery(),
             now=lambda: 0.0, clock=lambda: 1e9,
         ).step()  # fmt: skip
     record = store.record()
