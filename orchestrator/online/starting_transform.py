@@ -22,6 +22,7 @@ from orchestrator.online.module import Input, find
 from orchestrator.online.progress import FILE, Progress
 from orchestrator.online.publishing import Publisher
 from orchestrator.online.stores import FOLDER, serve_stores
+from orchestrator.online.stores.retention import Pruning
 from orchestrator.settings import Settings
 
 LEFT_ALONE = frozenset({int(Exit.OK), int(Exit.SETTINGS), int(Exit.USAGE)})  # such ends no restart mends
@@ -58,6 +59,7 @@ def transform(
     folder = settings.folder / FOLDER
     with contextlib.ExitStack() as stack:
         stack.callback(close)
+        stack.enter_context(Pruning(stores, online.store.keep, online.store.most))
         context = stack.enter_context(zmq.Context())
         if keys is not None:
             stack.enter_context(keys.door(context))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from types import TracebackType
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.online.store import RunRecord, Stores
 
 log = logging.getLogger(__name__)
+
+FIRST = 30.0  # s after the transform's start, which has more important things to do
+EVERY = 600.0  # s between two looks
 
 
 def expired(records: Iterable[RunRecord], *, now: datetime, keep: float, most: int) -> list[str]:
@@ -47,6 +52,37 @@ def prune(stores: Stores, *, now: datetime, keep: float, most: int, spare: Itera
         log.info("the spills of run %s are removed: its snapshot is safe", run)
         gone.append(run)
     return gone
+
+
+class Pruning:
+    """Looks now and then, in a thread of its own while it is entered, which runs' spills may go.
+
+    ``keep`` in s and ``most`` as in ``online.yaml``. ``wait(seconds)`` says whether to stop; by default the real one.
+    """
+
+    def __init__(self, stores: Stores, keep: float, most: int, *, wait: Callable[[float], bool] | None = None) -> None:
+        self._stores, self._keep, self._most = stores, keep, most
+        self._stop = threading.Event()
+        self._wait = wait or self._stop.wait
+        self._thread = threading.Thread(target=self._work, name="retention", daemon=True)
+
+    def __enter__(self) -> Pruning:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+
+    def _work(self) -> None:
+        pause = FIRST
+        while not self._wait(pause):
+            pause = EVERY
+            try:
+                prune(self._stores, now=datetime.now(UTC), keep=self._keep, most=self._most)
+            except OrchestratorError as error:
+                log.debug("which runs' spills may go cannot be seen now: %s", error)
 
 
 def _time(record: RunRecord) -> datetime:

@@ -145,7 +145,7 @@ def test_a_long_trace_keeps_its_end(stores: CouchStores) -> None:
 
 
 def test_two_who_write_the_record_lose_nothing_of_it(stores: CouchStores) -> None:
-    one, two = stores.of("6008"), stores.of("6008")
+    one, two = stores.of("6008"), CouchStores(stores.server, stores.prefix, stores.files).of("6008")
     one.save(RunRecord("6008", done=1))
     two.save(RunRecord("6008", done=2))
     one.save(RunRecord("6008", done=3))

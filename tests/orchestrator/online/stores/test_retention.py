@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.online.store import RunRecord
 from orchestrator.online.stores.memory import MemoryStores
-from orchestrator.online.stores.retention import expired, prune
+from orchestrator.online.stores.retention import Pruning, expired, prune
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -57,3 +58,21 @@ def test_only_what_may_go_is_dropped_and_what_is_read_is_spared() -> None:
         stores.of(str(n)).save(record(str(n), 10 - n, "final" if n != 1 else "ended"))
     assert prune(stores, now=NOW, keep=0, most=1, spare=["2"]) == ["0", "3"]
     assert [one.run for one in stores.runs()] == ["1", "2", "4"]
+
+
+def test_while_the_transform_runs_old_spills_go_by_themselves() -> None:
+    stores = MemoryStores()
+    for n in range(3):
+        stores.of(str(n)).save(RunRecord(str(n), "final", f"200{n}-01-01T00:00:00Z", f"200{n}-01-01T00:00:00Z"))
+    looks = iter([False, True])
+    done = threading.Event()
+
+    def wait(_: float) -> bool:
+        last = next(looks)
+        if last:
+            done.set()
+        return last
+
+    with Pruning(stores, 86400.0, 20, wait=wait):
+        assert done.wait(20)
+    assert [one.run for one in stores.runs()] == ["2"]
