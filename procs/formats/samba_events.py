@@ -8,9 +8,11 @@ block; a block that does not match is read line by line, with the same meaning.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from orchestrator.errors import FormatError
+from procs.formats import samba_plans as plans
 from procs.formats import samba_text as text
 from procs.formats.samba_batch import BatchBuilder
 from procs.formats.samba_header import Lines, SambaHeader, channel_name
@@ -33,6 +35,7 @@ from procs.formats.window import NeedMore, Window
 MAX_BLOCK = 1024 * 1024  # bytes of one block's text; a real one has some 1 kB
 MAX_TRACE = 128 * 1024 * 1024  # bytes of one trace with its filter values: more than any digitiser's buffer
 MAX_PULSES = 65_536  # channels in one event
+MAX_MISSED = 200  # blocks more than events that fit no plan, after which plans are no longer tried
 MAX_ODD = 100  # blocks that fit no pattern, after which no more patterns are made
 LAYOUTS = 6  # layouts kept: blocks of different kinds of channels differ
 
@@ -55,8 +58,13 @@ class Layout(NamedTuple):
     keys: tuple[bytes, ...]
 
 
-def make_layout(block: bytes, tag: bytes, wanted: frozenset[bytes]) -> Layout | None:
-    """The pattern of a block that was just read line by line, or None for one that is odd."""
+def make_layout(
+    block: bytes, tag: bytes, wanted: frozenset[bytes], values: Mapping[bytes, bytes] | None = None
+) -> Layout | None:
+    """The pattern of a block that was just read line by line, or None for one that is odd.
+
+    ``values`` says what a key's value may be; by default anything that a value can be.
+    """
     if block.count(b"\r") != block.count(b"\r\n"):
         return None
     lines = block.split(b"\n")
@@ -80,8 +88,9 @@ def make_layout(block: bytes, tag: bytes, wanted: frozenset[bytes]) -> Layout | 
             return None
         elif match[1] in wanted or LIST_KEY.match(match[1]):
             keys.append(match[1])
-            value = rb"[ \t]*=[ \t]*([-+./:\w]*)(?:[ \t]+(?:#[^\r\n]*)?)?\r?\n"
-            pieces.append(rb"[ \t]*" + re.escape(match[1]) + value)
+            value = (values or {}).get(match[1], plans.VALUE)
+            end = rb"(?:[ \t]+(?:#[^\r\n]*)?)?\r?\n"
+            pieces.append(rb"[ \t]*" + re.escape(match[1]) + rb"[ \t]*=[ \t]*(" + value + rb")" + end)
         else:
             pieces.append(rb"[ \t]*" + re.escape(match[1]) + rb"[ \t]*=[^\r\n]*\r?\n")
     pieces.append(rb"\*[ \t]*-+[ \t]*\r?\n")
@@ -103,6 +112,8 @@ class EventReader:
         self.fast = fast and not header.cr_only
         self.words: dict[str, int] = {}
         self._layouts: dict[bytes, list[Layout]] = {b"Voie": [], b"Evenement": []}
+        self._plans: dict[bytes, list[plans.Plan]] = {b"Voie": [], b"Evenement": []}
+        self._missed = 0
         self._places: dict[bytes, int] = {}
         self._odd = 0
 
@@ -123,6 +134,34 @@ class EventReader:
                     values = match.groups()
                     return values[0], dict(zip(layout.keys, values[1:], strict=True)), match.end()
         return self.block_by_lines(position, tag, wanted)
+
+    def planned(self, position: int, tag: bytes, wanted: frozenset[bytes]) -> tuple[plans.Plan, re.Match[bytes]] | None:
+        """The plan that the block at ``position`` fits, with its match; None for a block that is read the general way.
+
+        Such a block may bring a new plan: the general way has been through one of its kind already.
+        """
+        if not self.fast or self._missed > MAX_MISSED:
+            return None
+        known = self._plans[tag]
+        for plan in known:
+            match = plan.pattern.match(self.window.data, position)
+            if match is not None:
+                if plan is not known[0]:
+                    known.remove(plan)
+                    known.insert(0, plan)
+                return plan, match
+        self._missed += 1
+        for layout in self._layouts[tag]:
+            match = layout.pattern.match(self.window.data, position)
+            if match is not None:
+                values, make = (
+                    (plans.PULSE_VALUES, plans.pulse_plan) if tag == b"Voie" else (plans.EVENT_VALUES, plans.event_plan)
+                )
+                strict = make_layout(match[0], tag, wanted, values)
+                if strict is not None:
+                    self._plans[tag] = [make(strict.pattern, strict.keys), *known[: LAYOUTS - 1]]
+                break
+        return None
 
     def block_by_lines(self, position: int, tag: bytes, wanted: frozenset[bytes]) -> tuple[bytes, Fields, int]:
         """As :meth:`block`, line by line, remembering where each value stands for a message."""
@@ -176,25 +215,13 @@ class EventReader:
             FormatError: the event is not what it says it is.
         """
         start = position
-        name, fields, after = self.block(position, b"Evenement", EVENT_KEYS)
-        try:
-            tag_number = int(name) if name.isdigit() and len(name) < 10 else -1
-            ints = (
-                integer(fields, b"Numero", tag_number),
-                integer(fields, b"Date.secondes", 0, -(10**12), 10**12),
-                integer(fields, b"Date.microsecs", 0),
-                stamp(fields),
-                yes(fields, b"Regeneration"),
-                touched(fields, b"Bolo.touche", self.detectors),
-                touched(fields, b"Voie.touchee", self.names),
-            )
-            temperature = number(fields, b"Temperature" if b"Temperature" in fields else b"T_Bolo")
-            floats = (temperature, dead_time(fields), number(fields, b"Delai"), loose(fields, b"Trigger"))
-            lists = [key for key in fields if key.startswith(b"Liste:") and LIST_KEY.match(key)]
-            low, high = trigger_bits(fields, lists)
-            declared = integer(fields, b"Voies.nb", -1, 0, MAX_PULSES)
-        except BadValue as bad:
-            raise self.bad_value(bad, start, b"Evenement", EVENT_KEYS) from None
+        planned = self.planned(position, b"Evenement", EVENT_KEYS)
+        if planned is not None and len(planned[1][1]) < 10:
+            self._missed = max(0, self._missed - 1)
+            after = planned[1].end()
+            ints, floats, (low, high), declared = plans.event_row(planned[0], planned[1].groups())
+        else:
+            ints, floats, low, high, declared, after = self.event_values(start)
         pulse_ints: list[tuple[int, ...]] = []
         pulse_floats: list[tuple[float, ...]] = []
         binaries: list[tuple[int, int, int]] = []
@@ -236,6 +263,29 @@ class EventReader:
         out.pulse_floats += pulse_floats
         return position
 
+    def event_values(self, start: int) -> tuple[tuple[int, ...], tuple[float, ...], int, int, int, int]:
+        """An event's header, the general way: its rows, its trigger's bits, how many pulses follow, the index after."""
+        name, fields, after = self.block(start, b"Evenement", EVENT_KEYS)
+        try:
+            tag_number = int(name) if name.isdigit() and len(name) < 10 else -1
+            ints = (
+                integer(fields, b"Numero", tag_number),
+                integer(fields, b"Date.secondes", 0, -(10**12), 10**12),
+                integer(fields, b"Date.microsecs", 0),
+                stamp(fields),
+                yes(fields, b"Regeneration"),
+                touched(fields, b"Bolo.touche", self.detectors),
+                touched(fields, b"Voie.touchee", self.names),
+            )
+            temperature = number(fields, b"Temperature" if b"Temperature" in fields else b"T_Bolo")
+            floats = (temperature, dead_time(fields), number(fields, b"Delai"), loose(fields, b"Trigger"))
+            lists = [key for key in fields if key.startswith(b"Liste:") and LIST_KEY.match(key)]
+            low, high = trigger_bits(fields, lists)
+            declared = integer(fields, b"Voies.nb", -1, 0, MAX_PULSES)
+        except BadValue as bad:
+            raise self.bad_value(bad, start, b"Evenement", EVENT_KEYS) from None
+        return ints, floats, low, high, declared, after
+
     def pulse(
         self,
         position: int,
@@ -246,6 +296,29 @@ class EventReader:
     ) -> int:
         """Parse one event channel and step over its binary block; the index after it."""
         start = position
+        planned = self.planned(start, b"Voie", PULSE_KEYS)
+        known = None if planned is None else self.names.get(planned[1][1])
+        if planned is not None and known is not None:
+            position = planned[1].end()
+            row, values = plans.pulse_row(planned[0], planned[1].groups(), known, self.words)
+        else:
+            row, values, position = self.pulse_values(start)
+        points = row[-1]
+        if points:
+            middle = position + 8 * row[-2]
+            end = middle + 2 * points
+            if end > len(self.window.data):
+                self.beyond(position, end - position, start, event_start)
+            if self.window.data[end : end + 1] == b"" and not self.window.at_end:
+                raise NeedMore(end + 1 - event_start)
+            binaries.append((position, middle, end))
+            position = end
+        ints.append(row)
+        floats.append(values)
+        return position
+
+    def pulse_values(self, start: int) -> tuple[tuple[int, ...], tuple[float, ...], int]:
+        """An event channel's header, the general way: its rows and the index after it."""
         name, fields, position = self.block(start, b"Voie", PULSE_KEYS)
         channel = self.names.get(name)
         if channel is None:
@@ -282,18 +355,7 @@ class EventReader:
             )
         except BadValue as bad:
             raise self.bad_value(bad, start, b"Voie", PULSE_KEYS) from None
-        if points:
-            middle = position + 8 * filters
-            end = middle + 2 * points
-            if end > len(self.window.data):
-                self.beyond(position, end - position, start, event_start)
-            if self.window.data[end : end + 1] == b"" and not self.window.at_end:
-                raise NeedMore(end + 1 - event_start)
-            binaries.append((position, middle, end))
-            position = end
-        ints.append(row)
-        floats.append(values)
-        return position
+        return row, values, position
 
     def beyond(self, position: int, size: int, start: int, event_start: int) -> None:
         """A binary block runs past the window: fetch more, or tell a file that was cut from a length that is wrong."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from orchestrator.errors import FormatError
 from procs.formats import samba
 from procs.formats.samba_batch import SambaBatch, concatenate
+from procs.formats.samba_events import EventReader
 from procs.formats.window import Window
 
 NAMES = ("ionisA FID802", "chaleur FID802")
@@ -433,6 +435,49 @@ def test_the_fast_path_reads_the_same(tmp_path: Path) -> None:
     fast, slow = read(path)[1], read(path, fast=False)[1]
     for column in type(fast).__slots__:
         assert np.array_equal(getattr(fast, column), getattr(slow, column), equal_nan=column not in ("first",)), column
+
+
+VALUES = (
+    "5", "-5", "+5", "007", "5.", ".5", "5.25", "1e3", "-1.5E-3", "nan", "NaN", "inf", "-inf", "infinity", "-0", "1_000",
+    "?", "", "indetermine", "0x1F", "2147483647", "2147483648", "999999999", "1000000000", "-2147483649",
+    "1e400", "99999999999999999", "123456789012345678901", "brutes", '"brutes"', "oui", "faux", "1 2", "5   # five", "4:2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [
+    b"Numero", b"Compteur.secondes", b"GigaStamp", b"TimeStamp", b"Pretrigger", b"Base", b"Reference", b"Amplitude",
+    b"Filtre.recalcul", b"Date.secondes", b"Regeneration", b"TempsMort.secondes", b"Trigger", b"Temperature",
+    b"Bolo.touche", b"Voie.touchee", b"Liste:31-0",
+])  # fmt: skip
+def test_a_value_is_the_same_number_or_the_same_error_on_the_fast_path(tmp_path: Path, key: bytes) -> None:
+    """Whatever stands there: plans take what is plain, and leave the rest to the general way."""
+    usual = two_events() * 3  # plans are made of the first blocks
+    assert b"\t%s = " % key in usual
+    for text in VALUES:
+        changed = re.sub(rb"(\t%s = )[^\t\n]*" % re.escape(key), rb"\g<1>" + text.encode(), two_events())
+        path = write(tmp_path, header() + usual + changed + usual + TRAILER)
+        found = []
+        for fast in (True, False):
+            try:
+                batch = read(path, fast=fast)[1]
+                found.append({name: getattr(batch, name) for name in type(batch).__slots__})
+            except FormatError as error:
+                found.append({"error": str(error), "offset": error.offset})
+        assert found[0].keys() == found[1].keys(), (text, found)
+        for name, column in found[0].items():
+            same = np.array_equal(column, found[1][name], equal_nan=True) if name not in ("error", "first") else (
+                column == found[1][name]
+            )
+            assert same, (text, name, column, found[1][name])
+
+
+def test_plain_blocks_are_read_by_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    general = []
+    for name in ("event_values", "pulse_values"):
+        method = getattr(EventReader, name)
+        monkeypatch.setattr(EventReader, name, lambda *words, way=method: general.append(1) or way(*words))
+    read(write(tmp_path, header() + two_events() * 50 + TRAILER))
+    assert 0 < len(general) < 30
 
 
 @pytest.mark.parametrize("chunk", [1, 37, 512])
