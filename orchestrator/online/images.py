@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class Files:
         self._directory = directory
         self._numbers: dict[Path, int] = {}
 
-    def write(self, shown: Sequence[Shown]) -> list[Path]:
+    def write(self, shown: Iterable[Shown]) -> list[Path]:
         """Write the pictures of plots; the metadata files that were written. Raises OSError."""
         written = []
         for one in shown:
@@ -156,7 +156,7 @@ class Documents:
         self._database = database
         self._create = create
 
-    def write(self, shown: Sequence[Shown]) -> None:
+    def write(self, shown: Iterable[Shown]) -> None:
         """Write the image of each plot over its earlier one. Raises DatabaseError."""
         import base64
 
@@ -193,6 +193,10 @@ def _attachment(data: str, kind: str) -> dict[str, str]:
     return {"content_type": kind, "data": data}
 
 
+class _Leaving(BaseException):
+    """The process ends, and pictures do not hold it up."""
+
+
 class Gallery:
     """Makes pictures in a thread of its own, so that no reducer waits for drawing.
 
@@ -209,10 +213,11 @@ class Gallery:
         self._now = now
         self._due = dict.fromkeys(range(len(self._takers)), now())
         self._newest: Sequence[Shown] = ()
-        self._last: deque[tuple[Sequence[Shown], Callable[[], None]]] = deque()
+        self._last: deque[tuple[Sequence[Shown], Callable[[Iterable[Shown]], None]]] = deque()
         self._lock = threading.Lock()
         self._there = threading.Event()
         self._stop = threading.Event()
+        self._until = 0.0
         self._thread: threading.Thread | None = None  # begins with the first work
 
     def offer(self, shown: Sequence[Shown]) -> None:
@@ -222,19 +227,21 @@ class Gallery:
                 self._newest = shown
             self._wake()
 
-    def last(self, shown: Sequence[Shown], then: Callable[[], None]) -> None:
-        """These are the last plots of a run: every taker gets them, and then ``then`` is called."""
+    def last(self, shown: Sequence[Shown], then: Callable[[Iterable[Shown]], None]) -> None:
+        """These are the last plots of a run: every taker gets them, and then ``then`` is called with them."""
         with self._lock:
             self._newest = ()
             self._last.append((shown, then))
         self._wake()
 
     def close(self, patience: float = 5.0) -> None:
-        """End, with the last plots of runs drawn as far as ``patience`` s allow."""
+        """End, with the last plots of runs drawn as far as ``patience`` s allow: after that it ends with a picture."""
+        self._until = self._now() + patience
         self._stop.set()
         self._there.set()
         if self._thread is not None:
-            self._thread.join(patience)
+            # To its end: a thread that is at work in a library when Python ends takes the process down with a signal.
+            self._thread.join()
 
     def _wake(self) -> None:
         if self._thread is None:
@@ -243,6 +250,19 @@ class Gallery:
         self._there.set()
 
     def _work(self) -> None:
+        try:
+            self._on()
+        except _Leaving:
+            log.info("some pictures are not drawn: the last ones of runs are, after the next start")
+
+    def _in_time(self, shown: Sequence[Shown]) -> Iterator[Shown]:
+        """The plots, one after the other, while there is time."""
+        for one in shown:
+            if self._stop.is_set() and self._now() > self._until:
+                raise _Leaving
+            yield one
+
+    def _on(self) -> None:
         while True:
             self._there.wait(LOOK)
             self._there.clear()
@@ -251,8 +271,8 @@ class Gallery:
                 shown = self._newest
             if waits is not None:
                 for taker, _ in self._takers:
-                    _guarded(functools.partial(taker.write, waits[0]))
-                _guarded(waits[1])
+                    _guarded(functools.partial(taker.write, self._in_time(waits[0])))
+                _guarded(functools.partial(waits[1], self._in_time(waits[0])))
                 with self._lock:
                     self._last.popleft()
                 self._there.set()
@@ -264,7 +284,7 @@ class Gallery:
     def _live(self, shown: Sequence[Shown]) -> None:
         for place, (taker, every) in enumerate(self._takers):
             if self._now() >= self._due[place]:
-                _guarded(functools.partial(taker.write, shown))
+                _guarded(functools.partial(taker.write, self._in_time(shown)))
                 self._due[place] = self._now() + every
 
 

@@ -203,7 +203,7 @@ class Reducing:
     def run(self, stop: threading.Event) -> None:
         """Reduce run after run until ``stop`` is set. What was counted is saved at the end."""
         for run, undrawn in snapshot.undrawn(self._places.runs, self._entry.name):
-            self._gallery.last(undrawn, functools.partial(snapshot.draw, self._places.runs, run, undrawn))
+            self._gallery.last(undrawn, functools.partial(snapshot.draw, self._places.runs, run))
         try:
             while not stop.is_set():
                 try:
@@ -310,7 +310,7 @@ class Reducing:
         faults.point("reducer.finished")
         self._conclude(self._record)
         work.checkpoint.forget()
-        self._gallery.last(shown, functools.partial(snapshot.draw, self._places.runs, work.run, shown))
+        self._gallery.last(shown, functools.partial(snapshot.draw, self._places.runs, work.run))
         log.info("run %s is finished: %d spills are in its plots", work.run, work.counted.shown)
         self._leave()
 

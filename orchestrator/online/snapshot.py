@@ -61,7 +61,7 @@ def write(runs: Path, run: str, reducer: str, shown: Sequence[Shown], about: dic
     titles = {one.header.name: one.header.title for one in shown}
     write_root(folder / f"{reducer}.root", {one.header.name: one.histogram for one in shown}, titles)
     faults.point("reducer.snapshot")
-    folders = set()
+    folders: set[Path] = set()
     for one in shown:
         where = folder / PLOTS / f"{one.header.name}"
         write_safely(where.with_name(where.name + ".hist.json"), one.body, name_too=False)
@@ -76,7 +76,7 @@ def write(runs: Path, run: str, reducer: str, shown: Sequence[Shown], about: dic
     write_safely(folder / f"{reducer}.json", _pretty(content))
 
 
-def draw(runs: Path, run: str, shown: Sequence[Shown]) -> None:
+def draw(runs: Path, run: str, shown: Iterable[Shown]) -> None:
     """Draw the pictures of a snapshot that are not there. Raises OSError."""
     for one in shown:
         path = run_folder(runs, run) / PLOTS / f"{one.header.name}.png"
@@ -126,7 +126,8 @@ def unite(runs: Path, run: str, reducers: Iterable[str], record: dict[str, Any])
         for plot in part["plots"]
         if plot["quality"] != "none"
     }
-    found = {**record, "quality": worst(verdicts.values()), "verdicts": verdicts, "reducers": list(parts)}
+    quality = worst(verdicts.values())
+    found = {**record, "state": "final", "quality": quality, "verdicts": verdicts, "reducers": list(parts)}
     write_safely(folder / RECORD, _pretty(found))
     return found
 

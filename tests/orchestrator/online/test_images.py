@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_a_full_disk_leaves_no_half_file_and_ends_nothing(tmp_path: Path, monkey
     gallery = Gallery([(Files(Images(), tmp_path), 0.01)])
     monkeypatch.setattr(os, "fsync", full)
     called = threading.Event()
-    gallery.last(presented(Plot("a", "A", curve())), called.set)
+    gallery.last(presented(Plot("a", "A", curve())), lambda _: called.set())
     assert called.wait(60)
     assert list((tmp_path / "R1").iterdir()) == []
     gallery.close()
@@ -104,17 +105,31 @@ def test_the_last_pictures_are_the_newest(tmp_path: Path) -> None:
         def __init__(self) -> None:
             self.written: list[int] = []
 
-        def write(self, shown: list[Shown]) -> None:
+        def write(self, shown: Iterable[Shown]) -> None:
             threading.Event().wait(0.05)
-            self.written.append(shown[0].header.sequence)
+            self.written += [one.header.sequence for one in shown]
 
     slow = Slow()
     gallery = Gallery([(slow, 0.0)])
     for clock in range(1, 6):
         gallery.offer(presented(Plot("a", "A", curve()), clock=float(clock)))
-    gallery.last(presented(Plot("a", "A", curve()), clock=99.0, final=True), lambda: None)
+    gallery.last(presented(Plot("a", "A", curve()), clock=99.0, final=True), lambda _: None)
     gallery.close(60.0)
     assert slow.written[-1] == 99_000 and slow.written == sorted(slow.written)
+
+
+def test_a_process_that_ends_leaves_pictures_undrawn_after_a_while() -> None:
+    drawn: list[str] = []
+    gallery = Gallery()
+
+    def slowly(shown: Iterable[Shown]) -> None:
+        for one in shown:
+            threading.Event().wait(0.02)
+            drawn.append(one.header.name)
+
+    gallery.last(presented(*(Plot(f"p{number}", "A", curve()) for number in range(100))), slowly)
+    gallery.close(0.1)
+    assert len(drawn) < 100
 
 
 @pytest.mark.parametrize("name", ["", "/x", "a//b", "a/../b", "a b", "a/", ".x", "x" * 300, "a\n"])

@@ -22,6 +22,7 @@ from orchestrator.online.packing import packed
 from orchestrator.online.plot import Plot
 from orchestrator.online.publication import parsed
 from orchestrator.online.reducing import Places, Reducing
+from orchestrator.online.references import References
 from orchestrator.online.spill import Spill
 from orchestrator.online.store import Outcome, RunRecord
 from orchestrator.online.stores.memory import MemoryStores
@@ -183,7 +184,8 @@ def test_the_snapshot_equals_the_last_live_plots(tmp_path: Path) -> None:
     ((kept, body),) = list(snapshot.plots(runs, "1"))
     assert kept == header and body == sent.messages[-2][4]
     assert (runs / "1" / "plots" / "all" / "values.png").read_bytes()[:4] == b"\x89PNG"
-    assert snapshot.listed(runs)["1"]["quality"] == "none"
+    listed = snapshot.listed(runs)["1"]
+    assert (listed["state"], listed["quality"], listed["spills"]) == ("final", "none", 5)
 
 
 def test_pictures_that_a_kill_has_prevented_are_drawn_after_the_next_start(tmp_path: Path) -> None:
@@ -212,6 +214,29 @@ def test_a_run_is_final_when_the_last_reducer_has_finished(tmp_path: Path) -> No
     assert store.record().state == "ended"
     reducing(stores, tmp_path, sent, "two", conf).step()
     assert store.record().state == "final"
+
+
+def test_a_plot_that_looks_wrong_is_bad_live_and_in_the_runs_record(tmp_path: Path) -> None:
+    stores, sent = MemoryStores(), Sent()
+    store = begun(stores, "1", spills=90)
+    flat = hist.Hist(hist.axis.Regular(10, 0, 100, label="number"), storage=hist.storage.Double())
+    flat.view(flow=True)[...] = 100.0
+    snapshot.write_root(tmp_path / "flat.root", {"all/values": flat})
+    conf = online(references=[{"file": "flat.root", "entries": 10}])
+    references = References(conf.references, tmp_path, tmp_path / "online" / "runs")
+    one = reducing(stores, tmp_path, sent, conf=conf, compare=references.compare)
+    one.step()
+    header, _ = sent.last("1", "all/values")
+    assert header["quality"] == "bad" and header["reference"] == "flat.root"  # half of all values are 1
+    assert header["verdict"]["probability"] < 0.001 and header["verdict"]["sentence"].startswith("bad: probability")
+    body = orjson.loads(sent.messages[-1][4])
+    assert np.isclose(rootjson.loads(body["reference_body"]).values().sum(), 180)
+    assert rootjson.loads(body["ratio_body"]).values()[0] > 1
+    end(store, 90)
+    one.step()
+    record = store.record()
+    assert record.quality == "bad" and record.verdicts == {"all/values": "bad"}
+    assert sent.messages[-1][3]["quality"] == "bad"
 
 
 class Away:
