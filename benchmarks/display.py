@@ -209,7 +209,8 @@ def measure(publisher: Publisher, display: psutil.Process, port: int, given: arg
     half = max(1, len(megabytes) // 2)
     return {
         "viewers": given.viewers, "measured": given.measured, "stuck": given.stuck, "plots": given.plots,
-        "rate": given.rate, "period_ms": given.period * 1000, "seconds": given.seconds, "published": number * given.plots,
+        "rate": given.rate, "period_ms": given.period * 1000, "seconds": given.seconds,
+        "published": number * given.plots,
         "received": len(late), "latency_ms": {
             "p50": round(float(np.percentile(taken, 50)), 1), "p95": round(float(np.percentile(taken, 95)), 1),
             "p99": round(float(np.percentile(taken, 99)), 1), "max": round(float(taken.max()), 1),

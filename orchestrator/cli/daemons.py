@@ -198,6 +198,7 @@ def page(site: Context) -> Any:
     """The status page's application for this site."""
     from orchestrator.connect import credentials, run_database
     from orchestrator.web.app import create_app
+    from orchestrator.web.control_room import control_room
     from orchestrator.web.login import Login
     from orchestrator.web.login_sessions import Sessions
     from orchestrator.web.operations import Acting
@@ -218,6 +219,7 @@ def page(site: Context) -> Any:
         login=Login(Sessions(settings.url, settings.database, time.monotonic), otherwise),
         closed=settings.web_reading == "login",
         acting=Acting(settings.site, settings.data, settings.ask_above, settings.lease, settings.spool),
+        control_room=control_room(settings.folder),
         allowed_hosts=[*settings.web_hosts, settings.web_host, socket.gethostname(), socket.getfqdn()],
     )
 

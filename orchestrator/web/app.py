@@ -22,6 +22,7 @@ from orchestrator.errors import NotFound, OrchestratorError, Unauthorised, Unava
 from orchestrator.version import VERSION
 from orchestrator.web import human, replication
 from orchestrator.web.acts import Acts
+from orchestrator.web.control_room import ControlRoom
 from orchestrator.web.controlling import Controlling
 from orchestrator.web.headers import Guard, problem
 from orchestrator.web.live import RETRY_SECONDS, Follow, Hub
@@ -71,6 +72,7 @@ def create_app(
     acting: Acting | None = None,
     follow: Follow | None = None,
     live: bool = True,
+    control_room: ControlRoom | None = None,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The status page as an ASGI application.
@@ -87,6 +89,7 @@ def create_app(
         acting: the site for which documents may be changed by people that ``login`` knows; without it nothing is.
         follow: where changes come from, for tests; by default the database's changes feed.
         live: False for a page that does not follow changes at all.
+        control_room: where the live system's pages are, for links to them.
         clock: seconds since 1970, by which the pages tell ages and keep answers.
     """
     source = Source(database_factory, clock)
@@ -94,6 +97,7 @@ def create_app(
         follow = Changes(database_factory)
     hub = Hub(source, follow)
     pages = Pages(source, hub, chain, Roots(files_root), Roots(logs_root, files_root), title)
+    pages.control_room = control_room
     if acting is not None:
         pages.site, pages.lease, pages.spool = acting.site, acting.lease, acting.spool
 

@@ -17,6 +17,7 @@ from orchestrator.errors import NotFound
 from orchestrator.web import branches, detail, human, lists, settings_table
 from orchestrator.web import jobs as job_pages
 from orchestrator.web.chain_picture import picture
+from orchestrator.web.control_room import ControlRoom
 from orchestrator.web.headers import problem
 from orchestrator.web.live import Full, Hub
 from orchestrator.web.overview import overview
@@ -70,6 +71,7 @@ class Pages:
         self.plots = plots
         self.logs = logs
         self.title = title
+        self.control_room: ControlRoom | None = None
         #: Where documents are explained from: the site, and after how long (s) a silent daemon counts as dead.
         self.site, self.lease = "here", 60.0
         #: Where daemons of the site have left their last words.
@@ -140,7 +142,8 @@ class Pages:
 
     def common(self) -> dict[str, Any]:
         """What every template gets."""
-        return {"title": self.title, "health": self.source.health, "now_seconds": self.source.now(), "iso": human.iso}
+        return {"title": self.title, "health": self.source.health, "now_seconds": self.source.now(), "iso": human.iso,
+                "control_room": self.control_room}  # fmt: skip
 
     def overview(self, request: Request) -> Response:
         def read(database: DatabaseLike) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def html(template: str, request: Request, context: dict[str, Any], status: int =
         asset=lambda name: links.static(name, assets_version()),
         ago=lambda time: human.ago(time, now),
         path=request.scope.get("path", ""),
+        host=request.url.hostname,
         version=VERSION,
         login=getattr(request.app.state, "login", None) is not None,
         session=_session(request),
