@@ -219,7 +219,10 @@ class EventReader:
         if planned is not None and len(planned[1][1]) < 10:
             self._missed = max(0, self._missed - 1)
             after = planned[1].end()
-            ints, floats, (low, high), declared = plans.event_row(planned[0], planned[1].groups())
+            try:
+                ints, floats, (low, high), declared = plans.event_row(planned[0], planned[1].groups())
+            except BadValue as bad:  # in the trigger's bits
+                raise self.bad_value(bad, start, b"Evenement", EVENT_KEYS) from None
         else:
             ints, floats, low, high, declared, after = self.event_values(start)
         pulse_ints: list[tuple[int, ...]] = []

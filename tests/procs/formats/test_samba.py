@@ -438,9 +438,10 @@ def test_the_fast_path_reads_the_same(tmp_path: Path) -> None:
 
 
 VALUES = (
-    "5", "-5", "+5", "007", "5.", ".5", "5.25", "1e3", "-1.5E-3", "nan", "NaN", "inf", "-inf", "infinity", "-0", "1_000",
-    "?", "", "indetermine", "0x1F", "2147483647", "2147483648", "999999999", "1000000000", "-2147483649",
-    "1e400", "99999999999999999", "123456789012345678901", "brutes", '"brutes"', "oui", "faux", "1 2", "5   # five", "4:2",
+    "5", "-5", "+5", "007", "5.", ".5", "5.25", "1e3", "-1.5E-3", "nan", "NaN", "inf", "-inf", "infinity", "-0",
+    "1_000", "?", "", "indetermine", "0x1F", "2147483647", "2147483648", "999999999", "1000000000", "-2147483649",
+    "1e400", "99999999999999999", "123456789012345678901", "brutes", '"brutes"', "oui", "faux", "1 2", "5   # five",
+    "4:2",
 )  # fmt: skip
 
 
@@ -452,9 +453,9 @@ VALUES = (
 def test_a_value_is_the_same_number_or_the_same_error_on_the_fast_path(tmp_path: Path, key: bytes) -> None:
     """Whatever stands there: plans take what is plain, and leave the rest to the general way."""
     usual = two_events() * 3  # plans are made of the first blocks
-    assert b"\t%s = " % key in usual
+    assert b"%s = " % key in usual
     for text in VALUES:
-        changed = re.sub(rb"(\t%s = )[^\t\n]*" % re.escape(key), rb"\g<1>" + text.encode(), two_events())
+        changed = re.sub(rb"(\n\t?%s = )[^\t\n]*" % re.escape(key), rb"\g<1>" + text.encode(), two_events())
         path = write(tmp_path, header() + usual + changed + usual + TRAILER)
         found = []
         for fast in (True, False):
