@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -21,6 +23,7 @@ from orchestrator.chain import Step
 from orchestrator.engine.farmworld import Files
 from orchestrator.engine.fate import ENDED, Verdict, Witness, fate
 from orchestrator.engine.verdicts import AtFarm, result_of
+from orchestrator.job import Job
 
 STEPS = """
 import os, time
@@ -263,3 +266,43 @@ def test_a_spool_that_is_full_for_a_moment_loses_no_result(tmp_path: Path) -> No
     task = Task(tmp_path, 2)
     assert task.start(fault="job.leaving:1:full").wait(60) == 0
     assert set(task.results()) == {"a0", "a1"} and task.effects() == ["d0", "d1"]
+
+
+def here(task: Task) -> Job:
+    """The job in this process, before it does anything."""
+    chunk = jobfiles.Chunk(**json.loads(task.path.read_text()))
+    return Job(task.path, chunk, "7", task.folder / "scratch", SimpleNamespace(signals=[], wake=None))  # type: ignore[arg-type]
+
+
+def test_no_two_marks_that_follow_each_other_are_of_one_size(tmp_path: Path) -> None:
+    """Over SFTP a file's time is whole seconds: who reads again what has another time or size must see the second."""
+    job = here(Task(tmp_path, 2))
+    sizes = []
+    for number in range(20):
+        job._mark(job.tasks[number % 2])
+        path = tmp_path / jobfiles.started_name(1)
+        sizes.append(path.stat().st_size)
+        assert jobfiles.Marker.from_json(json.loads(path.read_text())).attempt == f"a{number % 2}"
+    assert all(one != other for one, other in itertools.pairwise(sizes))
+
+
+def test_a_spool_that_is_away_for_a_moment_withdraws_nothing(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    job = here(Task(real, 1))
+    link = tmp_path / "spool"
+    link.symlink_to(real)
+    job.path = link / job.path.name
+    assert job._wanted()
+    link.unlink()
+    link.symlink_to(link)  # cannot be looked into: which is no certain absence
+    with pytest.raises(OSError, match="symbolic links"):
+        job.path.stat()
+    assert job._wanted()
+    job.folder = link
+    assert job._ending() == []
+    link.unlink()
+    link.symlink_to(real)
+    assert job._wanted()
+    job.path.unlink()
+    assert not job._wanted(), "this is"

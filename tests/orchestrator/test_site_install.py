@@ -482,3 +482,24 @@ def test_killed_at_every_point_the_next_installation_does_it_and_leaves_nothing_
     place.install()
     assert done.name in place.versions()
     assert not list((place.spool / "software").glob(".*")), "unfinished folders go"
+
+
+def test_clearing_away_leaves_what_others_keep_beside_it(place: Place) -> None:
+    first = place.install()
+    place.step("def step(document, work):\n    return {'new': True}\n")
+    second = place.install()
+    software_ = place.spool / "software"
+    others = {"root-6.30": None, "mine": {"name": "another"}, "odd": "no object", ".cache": None}
+    for name, manifest in others.items():
+        (software_ / name).mkdir()
+        (software_ / name / "file").write_text("x")
+        if manifest is not None:
+            (software_ / name / "manifest.json").write_text(json.dumps(manifest))
+    for name in (".staging-0123", ".removing-x", ".damaged-y"):
+        (software_ / name).mkdir()
+    for path in software_.iterdir():
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    found = install.versions(place.target(), [str(place.python)], remove=True, keep=0.0)
+    assert {one["name"] for one in found} == {first.name, second.name}, "no others are named"
+    assert sorted(path.name for path in software_.iterdir() if path.is_dir()) == sorted([second.name, *others])
+    assert all((software_ / name / "file").exists() for name in others)

@@ -310,3 +310,27 @@ def test_a_replication_killed_around_its_checkpoint_goes_on_and_passes_nothing_o
 def test_every_room_has_a_test_in_one_of_the_two_files() -> None:
     here = points("people", "gather", "direct", "import", "settle", "database", "index", "replication")
     assert sorted([*here, *points("farm", beside=True)]) == sorted(BESIDE)
+
+
+@pytest.mark.parametrize("name", ["anew"])
+def test_what_is_reset_is_gathered_anew_into_another_document(make_place: Callable[[str], Place], name: str) -> None:
+    place, count = make_place(GATHERS), 3
+    place.add(count)
+    assert place.run("poll", "--until-idle") == 0
+
+    def through() -> None:
+        for words in (("gather",), ("poll", "--branch", "runs"), ("poll", "--branch", "tars"), ("gather",)):
+            assert place.run(*words, "--until-idle") == 0
+
+    through()
+    [first] = of_type(place, "tar")
+    reset = ("reset", "--branch", "archive", "--to", "tape", "--all", "--yes", "--reason", "a tape is lost")
+    assert place.run(*reset) == 0
+    through()
+    tars = {one["_id"]: one for one in of_type(place, "tar")}
+    assert len(tars) == 2 and tars[first["_id"]] == first, "what was made before stays as it was"
+    [second] = [one for one in tars.values() if one["_id"] != first["_id"]]
+    assert (second["status"], len(second["members"])) == ("good", count)
+    for document in place.documents().values():
+        assert document["archive_proc0"]["result"]["gathered"] == second["_id"]
+        assert document["archive_proc0"]["number"] == 2

@@ -63,6 +63,8 @@ class Database:
 
     def __init__(self, fault: Fault) -> None:
         self.documents: dict[str, dict[str, Any]] = {}
+        #: Versions behind those that are seen.
+        self.behind: dict[str, dict[str, Any]] = {}
         self.fault = fault
 
     def bulk(self, docs: list[dict[str, Any]]) -> list[Any]:
@@ -72,6 +74,11 @@ class Database:
         outcomes = []
         for document in copy.deepcopy(docs):
             known = self.documents.get(document["_id"], {}).get("_rev")
+            hidden = self.behind.get(document["_id"], {}).get("_rev")
+            if hidden is not None and document.get("_rev") == hidden:
+                self.behind[document["_id"]] = {**document, "_rev": f"{int(hidden.split('-')[0]) + 1}-x"}
+                outcomes.append(SimpleNamespace(id=document["_id"], rev=self.behind[document["_id"]]["_rev"]))
+                continue
             if document.get("_rev") != known:
                 outcomes.append(SimpleNamespace(id=document["_id"], error="conflict", reason="x"))
                 continue
@@ -83,11 +90,17 @@ class Database:
         return outcomes
 
     def get_many(self, ids: list[str]) -> dict[str, Any]:
-        return {name: copy.deepcopy(self.documents.get(name)) for name in ids}
+        found = {name: copy.deepcopy(self.documents.get(name)) for name in ids}
+        for name in found.keys() & self.behind.keys():
+            found[name] = {**(found[name] or {}), "_conflicts": [self.behind[name]["_rev"]]}
+        return found
+
+    def leaves(self, doc_id: str) -> list[dict[str, Any]]:
+        return copy.deepcopy([self.documents[doc_id], self.behind[doc_id]])
 
     def view(self, name: str, **_: Any) -> list[Any]:
         if name == "conflicts/open":
-            return []
+            return [SimpleNamespace(id=one) for one in self.behind]
         kind = {"work/inqueue": "queued", "work/inprogress": "in progress"}[name]
         return [
             SimpleNamespace(id=d["_id"], key=[0, ""], value={"poller": d["proc0"]["poller"]})
@@ -441,3 +454,56 @@ def test_a_result_that_says_the_job_was_told_to_end_is_read_beside_what_the_batc
     assert verdicts.why_told(told, (JobState.NODE_FAILED, "node")) is told
     found = verdicts.why_told(told, (JobState.TIMEOUT, "CANCELLED DUE TO TIME LIMIT"))
     assert found.error_class == "resources" and "TIME LIMIT" in found.reason
+
+
+def test_jobs_of_before_the_databases_address_changed_are_not_taken_for_lost(tmp_path: Path) -> None:
+    model = Model(tmp_path, 2)
+    model.round()
+    job = model.farm.jobs[0]["name"]
+    model.restart()
+    model.engine.world.query = Query("orc-other-")  # as another address gives: the job is not asked after any more
+    for _ in range(100):
+        model.round()
+    assert model.statuses() == {"proc 0 queued": 2}, "what was not asked after is not absent"
+    model.farm.work()
+    for _ in range(3):
+        model.round()
+    assert model.statuses() == {"good": 2}
+    assert set(model.submissions()) == {job}
+
+
+def test_a_lost_answer_is_not_repeated_where_the_databases_address_has_changed(tmp_path: Path) -> None:
+    model = Model(tmp_path, 2)
+    model.fault.left, model.fault.after = 4, True  # the submission has come through, its answer has not
+    with pytest.raises(Crash):
+        model.round()
+    model.restart()
+    model.engine.world.query = Query("orc-other-")
+    for _ in range(100):
+        model.round()
+    assert model.submissions().total() == 1
+    model.farm.work()
+    for _ in range(3):
+        model.round()
+    assert model.statuses() == {"good": 2}
+
+
+def test_what_a_farm_has_is_found_behind_another_sites_version(tmp_path: Path) -> None:
+    model = Model(tmp_path, 2)
+    model.round()
+    theirs = {
+        "_id": "d0", "_rev": "9-t", "type": "daqdocument", "status": "proc 1 in progress", "file": "/raw/0",
+        "proc1": {"state": "in progress", "poller": "p", "attempt": "t"},
+    }  # fmt: skip
+    model.database.behind["d0"] = model.database.documents["d0"]
+    model.database.documents["d0"] = theirs
+    model.restart()
+    model.engine.load()
+    assert {at.document for at in model.engine.held.values()} == {"d0", "d1"}
+    model.farm.work()
+    for _ in range(3):
+        model.round()
+    assert model.database.behind["d0"]["proc0"]["state"] == "done", "recorded on the version that its attempt holds"
+    assert model.database.documents["d0"] == theirs
+    assert model.database.documents["d1"]["status"] == "good"
+    assert not list((tmp_path / "jobs").iterdir())

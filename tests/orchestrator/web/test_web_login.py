@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import page_sample as sample
@@ -23,7 +24,7 @@ from orchestrator.users import Users
 from orchestrator.web import create_app
 from orchestrator.web.forms import way_back
 from orchestrator.web.login import COOKIE, FORM_COOKIE, Login
-from orchestrator.web.login_sessions import ASK_EVERY, IDLE, LONGEST, Sessions, Slow, TooSoon
+from orchestrator.web.login_sessions import ASK_EVERY, AWAY, IDLE, LONGEST, Sessions, Slow, TooSoon
 from orchestrator.web.roles import Person, require
 
 PASSWORD = "a password for a test"
@@ -309,3 +310,35 @@ def test_where_anyone_here_may_act_a_person_who_logs_in_still_acts_in_their_own_
 def test_a_page_without_logins_has_none(client: TestClient) -> None:
     assert "Log in" not in client.get("/").text
     assert client.get("/login").status_code == 404
+
+
+def test_a_database_that_is_away_ends_no_login_and_is_not_asked_by_every_request(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "db") as server:
+        users = Users(Server(server.url, Credentials(*server.credentials)))
+        users.add("ann", PASSWORD, ["operator"])
+        clock = Clock()
+        sessions = Sessions(server.url, "runs", clock)
+        cookie = sessions.log_in("ann", PASSWORD)
+        server.kill()
+        clock.now += ASK_EVERY + 1
+        found = sessions.confirmed(cookie)
+        assert found is not None and found.roles == {"operator"}
+        server.restart()
+        users.remove("ann")
+        clock.now += AWAY - 1
+        assert sessions.confirmed(cookie) is not None, "it was asked a moment ago"
+        clock.now += 2
+        assert sessions.confirmed(cookie) is None, "now it could answer: there is no such account any more"
+
+
+def test_while_one_request_asks_the_others_do_not_wait(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "db") as server:
+        Users(Server(server.url, Credentials(*server.credentials))).add("ann", PASSWORD, ["operator"])
+        clock = Clock()
+        sessions = Sessions(server.url, "runs", clock)
+        cookie = sessions.log_in("ann", PASSWORD)
+        clock.now += ASK_EVERY + 1
+        session = sessions.find(cookie)
+        assert session is not None
+        with session.lock:  # as the request has it that asks
+            assert sessions.confirmed(cookie) is session
