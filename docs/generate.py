@@ -98,7 +98,7 @@ def online_inputs() -> str:
 
     parts = []
     for name in ("date:DateInput", "socket:SocketInput", "samba:SambaInput", "root:RootInput",
-                 "spill_json:SpillJsonInput", "replay:ReplayInput"):  # fmt: skip
+                 "converted:ConvertedInput", "spill_json:SpillJsonInput", "replay:ReplayInput"):  # fmt: skip
         kind: Any = find(f"procs.online.inputs.{name}", Input)
         rows = [
             (f"`{key}`", f"`{_plain(value)}`" if value not in ("", {}) else "empty", kind.settings_help[key])

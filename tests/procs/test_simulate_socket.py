@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from procs.formats import date
 from procs.online.inputs.date import DateInput
 from procs.online.inputs.socket import SocketInput
 from procs.simulate import simulate
-
-MICE = Path(os.environ.get("ORCHESTRATOR_SHARED_DATA", "/work/shared/data")) / "mice_06008.000"
 
 
 def test_what_is_sent_to_the_socket_is_what_stands_in_the_files(tmp_path: Path) -> None:
@@ -48,10 +45,11 @@ def test_what_is_sent_to_the_socket_is_what_stands_in_the_files(tmp_path: Path) 
     assert [one.spills for one in found if isinstance(one, EndOfRun)] == [3, 3]
 
 
-def test_recorded_events_become_further_runs(tmp_path: Path) -> None:
-    options = {"runs": 0, "date_runs": 2, "date_first": 6008, "date_source": str(MICE)}
+def test_recorded_events_become_further_runs(tmp_path: Path, shared_data: Path) -> None:
+    source = shared_data / "mice_06008.000"
+    options = {"runs": 0, "date_runs": 2, "date_first": 6008, "date_source": str(source)}
     first, second = simulate(tmp_path / "daq", **options)  # type: ignore[arg-type]
-    assert first.path.read_bytes() == MICE.read_bytes()
+    assert first.path.read_bytes() == source.read_bytes()
     events = list(date.open(second.path).events())
     assert {event.run for event in events} == {6009} and len(events) == 22
     assert {int(part.header[5]) for event in events for part in event.sub_events} == {6009}

@@ -21,8 +21,6 @@ from procs.formats.date_writer import EventId, equipment, super_event
 from procs.online.inputs.date import DateInput
 from procs.online.inputs.date_events import EventFile, head
 
-MICE = Path(os.environ.get("ORCHESTRATOR_SHARED_DATA", "/work/shared/data")) / "mice_06008.000"
-
 
 def event(kind: int, run: int = 7, spill: int = 0, words: int = 3, seconds: int = 100) -> bytes:
     blocks = [equipment(layout.V1290, 1, range(words))] if kind in layout.WITH_EQUIPMENT else []
@@ -89,8 +87,8 @@ def complete(path: Path | str, **settings_: Any) -> list[Item]:
     return [item for item in DateInput({"files": str(path), **settings_}).items() if item is not None]
 
 
-def test_the_real_file_has_its_run_and_six_spills() -> None:
-    items = complete(MICE)
+def test_the_real_file_has_its_run_and_six_spills(shared_data: Path) -> None:
+    items = complete(shared_data / "mice_06008.000")
     assert [type(item) for item in items] == [StartOfRun, *[Spill] * 6, EndOfRun]
     spills = [item for item in items if isinstance(item, Spill)]
     assert [spill.number for spill in spills] == list(range(6))
