@@ -71,7 +71,7 @@ def machine() -> dict[str, Any]:
     """What the figures were obtained on, and the load that was there before."""
     return {
         "processor": processor(), "cores": os.cpu_count(), "memory, GB": round(psutil.virtual_memory().total / 1e9, 1),
-        "kernel": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}", "python": platform.python_version(),
         "load": [round(load, 1) for load in os.getloadavg()],
     }  # fmt: skip
 
