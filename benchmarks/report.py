@@ -61,13 +61,18 @@ def obtained(result: Result) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
     words = (
-        f"Obtained by `{result['command']}` on {result['date'][:10]}, in {result['seconds'] / 60:.0f} minutes, on "
+        f"Obtained by `{result['command']}` on {result['date'][:10]}, in {duration(result['seconds'])}, on "
         f"{machine['cores']} cores ({machine['processor']}), {machine['memory, GB']} GB, {machine['kernel']}, "
         f"Python {machine['python']}; {versions}. Load before: {machine['load'][0]}."
     )
     if busy(result):
         words += f" **Busy machine**: the load was above {BUSY:g}, so compare within a table only."
     return words
+
+
+def duration(seconds: float) -> str:
+    """How long a run took, in words."""
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 def markdown(table: Mapping[str, Any]) -> list[str]:
@@ -78,7 +83,9 @@ def markdown(table: Mapping[str, Any]) -> list[str]:
         numeric = [all(not isinstance(row[place], str) for row in table["rows"]) for place in columns]
         lines += ["", row_of(table["columns"]), row_of("---:" if right else "---" for right in numeric)]
         lines += [row_of(shown(cell) for cell in row) for row in table["rows"]]
-    return [*lines, "", *(f"{note}  " for note in table["notes"][:-1]), *table["notes"][-1:]]
+    if table["notes"]:
+        lines += ["", *(f"{note}  " for note in table["notes"][:-1]), table["notes"][-1]]
+    return lines
 
 
 def row_of(cells: Any) -> str:
@@ -188,6 +195,10 @@ def losses(found: Mapping[str, Result]) -> str:
                     f"- {row[0]} begins a step sooner ({when}, median): {number(value(row[place]))} ms, here "
                     f"{number(value(mine[place]))} ms."
                 )
+    rows = found.get("histograms", {"tables": [{"rows": []}]})["tables"][0]["rows"]
+    for row in rows:
+        if row[0].startswith("procs") and value(row[2]) < 1:
+            lines.append(f"- boost-histogram alone fills {number(1 / value(row[2]))} times as fast as {row[0]}.")
     for what, goal, measured, enough in compared(found):
         if measured is not None and not enough(measured):
             lines.append(f"- The goal is missed: {what}: {number(measured)}, the goal is {goal}.")
