@@ -160,7 +160,7 @@ def test_the_page_names_every_benchmark() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
     helpers = {"common.py", "environments.py", "naive.py", "report.py", "run_all.py", "__main__.py"}
     scripts = {path.name for path in BENCHMARKS.glob("*.py")} - helpers
-    assert not [name for name in scripts if f"`{name}`" not in page]
+    assert not [name for name in scripts if f"`{name}`" not in page], "give them a line in the table of the page"
     assert {f"{name}.py" for name in (*SMALL, *PLAIN)} <= scripts
 
 
