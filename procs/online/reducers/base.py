@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import boost_histogram as bh
 import hist
 import numpy as np
 
@@ -96,7 +97,7 @@ class Histograms(Reduce):
         """Fill the plot of a label with arrays, one for each axis. ``weight``: whole numbers."""
         found = self.histogram(family, label)
         if found is not None:
-            found.fill(*values, weight=weight)
+            bh.Histogram.fill(found, *values, weight=weight)  # past hist's own, which looks for names of axes first
 
     def histogram(self, family: str, label: str = "") -> Any:
         """The histogram of a label, made where it is new; None (and a line in the log) if there are too many."""
@@ -174,6 +175,18 @@ def wanted(data: Mapping[str, Any], part: str, reducer: str, maps: str) -> Mappi
 
 def by_kind(kinds: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Each kind in an array of whole numbers, with the places of its members."""
-    order = np.argsort(kinds, kind="stable")
-    found, starts = np.unique(kinds[order], return_index=True)
-    yield from zip(found.tolist(), np.split(order, starts[1:]), strict=True)
+    if not len(kinds):
+        return
+    low, high = int(kinds.min()), int(kinds.max())
+    if low == high:
+        yield low, np.arange(len(kinds))
+        return
+    # Sixteen bits are sorted by radix, several times faster than what numpy does with more.
+    small = (kinds - low).astype(np.uint16) if high - low < 65536 else kinds
+    order = np.argsort(small, kind="stable")
+    ordered = small[order]
+    starts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
+    found = kinds[order[starts]].tolist()
+    ends = [*starts[1:].tolist(), len(order)]
+    for kind, start, end in zip(found, starts.tolist(), ends, strict=True):
+        yield kind, order[start:end]

@@ -23,6 +23,7 @@ from orchestrator.online.stores.memory import MemoryStores
 from orchestrator.step import Work
 from procs.online import step
 from procs.online.maps.date import Decode, Waveforms
+from procs.online.reducers.base import by_kind
 from procs.online.reducers.events import DeadTime, EventSizeRate
 from procs.online.reducers.pulses import BaselineNoise, PulseAmplitude, TracePersistence
 from procs.online.reducers.tdc import ChannelOccupancy, HitTimeDifferences, TdcHits
@@ -216,6 +217,13 @@ def test_a_new_run_is_empty(kind: type[Reduce], date_spills: list[Spill]) -> Non
     reducer = made(kind, date_spills)
     reducer.birth(RunConfiguration("y"))
     assert pictures(reducer) == pictures(made(kind, []))
+
+
+@given(st.lists(st.integers(-3, 5) | st.sampled_from([0, 70_000, 2**40]), max_size=40))
+def test_kinds_are_parted_as_they_stand(kinds: list[int]) -> None:
+    found = {kind: members.tolist() for kind, members in by_kind(np.array(kinds, dtype=np.int64))}
+    assert found == {kind: [place for place, one in enumerate(kinds) if one == kind] for kind in set(kinds)}
+    assert list(found) == sorted(found)
 
 
 def test_settings_that_make_no_axis_are_refused() -> None:
