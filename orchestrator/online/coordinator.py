@@ -223,6 +223,8 @@ class Coordinator:
         old = self._records.get(run.name)
         record = RunRecord(run.name, "begun", begun=old.begun if old else "", header=dict(run.header))
         record.begun = record.begun or iso(self._outside.now())
+        if old is not None:
+            record.opened = old.opened + (old.state != "begun")
         record.configuration = {
             "input": self._outside.input_about, "digest": self._talk.digest, "versions": self._talk.versions,
             "map": [one.module for one in self._outside.online.maps()],

@@ -97,13 +97,18 @@ def undrawn(runs: Path, reducer: str) -> Iterator[tuple[str, list[Shown]]]:
             yield run, [Shown(Header(**header), body, rootjson.loads(body)) for header, body in there]
 
 
-def finished(runs: Path, run: str, reducer: str) -> dict[str, Any] | None:
-    """What a reducer has written at the end of a run; None where it has not finished."""
+def finished(runs: Path, run: str, reducer: str, opened: int = 1) -> dict[str, Any] | None:
+    """What a reducer has written at the end of a run; None where it has not finished.
+
+    ``opened``: how often the run has begun; what was written before it began the last time does not count.
+    """
     try:
         found = orjson.loads((run_folder(runs, run) / f"{reducer}.json").read_bytes())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        return None
+    return found if found.get("opened", 1) >= opened else None
 
 
 def unite(runs: Path, run: str, reducers: Iterable[str], record: dict[str, Any]) -> dict[str, Any] | None:
@@ -111,7 +116,7 @@ def unite(runs: Path, run: str, reducers: Iterable[str], record: dict[str, Any])
 
     Safe to be done again, and by several at once: the files come out the same. Raises OSError.
     """
-    parts = {name: finished(runs, run, name) for name in reducers}
+    parts = {name: finished(runs, run, name, record.get("opened", 1)) for name in reducers}
     if not all(part is not None for part in parts.values()):
         return None
     folder = run_folder(runs, run)

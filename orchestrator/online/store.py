@@ -57,11 +57,12 @@ class RunRecord:
     header: dict[str, Any] = field(default_factory=dict)
     configuration: dict[str, Any] = field(default_factory=dict)  # module list, versions, hash
     position: Any = None  # of the input: everything up to it is stored
+    opened: int = 1  # how often it has begun: a spill that comes after its end begins it once more
 
 
 def kept_final(record: RunRecord, known: RunRecord | None) -> RunRecord:
-    """``record`` as it may be written over ``known``: a run that is final stays so, for its spills may be gone."""
-    if known is None or known.state != "final" or record.state == "final":
+    """``record`` as it may be written over ``known``: a run that is final stays so unless it begins once more."""
+    if known is None or known.state != "final" or record.state == "final" or record.opened > known.opened:
         return record
     return replace(
         record, state="final", snapshot=known.snapshot, quality=known.quality, verdicts=known.verdicts

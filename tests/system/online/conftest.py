@@ -70,7 +70,8 @@ class Numbered(Input):
 class Fold(Map):
     """Numbers modulo 97; ``bad``, ``slow``, ``hidden``, ``deadly``: numbers of spills that go wrong in that way."""
 
-    defaults = {"bad": [], "slow": [], "hidden": [], "deadly": [], "busy": 0.0, "scale": 1, "missing": ""}
+    defaults = {"bad": [], "slow": [], "hidden": [], "deadly": [], "busy": 0.0, "nap": 0.0, "scale": 1,
+                "missing": ""}
 
     def birth(self, configuration):
         if self.settings["missing"] and not os.path.exists(self.settings["missing"]):
@@ -85,6 +86,7 @@ class Fold(Map):
             time.sleep(3600)
         if spill.number in self.settings["hidden"]:
             return False
+        time.sleep(self.settings["nap"])
         end = time.perf_counter() + self.settings["busy"]
         while time.perf_counter() < end:
             pass
