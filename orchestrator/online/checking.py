@@ -55,6 +55,7 @@ class Checks:
         online = self.online
         checks: tuple[tuple[str, Callable[[Online], str]], ...] = (
             ("modules", self._modules),
+            ("input", self._input),
             ("keys", self._keys),
             ("references", self._references),
             ("ports", self._ports),
@@ -96,6 +97,11 @@ class Checks:
             find(output.module, Output)(output.settings)
         count = 1 + len(pipeline.classes) + len(online.reduce) + len(online.output)
         return f"{count} can be loaded and have their settings"
+
+    def _input(self, online: Online) -> str:
+        from orchestrator.online.starting_transform import made_input
+
+        return made_input(online.input).check() or online.input.module
 
     def _keys(self, online: Online) -> str:
         keys = keys_for(

@@ -71,6 +71,11 @@ class Input(Module):
     come again: their number tells.
     """
 
+    def check(self) -> str:
+        """Before anything is started: what will be read, in a few words. Raises SettingsError, or Conflict for a port
+        that is taken, where nothing can be."""
+        return ""
+
     def items(self, position: Any = None) -> Iterator[Item | None]:
         """Raises FormatError or DataError for an input that cannot be read, SettingsError where there is none."""
         raise NotImplementedError

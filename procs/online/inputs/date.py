@@ -63,6 +63,10 @@ class DateInput(Input):
         self._file: EventFile | None = None
         self._heads: dict[str, int | None] = {}  # a hash of a file's first header: a replaced one has another
 
+    def check(self) -> str:
+        """Which files there are. Raises SettingsError where there are none, or no folder for them."""
+        return self._files.check(bool(self.settings["grow"]))
+
     def items(self, position: Any = None) -> Iterator[Item | None]:
         """Spills and the marks of runs; None about ten times a second while there is nothing.
 

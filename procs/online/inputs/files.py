@@ -65,6 +65,22 @@ class Listing:
             paths.update(str(path) for path in files if path.is_file())
         return sorted(paths, key=order)
 
+    def check(self, grows: bool) -> str:
+        """What is there. Raises SettingsError where there is nothing, or no folder in which it could appear."""
+        found = self.found()
+        if found:
+            return found[0] if len(found) == 1 else f"{len(found)} files, the last is {found[-1]}"
+        if not grows:
+            raise SettingsError(f"{self._who}: there is no file {' '.join(self._patterns)}")
+        for pattern in self._patterns:
+            folder = Path(pattern)
+            while glob.has_magic(str(folder)):
+                folder = folder.parent
+            folder = folder if folder != Path(pattern) else folder.parent
+            if not folder.is_dir():
+                raise SettingsError(f"{self._who}: there is no folder {folder}: make it, or correct `files`")
+        return f"no files yet of {' '.join(self._patterns)}"
+
     def following(self, path: str, now: float) -> str | None:
         """The next file after this one, if it is there; ``now`` in seconds, to look not too often."""
         later = [one for one in self._known if order(one) > order(path)]

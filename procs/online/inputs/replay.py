@@ -163,6 +163,10 @@ class ReplayInput(Input):
         self.renaming = Renaming(str(self.settings["run"]), lambda run: f"{run}.{suffix}" if suffix else run)
         self._clock, self._wait = clock, wait
 
+    def check(self) -> str:
+        """Which files there are. Raises SettingsError where there are none."""
+        return self._source.check()
+
     def items(self, position: Any = None) -> Iterator[Item | None]:
         """What the files hold, when its time has come."""
         for item in paced(self._source.items(position), self._speed, clock=self._clock, wait=self._wait):

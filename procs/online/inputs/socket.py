@@ -8,6 +8,7 @@ twice. ``procs.simulation.socket_daq`` is the other end; the protocol stands in 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import select
 import socket
@@ -68,8 +69,13 @@ class SocketInput(Input):
         self._lock = threading.Lock()  # of _guest, _safe and what is sent
         self.port = 0
 
+    def check(self) -> str:
+        """Where it listens. Raises Conflict where the port is taken, SettingsError for no address of this machine."""
+        self._listener().close()
+        return f"a DAQ may connect to {self.settings['address']}"
+
     def items(self, position: Any = None) -> Iterator[Item | None]:
-        """What the DAQ sends. Never ends by itself. Raises Conflict where the port is taken."""
+        """What the DAQ sends. Never ends by itself. Raises as ``check``."""
         self._restore(position)
         strangers: list[_Guest] = []
         with self._listener() as listener:
@@ -115,7 +121,10 @@ class SocketInput(Input):
             listener.listen(8)
         except OSError as error:
             listener.close()
-            raise Conflict(f"the DAQ's port {self.settings['address']} cannot be opened: {error.strerror}") from error
+            said = f"the DAQ's address {self.settings['address']} cannot be opened: {error.strerror}"
+            if error.errno == errno.EADDRINUSE:
+                raise Conflict(f"{said}; end the program that has it, or choose another port") from error
+            raise SettingsError(f"{said}; it must be one of this machine's") from error
         listener.setblocking(False)
         return listener
 

@@ -47,6 +47,10 @@ class WholeFiles(Input):
         """
         raise NotImplementedError
 
+    def check(self) -> str:
+        """Which files there are. Raises SettingsError where there are none, or no folder for them."""
+        return self._files.check(bool(self.settings["grow"]))
+
     def items(self, position: Any = None) -> Iterator[Item | None]:
         """What is in the files. Raises SettingsError where complete files are to be read and there are none."""
         start = self._restore(position)

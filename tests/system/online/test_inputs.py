@@ -55,7 +55,7 @@ class Online:
             "input": {"module": module, "settings": settings},
             "map": [{"module": "procs.online.maps.date:Decode", "settings": {"waveforms": False}}],
             "reduce": [{"name": "tdc", "module": "procs.online.reducers.tdc:TdcHits"}],
-            "workers": {"local": 2, "address": ports[0]},
+            "workers": {"local": 1, "address": ports[0]},
             "broadcast": {"publish": ports[1], "subscribe": ports[2]},
             "store": {"kind": "couch", "prefix": f"t{os.urandom(4).hex()}"},
             "web_port": free_port(),

@@ -343,6 +343,13 @@ def test_what_cannot_be_read_at_all_is_said_at_the_start(tmp_path: Path) -> None
     with pytest.raises(SettingsError, match="needs `files`"):
         DateInput({})
     with pytest.raises(SettingsError, match="there is no file"):
+        DateInput({"files": str(tmp_path / "none.*")}).check()
+    with pytest.raises(SettingsError, match="there is no folder"):
+        DateInput({"files": str(tmp_path / "none" / "*" / "*.000"), "grow": True}).check()
+    (tmp_path / "a.000").write_bytes(BYTES)
+    assert "no files yet" in DateInput({"files": str(tmp_path / "none.*"), "grow": True}).check()
+    assert DateInput({"files": str(tmp_path / "*.000")}).check() == str(tmp_path / "a.000")
+    with pytest.raises(SettingsError, match="there is no file"):
         list(DateInput({"files": str(tmp_path / "none.*")}).items())
     with pytest.raises(SettingsError, match="whole is one of"):
         DateInput({"files": "a", "whole": "never"})

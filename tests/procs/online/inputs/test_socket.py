@@ -265,6 +265,15 @@ def test_keys_and_addresses_that_let_everybody_in_are_refused(tmp_path: Path) ->
         SocketInput({"address": "nowhere"})
 
 
+def test_an_address_that_cannot_be_listened_at_is_said_before_the_start(tmp_path: Path) -> None:
+    assert "may connect to" in SocketInput({"address": "tcp://127.0.0.1:0"}).check()
+    with receiver() as here, pytest.raises(Conflict, match="choose another port"):
+        SocketInput({"address": here.address}).check()
+    elsewhere = SocketInput({"address": "tcp://203.0.113.7:5620", "key": str(key(tmp_path / "key"))})
+    with pytest.raises(SettingsError, match="one of this machine's"):
+        elsewhere.check()
+
+
 def test_a_port_that_is_taken_is_said_in_one_sentence() -> None:
     with receiver() as here, pytest.raises(Conflict, match="cannot be opened"):
         next(iter(SocketInput({"address": here.address}).items()))
