@@ -20,6 +20,7 @@ import contextlib
 import copy
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields
 from typing import Any
@@ -32,7 +33,7 @@ from orchestrator.online.packing import unpacked
 from orchestrator.online.spill import Spill
 from orchestrator.online.store import STATES, Arrivals, Outcome, RunRecord, kept_final
 from orchestrator.online.stores.files import SpillFiles
-from orchestrator.online.stores.names import checked_run, database_name, spill_id, spill_number, text
+from orchestrator.online.stores.names import MOST_BYTES, checked_run, database_name, spill_id, spill_number, text
 
 RUN = "run"  # id of the record's document
 KIND = "online run"  # its type: a database without such a document is none of ours
@@ -43,7 +44,9 @@ LONGEST_ERROR = 20_000  # characters of a failed spill's trace that are kept: it
 PAUSE = 0.1  # s without news after which a follower gets an empty Arrivals
 QUIET = 20.0  # s after which a feed without changes is asked for again
 KEPT_OPEN = 8  # runs; one or two are worked on
-WAITING = 4  # batches that are read ahead of whoever follows
+FINAL = 10.0  # s after which a final run's record is read again: a late spill may have begun it once more
+ROWS = 250  # of the feed in one batch at most: 20 MB where each has an attachment
+WAITING = 2  # batches that are read ahead of whoever follows
 
 
 class CouchStores:
@@ -62,6 +65,7 @@ class CouchStores:
         self.files = files
         self.inline = inline
         self._lock = threading.Lock()
+        self._final: dict[str, tuple[float, RunRecord]] = {}  # by database: they hardly change
         self._open: dict[str, CouchStore] = {}  # they know their records' revisions, which saves two requests a save
 
     def of(self, run: str) -> CouchStore:
@@ -74,10 +78,16 @@ class CouchStores:
             return self._open[run]
 
     def runs(self) -> list[RunRecord]:
-        """Every run that has a store, the newest last."""
+        """Every run that has a store, the newest last. One request, and one for each run that is not final."""
         found: list[RunRecord] = []
-        for name in self.server.databases():
+        names = self.server.databases()
+        now = time.monotonic()
+        kept = {name: one for name, one in self._final.items() if name in names and now - one[0] < FINAL}
+        for name in names:
             if not name.startswith(f"{self.prefix}-"):
+                continue
+            if name in kept:
+                found.append(kept[name][1])
                 continue
             try:
                 document = self.server.database(name).get(RUN)
@@ -86,6 +96,9 @@ class CouchStores:
             record = record_of(document)
             if record is not None and name == database_name(self.prefix, record.run):
                 found.append(record)
+                if record.state == "final":
+                    kept[name] = (now, record)
+        self._final = kept
         return sorted(found, key=lambda record: (record.begun, record.run))
 
 
@@ -171,7 +184,7 @@ class CouchStore:
 
         follower = Follower(
             self._database, since=mark or "0", include_docs=True, params={"attachments": True},
-            mode="continuous", timeout=QUIET, most_rows=most,
+            mode="continuous", timeout=QUIET, most_rows=min(most, ROWS),
         )  # fmt: skip
         # The feed is read by a thread, so that an outage or a quiet feed holds up nobody who has a clock to look at.
         batches: queue.Queue[Any] = queue.Queue(WAITING)
@@ -188,11 +201,14 @@ class CouchStore:
                     raise batch
                 if batch is None:
                     yield Arrivals(since)
-                else:
-                    since = batch.last_seq or since
-                    yield self._arrivals(batch.changes, since)
-                if wait(0.0):
-                    return
+                    if wait(0.0):
+                        return
+                    continue
+                for arrivals in self._arrivals(batch.changes, batch.last_seq or since):
+                    since = arrivals.mark
+                    yield arrivals
+                    if wait(0.0):
+                        return
         finally:
             follower.close()
             while reader.is_alive():
@@ -272,8 +288,10 @@ class CouchStore:
                 document["_attachments"] = {ATTACHMENT: {"content_type": "application/octet-stream", "data": data}}
         return orjson.dumps(document)
 
-    def _arrivals(self, changes: Iterable[Any], mark: str) -> Arrivals:
-        outcomes, record = [], None
+    def _arrivals(self, changes: Iterable[Any], last: str) -> Iterator[Arrivals]:
+        """What a batch of changes brings, in portions that fit into memory; ``last``: the mark after all of them."""
+        outcomes: list[Outcome] = []
+        record, size = None, 0
         for change in changes:
             if change.deleted or change.doc is None:
                 continue
@@ -281,7 +299,11 @@ class CouchStore:
                 record = record_of(change.doc)
             elif (number := spill_number(change.id)) is not None:
                 outcomes.append(self._outcome(number, change.doc))
-        return Arrivals(mark, tuple(outcomes), record)
+                size += len(outcomes[-1].packed or b"")
+                if size >= MOST_BYTES:
+                    yield Arrivals(change.seq, tuple(outcomes), record)
+                    outcomes, record, size = [], None, 0
+        yield Arrivals(last, tuple(outcomes), record)
 
     def _outcome(self, number: int, document: dict[str, Any]) -> Outcome:
         error, packed = str(document.get("error") or ""), None

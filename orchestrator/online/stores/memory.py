@@ -13,7 +13,7 @@ from orchestrator.errors import NotFound
 from orchestrator.online.packing import unpacked
 from orchestrator.online.spill import Spill
 from orchestrator.online.store import Arrivals, Outcome, RunRecord, kept_final
-from orchestrator.online.stores.names import checked_number, checked_run
+from orchestrator.online.stores.names import MOST_BYTES, checked_number, checked_run
 
 PAUSE = 0.05  # s between two looks at whether to stop; what comes is handed on at once
 
@@ -91,13 +91,20 @@ class MemoryStore:
                 if place >= len(self._arrived) and seen == self._saved:
                     self._news.wait(PAUSE)
                     self._must_exist()
-                some = tuple(self._arrived[place : place + most])
+                some = self._some(place, most)
                 place += len(some)
                 record = copy.deepcopy(self._record) if seen != self._saved else None
                 seen = self._saved
             yield Arrivals(str(place), some, record)
             if wait(0.0):
                 return
+
+    def _some(self, place: int, most: int) -> tuple[Outcome, ...]:
+        size, stop = 0, place
+        while stop < len(self._arrived) and stop < place + most and (stop == place or size < MOST_BYTES):
+            size += len(self._arrived[stop].packed or b"")
+            stop += 1
+        return tuple(self._arrived[place:stop])
 
     def _place(self, mark: str | None) -> int:
         with self._news:

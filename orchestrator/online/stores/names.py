@@ -7,6 +7,7 @@ import re
 from orchestrator.errors import DataError, SettingsError
 from orchestrator.online.spill import MOST_SPILLS
 
+MOST_BYTES = 8 * 1024 * 1024  # of packed data in one Arrivals, or one spill: whoever follows has some of them in memory
 LONGEST = 80  # characters of a run's name; a database's name may be three times as long, and a file's 255 bytes
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*\Z")
 _SPILL = re.compile(r"spill:([0-9]{9})\Z")

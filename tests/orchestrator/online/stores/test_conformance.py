@@ -138,6 +138,15 @@ def test_followers_get_what_was_there_and_what_comes_from_their_mark_on(stores: 
     assert set(again) >= set(range(8)) - set(came(first[:1]))
 
 
+def test_large_spills_come_in_portions_that_fit_into_memory(stores: Stores) -> None:
+    store = begun(stores)
+    store.put([outcome(number, 3_000_000) for number in range(8)])
+    found = all_of(store)
+    assert sorted(came(found)) == list(range(8))
+    assert max(len(some.outcomes) for some in found) <= 3
+    assert set(came(all_of(store, found[1].mark))) | set(came(found[:2])) == set(range(8))
+
+
 def test_what_comes_while_one_follows_arrives_soon_and_the_record_too(stores: Stores) -> None:
     store = begun(stores)
     stop = threading.Event()
