@@ -147,6 +147,24 @@ def test_a_driver_refuses_work_that_was_not_done_once_and_in_order(tmp_path: Pat
     assert done.returncode != 0 and not done.stdout
 
 
+def test_what_is_not_here_is_said_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environments = module("environments")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(environments.NotHere, match=r"deploy/benchmark_services\.sh"), environments.redis(False):
+        pass
+
+
+@pytest.mark.skipif(not LONG, reason="makes a Python environment: ORCHESTRATOR_LONG=1")
+def test_a_system_that_cannot_be_installed_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environments = module("environments")
+    monkeypatch.setattr(environments, "OTHERS", tmp_path)
+    monkeypatch.setenv("BENCHMARK_ENVIRONMENTS", str(tmp_path / "made"))
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "requirements.txt").write_text("./nothing-here\n")
+    with pytest.raises(environments.NotHere, match="odd could not be installed"):
+        environments.environment("odd")
+
+
 # --- the page ---
 
 
