@@ -83,14 +83,21 @@ class Hub:
         """What the broadcast brought: into the board, and a word to those who show it."""
         before = self.board.current()
         now = self._clock()
+        arrived: dict[str, set[str]] = {}
         for message in messages:
             shown = self.board.take(message, now)
             if shown is not None:
-                for viewer in self._by_plot.get(shown.name, ()):
-                    if not viewer.pending or shown.name not in viewer.seen:
-                        viewer.wake.set()
-                    viewer.pending.add(shown.name)
-        if self.board.current() is not before:
+                arrived.setdefault(shown.run, set()).add(shown.name)
+        current = self.board.current()
+        for run, names in arrived.items():
+            wanted = (run, "") if current is not None and run == current.name else (run,)
+            for name in names:
+                for viewer in self._by_plot.get(name, ()):
+                    if viewer.run in wanted:
+                        if not viewer.pending or name not in viewer.seen:
+                            viewer.wake.set()
+                        viewer.pending.add(name)
+        if current is not before:
             for viewer in self._viewers:
                 if not viewer.run:
                     viewer.pending |= viewer.plots

@@ -300,7 +300,7 @@ class Pages:
         kept = self._thumbnails.get((shown.run, plot))
         if kept is None or kept[0] != shown.number:
             kept = (shown.number, await run_in_threadpool(_thumbnail, shown))
-            if len(self._thumbnails) > 5000:
+            if len(self._thumbnails) > 1000:
                 self._thumbnails.clear()
             self._thumbnails[(shown.run, plot)] = kept
         return Response(kept[1], media_type="image/svg+xml")

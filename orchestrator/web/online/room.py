@@ -16,6 +16,8 @@ SILENT_PART = 0.5
 SILENT = (10.0, 120.0)
 #: Counts older than this are not those of now, in seconds; the transform sends them every second or so.
 OLD_COUNTS = 10.0
+#: Plots of one canvas where none is configured: more are hard to read together.
+CANVAS_PLOTS = 9
 STATUS_COMMAND = "orchestrator online status"
 
 
@@ -52,15 +54,25 @@ class Room:
             for canvas in self.configuration.canvases
         ]
         if not wanted:
-            reducers: dict[str, list[str]] = {}
-            for name in names:
-                reducers.setdefault(plots[name].header["reducer"] or "plots", []).append(name)
-            wanted = [(reducer, "shifter", "", members) for reducer, members in sorted(reducers.items())]
+            wanted = [(name, "shifter", "", members) for name, members in self._by_reducer(names, plots)]
         return [
             {"key": f"c:{name}", "name": name, "group": group, "help": words, "plots": members,
              "quality": worst(plots[one].header["quality"] for one in members)}
             for name, group, words, members in wanted
         ]  # fmt: skip
+
+    def _by_reducer(self, names: list[str], plots: Mapping[str, Shown]) -> list[tuple[str, list[str]]]:
+        """A canvas for each reducer; for one with many plots, one for each folder of their names."""
+        reducers: dict[str, list[str]] = {}
+        for name in names:
+            reducers.setdefault(plots[name].header["reducer"] or "plots", []).append(name)
+        made = []
+        for reducer, members in sorted(reducers.items()):
+            folders: dict[str, list[str]] = {}
+            for name in members:
+                folders.setdefault(name.rpartition("/")[0] or reducer, []).append(name)
+            made += [(reducer, members)] if len(members) <= CANVAS_PLOTS else sorted(folders.items())
+        return made
 
     def listing(self, run: str) -> dict[str, Any]:
         """The plots that there are, and the canvases. ``run`` empty: the current one."""
@@ -144,6 +156,18 @@ class Room:
             what = "These are its last plots." if run.state == "final" else "Its last spills are being counted."
             next_ = "" if asked else "The next run appears here by itself."
             return "wait", f"Run {run.name} has ended{ended}. {what}", next_
+        fresh = run.counted is not None and now - run.counted < OLD_COUNTS
+        if fresh and run.counts.get("store_away"):
+            return (
+                "bad", f"The store of spills is away: {run.counts['store_away']}",
+                "Nothing is lost: spills wait in memory, and then at the DAQ. It is tried again all the time; is the "
+                "database running?",
+            )  # fmt: skip
+        if fresh and run.counts.get("waits_for"):
+            return (
+                "warning", f"No spill is being worked on: {run.counts['waits_for']}.",
+                f"`{STATUS_COMMAND}` says what each worker is doing.",
+            )  # fmt: skip
         if not plots:
             return (
                 "wait", f"Run {run.name} has begun, and its first plots are on their way.",
@@ -170,6 +194,11 @@ class Room:
             return (
                 "warning", f"{since} No spill has come since then.",
                 f"Is the DAQ taking data? If it is: `{STATUS_COMMAND}` says whether its spills are read.",
+            )  # fmt: skip
+        if run.refused:
+            return (
+                "warning", f"Run {run.name} has more plots than are shown: {len(plots)}.",
+                "Tell the expert of the online system: a reducer makes plots without end.",
             )  # fmt: skip
         bad = sum(shown.header["quality"] == "bad" for shown in plots.values())
         warning = sum(shown.header["quality"] == "warning" for shown in plots.values())

@@ -11,6 +11,7 @@
   const LINE = 862;
   const FILL = 862;
   const OTHER = 802;
+  const ROOMY = 440; // pixels; in a narrower field the statistics box would hide what it speaks of
   const PIXELS = 43; // ROOT's font whose size is in pixels
 
   if (J) {
@@ -118,7 +119,7 @@
       this.figure.dataset.number = this.data.number;
       this.title.textContent = header.title;
       const words = header.verdict && typeof header.verdict.sentence === "string" ? header.verdict.sentence : header.reference ? `compared with ${header.reference}` : "";
-      const made = chip(header.quality);
+      const made = known(header.quality) === "none" ? spot("none") : chip(header.quality);
       if (words) made.title = words;
       this.mark.replaceChildren(made);
       const facts = [];
@@ -175,6 +176,7 @@
       this.deep = /lego|surf/i.test(options.words);
       this.height = this.main.clientHeight;
       this.dress(drawn, size);
+      if (drawn.fXaxis.fNbins > this.main.clientWidth / 4) drawn.fLineWidth = 1;
       const main = await J.draw(this.main, drawn, options.words);
       const other = over ? await J.draw(this.main, over, "hist same nostat") : null;
       if (ratio) {
@@ -194,8 +196,8 @@
       const size = letters || letterSize(height);
       Object.assign(J.gStyle, {
         fPadTopMargin: Math.min(0.2, (0.8 * size) / height), fPadBottomMargin: Math.min(0.4, ((letters ? 1.6 : 3.1) * size) / height),
-        fPadLeftMargin: Math.min(0.3, (5 * size) / width), fPadRightMargin: Math.min(0.3, ((/^T(H2|Profile2D)/.test(kind) ? 5.5 : 1.8) * size) / width),
-        fStatW: Math.min(0.4, (11 * size) / width), fStatH: Math.min(0.5, (4.6 * size) / height), fStatX: 1 - (2 * size) / width, fStatY: 1 - (0.8 * size) / height,
+        fPadLeftMargin: Math.min(0.3, (5 * size) / width), fPadRightMargin: Math.min(0.3, ((/^T(H2|Profile2D)/.test(kind) ? 5.5 : 3) * size) / width),
+        fStatW: Math.min(0.4, (11 * size) / width), fStatH: Math.min(0.5, (4.6 * size) / height), fStatX: 1 - (3.2 * size) / width, fStatY: 1 - (0.8 * size) / height,
       });
       return size;
     }
@@ -203,6 +205,7 @@
     async update(drawn, over, ratio) {
       const { main, other, below } = this.painters;
       this.dress(drawn, this.size);
+      if (drawn.fXaxis.fNbins > this.main.clientWidth / 4) drawn.fLineWidth = 1;
       if (ratio) this.dress(ratio, this.size);
       if (other && over) other.updateObject(over);
       main.updateObject(drawn);
@@ -226,7 +229,10 @@
 
     histogram(object) {
       const made = J.parse(JSON.stringify(object));
-      if (/^T(H2|Profile2D)/.test(made._typename)) return made;
+      if (/^T(H2|Profile2D)/.test(made._typename)) {
+        made.fZaxis.fTitle = ""; // it would stand on the scale's numbers
+        return made;
+      }
       Object.assign(made, { fLineColor: LINE, fLineWidth: 2, fFillColor: FILL, fFillStyle: 1001 });
       return made;
     }
@@ -274,7 +280,7 @@
       if (logx) words.push("logx");
       if (logy) words.push("logy");
       if (two && on("logz")) words.push("logz");
-      if (!(state.stats === "" ? style.stats ?? !two : state.stats === "1")) words.push("nostat");
+      if (!(state.stats === "" ? style.stats ?? (!two && this.main.clientWidth > ROOMY) : state.stats === "1")) words.push("nostat");
       return { words: words.join(" "), logx, logy };
     }
 

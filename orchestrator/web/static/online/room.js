@@ -189,7 +189,7 @@
   function plots_say(name) {
     return Array.from(cells.values()).some((cell) => {
       const style = ((cell.data || {}).header || {}).style || {};
-      return name === "stats" ? style.stats !== false && !/^TH2/.test(((cell.data || {}).object || {})._typename || "") : Boolean(style[name]);
+      return name === "stats" ? Boolean(cell.main.querySelector("g[objtype='TPaveStats']")) : Boolean(style[name]);
     });
   }
 

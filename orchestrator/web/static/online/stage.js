@@ -70,6 +70,7 @@
         grid.append(cell.figure);
       }
       grid.dataset.count = String(names.length);
+      grid.toggleAttribute("data-many", names.length > 9);
       grid.style.setProperty("--columns", String(columns(names.length)));
       watch(names);
     }

@@ -228,3 +228,21 @@ def test_a_display_that_is_started_again_has_the_current_picture(room: Any) -> N
     room.stop()
     room.start()
     room.wait(lambda: room.shown("6008", "hits/0") == 5, "the plot in the new display")
+
+
+def test_who_looks_at_an_old_run_is_not_sent_it_again_for_each_plot_of_the_present_one() -> None:
+    async def play() -> None:
+        one = made()
+        one.take([plot("a", 1, "1")])
+        stays = Reader(one.stream("1", ["a"], 0.01, compressed=False))
+        follows = Reader(one.stream("", ["a"], 0.01, compressed=False))
+        await asyncio.wait_for(stays.until({"a": 1}), 20)
+        for entries in range(2, 9):
+            one.take([plot("a", entries, "2")])
+            await asyncio.sleep(0.02)
+        await asyncio.wait_for(follows.until({"a": 8}), 20)
+        assert stays.entries == {"a": [1]}
+        for viewer in (stays, follows):
+            await viewer.stop()
+
+    asyncio.run(play())
