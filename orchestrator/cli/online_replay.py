@@ -82,6 +82,7 @@ def _feed(site: Context, online: Online, made: Plan, way: str, signals: Signals)
     if way == "socket":
         settings = {**replaying.SocketInput.defaults, **online.input.settings}
         with Sender(settings["address"], key=settings["key"] or None) as sender:
+            sender.connect()
             sent = sending.to_socket(items(), sender)
     else:
         sent = sending.to_file(items(), source, replaying.growing_path(online, time.time()))

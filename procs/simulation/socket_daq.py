@@ -88,6 +88,14 @@ class Sender:
         """Whether somebody listens at the moment."""
         return self._socket is not None
 
+    def connect(self, seconds: float = 10.0) -> None:
+        """Wait until somebody listens. Raises Unavailable, with what was said, where nobody does for so long."""
+        until = self._clock() + seconds
+        while self._socket is None:
+            self.work(TICK)
+            if self._socket is None and self._clock() > until:
+                raise Unavailable(f"nobody takes what is to be sent: {self.refusal}")
+
     def start(self, run: str, at: float | None = None, header: Mapping[str, Any] | None = None) -> int:
         """A run begins. Returns the message's sequence."""
         return self._add(protocol.START, {"run": run, "time": at, "header": dict(header or {})})

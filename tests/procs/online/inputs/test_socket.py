@@ -204,6 +204,8 @@ def test_a_second_daq_is_told_that_there_is_one() -> None:
         one.start("1")
         one.finish(SECONDS)
         with Sender(here.address, stream="two") as two:
+            with pytest.raises(Unavailable, match="nobody takes what is to be sent: another DAQ is connected"):
+                two.connect(0.1)
             two.start("2")
             with pytest.raises(Unavailable, match="another DAQ is connected: one from"):
                 two.finish(0.4)
