@@ -198,12 +198,18 @@ class Farmer:
         if again:
             self.engine.load()
         while not self._rings.empty():
-            for document in self._rings.get_nowait():
+            rung = self._rings.get_nowait()
+            self.engine.note(*rung)
+            for document in rung:
                 again = again or document["_id"] == self._steering
-                self.engine.note(document)
                 self.engine.backlog.offer(document, now)
         if again or monotonic >= self._next["sweep"]:
             self._obey()
+        if monotonic >= self._next["sweep"]:
+            held = [at.document for at in self.engine.held.values()]
+            for start in range(0, len(held), PAGE):  # for changes that the feed has not told of
+                found = self.database.get_many(held[start : start + PAGE]).values()
+                self.engine.note(*(document for document in found if document is not None))
         if monotonic >= self._next["sweep"] or self.engine.backlog.short():
             self._sweep(now)
             self._next["sweep"] = monotonic + self.settings.sweep
@@ -327,7 +333,8 @@ class Farmer:
         """The feed's thread: ring with every document that may be ready, or that a person has changed."""
         ready = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
         cancels = [{f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps]
-        selector = {"$or": [ready, {"_id": self._steering}, *cancels]}
+        taken = {"type": self.chain.type, "status": {"$in": ["failed", "bad"]}, "operation": {"$exists": True}}
+        selector = {"$or": [ready, taken, {"_id": self._steering}, *cancels]}
         self._follower = Follower(
             self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous",
             timeout=50,

@@ -97,11 +97,16 @@ class FarmEngine:
         self._not_before = {job: (until + by, wait) for job, (until, wait) in self._not_before.items()}
         self.backlog.clock_set(now)
 
-    def note(self, document: Document) -> None:
-        """Take in that a document which the farm has was changed: a person may have cancelled its attempt."""
-        at = self._at(document)
-        if at is not None and at.attempt in self.held:
-            self.held[at.attempt] = at
+    def note(self, *changed: Document) -> None:
+        """Take in that documents were changed: a person may have cancelled the farm's attempt, or taken one away."""
+        ours = {at.document: at for at in self.held.values()}
+        for document in changed:
+            known, at = ours.get(str(document["_id"])), self._at(document)
+            if at is not None and at.attempt in self.held:
+                self.held[at.attempt] = at
+            elif known is not None and (why := verdicts.taken_away(document, known)):
+                log.info("%s is %s: its job is not wanted any more", known.document, why)
+                known.cancelled = why
 
     @property
     def away(self) -> tuple[float, str] | None:
@@ -135,6 +140,7 @@ class FarmEngine:
         wanted = {at.job for at in found.values()}
         left = [job for job in self.world.jobs() if job not in wanted]
         self.still_ours()  # else these may be another daemon's
+        self.withdrawal.orphans |= set(left)
         self.world.remove(*left)
         self.stale = False
 
@@ -222,7 +228,7 @@ class FarmEngine:
             if given is not None:
                 if listed is None:
                     listed = self.witnesses.ask(now)
-                number = self._found(job, listed)
+                number = self.witnesses.number_of(job, listed)
                 if number:
                     log.warning("job %s was submitted before, as number %s: found by its name", job, number)
                     self._record_number(job, members, number, now)
@@ -242,14 +248,6 @@ class FarmEngine:
             if self.pace.left(now) <= 0:
                 return
             self._give(job, members, now)
-
-    def _found(self, job: str, listed: Listed) -> str:
-        """The number of a job by its name, from any of the three witnesses."""
-        for listing in (listed.queue, listed.history if self.witnesses.history(listed) else None):
-            for known in listing.named(job) if listing else ():
-                return known.number
-        markers = self.world.look(job).markers.values()
-        return next((marker.number for marker in markers if marker.number), "")
 
     def _give(self, job: str, members: list[AtFarm], now: float) -> None:
         """Write the job's files and give the submit command."""
@@ -327,10 +325,11 @@ class FarmEngine:
         """Look at all witnesses and record what follows. Raises Unavailable; nothing is lost by that."""
         again, self.world.unremoved = self.world.unremoved, set()
         self.world.remove(*again)
-        if not self.held:
+        if not self.held and not self.withdrawal.orphans:
             self.states = {}
             return None
         listed = self.witnesses.ask(now)
+        self.withdrawal.cancel_orphans(listed, self.held.values(), now)
         jobs = {at.job for at in self.held.values()}
         files: dict[str, Files | None] = dict.fromkeys(jobs)
         try:

@@ -169,6 +169,16 @@ def _end(at: AtFarm, dropped: set[str], report: Report, make: Callable[[Document
     return decide
 
 
+def taken_away(document: Document, at: AtFarm) -> str:
+    """Who has taken a document out of the farm's hands, in words; empty where nobody has, as far as can be seen."""
+    if "_conflicts" in document or documents.held_by(document, at.step.key, at.attempt) or _recorded(document, at):
+        return ""
+    mark = document.get("operation")
+    mark = mark if isinstance(mark, dict) else {}
+    why = f": {mark['reason']}" if mark.get("reason") else ""
+    return f"taken away by {mark.get('by') or 'somebody'} ({mark.get('what') or 'it has gone on'}{why})"
+
+
 def _recorded(document: Document, at: AtFarm) -> bool:
     """Whether the attempt's end stands in the document: its job may have written it straight into the database."""
     entry, retry = document.get(at.step.key), documents.retry_of(document, at.step.key)

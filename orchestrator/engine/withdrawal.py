@@ -1,7 +1,8 @@
-"""Taking back what a farm has: attempts that a person has cancelled, and those that wait while a farm is drained.
+"""Taking back what a farm has: attempts that a person has cancelled or whose document somebody has taken away, and
+those that wait while a farm is drained.
 
-The intent stands in the database: ``procN.cancel`` in the document, or the site's control document. From
-it, each round:
+The intent stands in the database: ``procN.cancel`` in the document, the document itself that has gone on, or the site's
+control document. From it, each round:
 
 1. the job's task is told, in a file of the spool, which attempts it shall not begin, and which it shall end;
 2. the batch system is told to cancel tasks of which nothing is wanted any more;
@@ -70,6 +71,10 @@ class Withdrawal:
     """One farm's. Use from one thread."""
 
     world: World
+    #: Jobs that no document waits for any more, and that may still be in the queue: a person has taken these away.
+    orphans: set[str] = field(default_factory=set)
+    #: Tasks that the last round has found so.
+    _lone: set[str] = field(default_factory=set)
     _told: dict[str, float] = field(default_factory=dict)
 
     def shift(self, by: float) -> None:
@@ -159,6 +164,33 @@ class Withdrawal:
         """Whether the queue itself says that the task has ended."""
         known = listed.job(listed.queue, job, task)
         return known is not None and known.state.final
+
+    def cancel_orphans(self, listed: Listed, held: Iterable[AtFarm], now: float) -> None:
+        """Have jobs and tasks cancelled that nobody waits for; those that the queue has no more are forgotten.
+
+        A task is seen so in two rounds first: it may be ending just now.
+        """
+        if listed.queue is None:
+            return
+        wanted: dict[str, set[int]] = {}
+        for at in held:
+            wanted.setdefault(at.job, set()).add(at.task)
+        keys: dict[str, str] = {}
+        for job in self.orphans:
+            living = [known.number for known in listed.queue.named(job) if not known.state.final]
+            keys |= dict.fromkeys(map(self.world.scheduler.key, dict.fromkeys(living)), job)
+        if listed.queue.complete:
+            self.orphans = set(keys.values())
+        lone: set[str] = set()
+        for job, tasks in wanted.items():
+            for known in listed.queue.named(job):
+                if known.index is not None and known.index not in tasks and not known.state.final:
+                    key = self.world.scheduler.key(known.number, known.index)
+                    lone.add(key)
+                    if key in self._lone:
+                        keys[key] = job
+        self._lone = lone
+        self._cancel(keys, now)
 
     def _cancel(self, keys: Mapping[str, str], now: float) -> set[str]:
         """Give the cancel commands; the jobs that could not be cancelled now."""

@@ -54,6 +54,14 @@ class Witnesses:
                 log.warning("%s", error)
         return not listed.keeps_history or (listed.history is not None and listed.history.complete)
 
+    def number_of(self, job: str, listed: Listed) -> str:
+        """The number of a job by its name, from any of the three witnesses."""
+        for listing in (listed.queue, listed.history if self.history(listed) else None):
+            for known in listing.named(job) if listing else ():
+                return known.number
+        markers = self.world.look(job).markers.values()
+        return next((marker.number for marker in markers if marker.number), "")
+
     def fate(self, at: AtFarm, files: Files | None, listed: Listed, now: float, grace: Grace) -> tuple[Fate, Witness]:
         """What became of an attempt, and what the queue says of its job. Raises TransportError."""
         result = verdicts.result_of(at, files)

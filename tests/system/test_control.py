@@ -165,3 +165,43 @@ def test_cancel_with_the_daemon_killed_in_between_and_the_jobs_log(make_desk: Ca
     assert not desk.queue("list")
     members = json.loads(desk.say("jobs", found[other]["batchjob"][-1]["name"], "--json"))["ended"]
     assert {m["document"] for some in members.values() for m in some} >= {other}
+
+
+def test_a_document_that_is_taken_away_has_its_job_cancelled_also_while_the_daemon_was_down(
+    make_desk: Callable[..., Desk],
+) -> None:
+    desk = make_desk(seconds=300.0)
+    desk.site.add(8)  # four tasks of two documents each, and room for three at once
+    daemon = desk.site.start("farm")
+    desk.site.wait(lambda: len(desk.running()) == 3 and len(desk.queue("list")) == 4, 30, "three to run, one to wait")
+    tasks: dict[Any, list[str]] = {}
+    for name, document in desk.site.everything().items():
+        tasks.setdefault((document["proc0"]["job"], document["proc0"]["task"]), []).append(name)
+    running = desk.running()
+    (queued,) = [names for names in tasks.values() if not set(names) & set(running)]
+    desk.say("mark-bad", *queued, "--reason", "no beam")
+    desk.site.wait(lambda: len(desk.queue("list")) == 3, 30, "the job that waited to be gone from the queue")
+
+    # Of a task with two documents only the one is ended that was taken away, and the other is begun.
+    both = next(names for names in tasks.values() if running[0] in names)
+    first, partner = sorted(both, key=lambda name: name not in running)
+    desk.say("abandon", first, "--reason", "the crystal cracked")
+    desk.site.wait(lambda: partner in desk.running(), 40, "the other document of the task to be begun")
+
+    # Both documents of a task, while nobody was there to see it: its job is in the queue, and nobody waits for it.
+    whole = next(names for names in tasks.values() if running[1] in names)
+    os.killpg(daemon.pid, signal.SIGKILL)
+    daemon.wait()
+    desk.say("reset", *whole, "--to", "s0", "--reason", "new settings")
+    desk.say("hold", *whole, "--reason", "new settings")
+    assert len(desk.queue("list")) == 3
+    desk.site.start("farm")
+    desk.site.wait(lambda: len(desk.queue("list")) == 2, 40, "the job of nobody to be cancelled")
+    desk.site.wait(lambda: partner in desk.running() and running[2] in desk.running(), 20, "the others to go on")
+
+    found = desk.site.everything()
+    assert {found[name]["status"] for name in queued} == {"bad"} and found[first]["status"] == "failed"
+    assert {found[name]["status"] for name in whole} == {"closed"}
+    assert not any("proc0" in found[name] for name in (*queued, first, *whole))
+    assert {one["state"] for one in desk.attempts()} == {"called off"}
+    assert desk.site.effects() == [], "nothing that was taken away has been done all the same"
