@@ -42,6 +42,8 @@ NAMED = 50
 #: The fields of a form that choose documents; the first can stand there several times.
 MANY = ("documents", "runs", "statuses")
 ONE = ("first_run", "last_run", "at_step")
+#: Those that the form of a reprocessing asks for.
+VERSIONS = ("version", "not_version")
 #: Operations on the page of what has been done.
 LAST = 100
 
@@ -61,13 +63,15 @@ class Wanted:
     def chosen(self) -> list[tuple[str, str]]:
         """The fields that choose documents, to be sent again."""
         found = [(name, value) for name in MANY for value in self.fields.all(name)]
-        found += [(name, self.fields.one(name)) for name in ONE if self.fields.one(name)]
+        asked = ("first_run", "last_run") if self.kind.name == "reprocess" else ()
+        found += [(name, self.fields.one(name)) for name in ONE if self.fields.one(name) and name not in asked]
         return found + ([("everything", "1")] if self.fields.one("everything") else [])
 
     def asked(self, *, placeholder: str = "") -> Asked:
         """As a program would ask for it. ``placeholder`` stands for a reason that is not given yet."""
         selection: dict[str, Any] = {name: list(self.fields.all(name)) for name in MANY if self.fields.all(name)}
-        selection |= {"step" if n == "at_step" else n: self.fields.one(n) for n in ONE if self.fields.one(n)}
+        single = (*ONE, *VERSIONS) if self.kind.name == "reprocess" else ONE
+        selection |= {"step" if n == "at_step" else n: self.fields.one(n).strip() for n in single if self.fields.one(n)}
         if self.fields.one("everything"):
             selection["everything"] = True
         number = self.fields.one("priority", "0") or "0"
@@ -180,6 +184,7 @@ class Acts:
             "outputs": wanted.fields.one("outputs") or "kept",
             "every_output": OUTPUTS,
             "priority": wanted.fields.one("priority", "0"),
+            "narrowed": {name: wanted.fields.one(name) for name in (*VERSIONS, "first_run", "last_run")},
             **looked,
         }
         return html("act.html", request, {**self._pages.common(), "data": data}, status)

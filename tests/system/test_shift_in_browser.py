@@ -186,6 +186,22 @@ def test_a_reason_is_asked_for_and_a_step_chosen_before_anything_is_done(page: A
     assert shift.database.get(name)["_rev"] == before
 
 
+def test_a_step_is_redone_by_version_and_runs(page: Any, shift: Shift) -> None:
+    log_in(page, shift, "ann", "/chain")
+    page.click("[aria-label='Change step convert'] a:text-is('Reprocess')")
+    first = page.locator("#would + p")
+    playwright.expect(first).to_contain_text("These steps are done again: convert, analyse, histogram")
+    everything = int(first.locator("b").inner_text())
+    page.fill("input[name='version']", "no such version")
+    page.click("button:text-is('Look again')")
+    playwright.expect(page.locator("#would + p")).to_contain_text("Nothing would be changed")
+    page.fill("input[name='version']", "")
+    page.fill("input[name='last_run']", "ma22b000")
+    page.click("button:text-is('Look again')")
+    assert 0 < int(page.locator("#would + p b").inner_text()) < everything
+    assert page.locator("button.go").count() == 1 and shift.database.get("ma22a000_000").get("operation") is None
+
+
 def test_many_documents_want_a_yes_and_those_ticked_are_those_changed(page: Any, shift: Shift) -> None:
     names = [free(shift, number) for number in range(8)]
     log_in(page, shift, "ann", "/runs/ma22y000")
