@@ -128,6 +128,27 @@ def chain_reference() -> str:
     return "\n\n".join(parts)
 
 
+def online_reference() -> str:
+    """The fields of online.yaml, model by model."""
+    from orchestrator.online import configuration as online
+
+    parts = []
+    for title, model in (
+        ("The file", online.Online),
+        ("A module, as in `input`, `map` and `output`", online.ModuleEntry),
+        ("A reducer, in `reduce`", online.Reducer),
+        ("`refresh` of a reducer", online.Refresh),
+        ("`workers`", online.Workers),
+        ("`store`", online.StoreSettings),
+        ("`broadcast`", online.Broadcast),
+        ("`images`", online.Images),
+        ("A reference, in `references`", online.Reference),
+        ("A canvas, in `canvases`", online.Canvas),
+    ):
+        parts.append(f"### {title}\n\n{_fields(model, set())}")
+    return "\n\n".join(parts)
+
+
 def _fields(model: type[BaseModel], hidden: set[str]) -> str:
     rows = []
     for name, info in model.model_fields.items():
@@ -138,8 +159,14 @@ def _fields(model: type[BaseModel], hidden: set[str]) -> str:
         if not info.is_required():
             value = _plain(info.get_default(call_default_factory=True))
             default = f"`{value}`" if value else "empty"
-        rows.append((f"`{name}`", _type(info.annotation), default, info.description or ""))
+        rows.append((f"`{name}`", _amount(info.metadata) or _type(info.annotation), default, info.description or ""))
     return table(("field", "type", "default", "what it is"), rows)
+
+
+def _amount(metadata: list[Any]) -> str:
+    """``duration`` or ``size`` where a field is written with a unit."""
+    readers = [getattr(one, "func", None) for one in metadata]
+    return next((word for reader, word in ((chains.seconds, "duration"), (chains.size, "size")) if reader in readers), "")
 
 
 def _plain(value: Any) -> str:
@@ -275,6 +302,14 @@ def fate_table() -> str:
     return table(("the job's files", "queue", "accounting", "verdict", "reason"), [*rows()])
 
 
+def remedies_table() -> str:
+    """What to do about each kind of error."""
+    from orchestrator.remedies import REMEDIES
+
+    rows = [(f"`{name}`", one.meaning, one.action) for name, one in REMEDIES.items()]
+    return table(("error", "what it means", "what to do"), rows)
+
+
 def mends_table() -> str:
     """What an audit mends, as the table of mends has it."""
     from orchestrator.audit.mend import MENDS
@@ -313,8 +348,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "kept": kept_table,
     "daemons": daemons_table,
     "findings": findings_table,
+    "online": online_reference,
     "online-inputs": online_inputs,
     "mends": mends_table,
+    "remedies": remedies_table,
 }
 
 

@@ -53,33 +53,37 @@ def worker(
     the transform. It ends with the transform.
     """
     import os
+    import signal
     import socket
     import time
 
     from orchestrator.online.configuration import loads_address
     from orchestrator.online.keys import keys_for
-    from orchestrator.up import Signals
-
     site.log_to_stderr()
     loads_address(address)
     keys = keys_for(key, address)
     folder = site.settings.folder
     name = name or f"{socket.gethostname()}-{os.getpid()}"
+    if alone:
+        from orchestrator.online.worker import Worker
+
+        # Not orchestrator.up.Signals: with all that it imports, a worker that has died would be back half as fast.
+        told: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: told.append(number))
+        os.chdir(folder)
+        Worker(address, name, secure=keys.connecting if keys else None, stay=stay).run(lambda: bool(told))
+        return 0
+    from orchestrator.children import command
+    from orchestrator.online.starting_transform import Team
+    from orchestrator.up import Signals
+
+    words = ["online", "worker", "--connect", address, "--alone", *(["--stay"] if stay else [])]
+    words += ["--key", str(key.absolute())] if key else []
+    names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+    team = Team(names, lambda one: command(site.settings, *words, "--name", one), site.settings.logs)
+    click.echo(f"{', '.join(names)}: for {address}; logs in {site.settings.logs}", err=True)
     with Signals() as signals:
-        if alone:
-            from orchestrator.online.worker import Worker
-
-            os.chdir(folder)
-            Worker(address, name, secure=keys.connecting if keys else None, stay=stay).run(lambda: signals.count > 0)
-            return 0
-        from orchestrator.children import command
-        from orchestrator.online.starting_transform import Team
-
-        words = ["online", "worker", "--connect", address, "--alone", *(["--stay"] if stay else [])]
-        words += ["--key", str(key.absolute())] if key else []
-        names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
-        team = Team(names, lambda one: command(site.settings, *words, "--name", one), site.settings.logs)
-        click.echo(f"{', '.join(names)}: for {address}; logs in {site.settings.logs}", err=True)
         return team.run(signals.wait, time.monotonic)
 
 

@@ -67,7 +67,7 @@ class Workers(Model):
         (), description="names of workers on other machines that must be there before a run may start"
     )
     timeout: Seconds = Field(60.0, gt=0, description="a spill that takes longer is failed and its worker replaced")
-    tries: int = Field(3, ge=1, le=20, description="workers that may die of one spill before it is failed")
+    tries: int = Field(3, ge=1, le=20, description="a spill that so many workers have died of is failed")
 
 
 class StoreSettings(Model):
@@ -141,10 +141,10 @@ class Online(Model):
     map: Maps = Field((), description="what is done with each spill, in order; a list within the list is a group")
     reduce: tuple[Reducer, ...] = Field((), description="what is made of them")
     output: tuple[ModuleEntry, ...] = Field((), description="where plots go besides the pages")
-    workers: Workers = Field(default_factory=Workers)
-    store: StoreSettings = Field(default_factory=StoreSettings)
-    broadcast: Broadcast = Field(default_factory=Broadcast)
-    images: Images = Field(default_factory=Images)
+    workers: Workers = Field(default_factory=Workers, description="who runs the map modules")
+    store: StoreSettings = Field(default_factory=StoreSettings, description="where results wait for the reducers")
+    broadcast: Broadcast = Field(default_factory=Broadcast, description="the way of plots to viewers")
+    images: Images = Field(default_factory=Images, description="pictures as files")
     references: tuple[Reference, ...] = Field((), description="the first whose pattern fits a plot is its reference")
     canvases: tuple[Canvas, ...] = Field((), description="sets of plots; without any, one for each reducer")
     end_of_run: Seconds = Field(

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
 from orchestrator.errors import SettingsError
@@ -71,6 +70,8 @@ class Keys:
     @contextlib.contextmanager
     def door(self, context: Any) -> Any:
         """While it is entered, a context's listening sockets ask here whether a key is the right one."""
+        from zmq.auth.thread import ThreadAuthenticator  # with asyncio behind it: for those who listen only
+
         keeper = ThreadAuthenticator(context)
         keeper.start()
         try:
