@@ -33,7 +33,8 @@ from orchestrator.version import VERSION
 
 log = logging.getLogger(__name__)
 
-LOOK = 0.25  # s between two looks for a new run; what its first spill waits for at most
+LOOK = 0.1  # s between two looks at the transform's file, which names the run
+SWEEP = 2.0  # s between two looks into the store for a new run, whatever the file says
 SAVE = 5.0  # s between two saved states; what is counted again after a kill
 PAUSE = 2.0  # s until a store that is away is tried again
 REMIND = 60.0  # s between two lines in the log about spills that do not come
@@ -172,6 +173,7 @@ class Reducing:
         gallery: makes pictures while a run goes on.
         now: s, monotonic.
         clock: unix seconds.
+        bell: names the present run, at little cost: another name, and the store is looked into at once.
     """
 
     def __init__(
@@ -186,6 +188,7 @@ class Reducing:
         gallery: Gallery,
         now: Callable[[], float],
         clock: Callable[[], float],
+        bell: Callable[[], str] = str,
     ) -> None:
         self._entry = entry
         self._names = [one.name for one in online.reduce]
@@ -198,6 +201,9 @@ class Reducing:
         self._presenter = Presenter(entry.name, online.tag, compare, clock)
         self._work: RunReducer | None = None
         self._record: RunRecord | None = None
+        self._bell = bell
+        self._rung: str | None = None
+        self._looked = 0.0
         self._published = self._saved = self._reminded = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -207,15 +213,17 @@ class Reducing:
         try:
             while not stop.is_set():
                 try:
-                    if self._work is None and not self._begin():
+                    if self._work is None and not (self._time_to_look() and self._begin()):
                         stop.wait(LOOK)
                         continue
                     self._follow(stop)
+                    self._rung = None  # there may be another run already
                 except NotFound:
                     log.warning("the spills of run %s are gone before they were all counted", self._run_name())
                     self._leave()
                 except (DatabaseError, OSError) as error:
                     log.warning("run %s: %s; tried again", self._run_name(), error)
+                    self._rung = None
                     stop.wait(PAUSE)
         finally:
             if self._work is not None and self._work.unsaved:
@@ -227,6 +235,13 @@ class Reducing:
         if self._work is None and not self._begin():
             return False
         self._follow(_Once())
+        return True
+
+    def _time_to_look(self) -> bool:
+        rung, now = self._bell(), self._now()
+        if rung == self._rung and now - self._looked < SWEEP:
+            return False
+        self._rung, self._looked = rung, now
         return True
 
     def _begin(self) -> bool:

@@ -77,11 +77,20 @@ def write(runs: Path, run: str, reducer: str, shown: Sequence[Shown], about: dic
 
 
 def draw(runs: Path, run: str, shown: Iterable[Shown]) -> None:
-    """Draw the pictures of a snapshot that are not there. Raises OSError."""
+    """Draw the pictures of a snapshot that are not there, or older than it. Raises OSError."""
     for one in shown:
-        path = run_folder(runs, run) / PLOTS / f"{one.header.name}.png"
-        if not path.exists():
-            write_safely(path, images.picture(one, "png"))
+        where = run_folder(runs, run) / PLOTS / one.header.name
+        if not _drawn(where):
+            write_safely(where.with_name(where.name + ".png"), images.picture(one, "png"))
+
+
+def _drawn(where: Path) -> bool:
+    """Whether the picture of a plot is there, and not from before the run was begun once more."""
+    try:
+        picture, body = (where.with_name(where.name + suffix).stat() for suffix in (".png", ".hist.json"))
+    except FileNotFoundError:
+        return False
+    return picture.st_mtime_ns >= body.st_mtime_ns
 
 
 def undrawn(runs: Path, reducer: str) -> Iterator[tuple[str, list[Shown]]]:
@@ -91,7 +100,7 @@ def undrawn(runs: Path, reducer: str) -> Iterator[tuple[str, list[Shown]]]:
         run = path.parent.name
         part = finished(runs, run, reducer)
         names = [str(document["name"]) for document in part["plots"]] if part is not None else []
-        missing = {name for name in names if not (path.parent / PLOTS / f"{name}.png").exists()}
+        missing = {name for name in names if not _drawn(path.parent / PLOTS / name)}
         if missing:
             there = [(header, body) for header, body in plots(runs, run) if header["name"] in missing]
             yield run, [Shown(Header(**header), body, rootjson.loads(body)) for header, body in there]

@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from orchestrator.errors import SettingsError
 from orchestrator.online.configuration import Online
 from orchestrator.online.images import Documents, Files, Gallery
 from orchestrator.online.keys import keys_for
+from orchestrator.online.progress import FILE
 from orchestrator.online.publishing import Publisher
 from orchestrator.online.reducing import Places, Reducing
 from orchestrator.online.references import References
-from orchestrator.online.stores import open_stores
+from orchestrator.online.stores import FOLDER, open_stores
 from orchestrator.settings import Settings
 
 DOCUMENTS = 10  # periods of pictures as files between two times that those in the database are made anew
@@ -48,10 +51,19 @@ def reducing(
             Reducing(
                 entry, online, open_stores(online.store, settings, environ), publisher, places,
                 compare=references.compare, gallery=Gallery(takers), now=time.monotonic,
-                clock=time.time,
+                clock=time.time, bell=lambda: _run_named(folder / FOLDER / FILE),
             ).run(stop)  # fmt: skip
 
     return run
+
+
+def _run_named(path: Path) -> str:
+    """The run that the transform's file names; empty where there is none."""
+    try:
+        found = orjson.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(found.get("run") or "") if isinstance(found, dict) else ""
 
 
 def _documents(settings: Settings, online: Online, environ: Mapping[str, str]) -> Documents:
