@@ -43,6 +43,7 @@ from orchestrator import designs
 from orchestrator.chain import Chain, loads
 from orchestrator.couch import Credentials, Database, Server, deploy
 from orchestrator.documents import iso, seconds_of
+from orchestrator.errors import NotFound, Unavailable
 
 CHAIN = page.CHAIN
 STEPS = 4
@@ -52,6 +53,7 @@ IDLE_CHAIN = "name: samba\nsteps:\n" + "".join(
 )
 PAGES = 3
 PATIENCE = 120.0  # s
+FAULTS = 100  # times that a view's build may be broken off
 FILLED = "benchmark-filled"  # local document of a database that has all its documents
 
 
@@ -177,13 +179,13 @@ def pages(database: Database, chain: Chain, size: Size, rounds: int) -> None:
 def made(server: Server, chain: Chain, count: int, say: Any) -> Size:
     """A database of ``count`` documents with its views, made where it is not there yet."""
     size = Size(count, f"growth{count}")
-    database, built = server.database(size.name), designs.build(chain)
+    database, built, done = server.database(size.name), designs.build(chain), threading.Event()
+    began = time.monotonic()
     if server.create(size.name) or database.get_local(FILLED) is None:
         server.delete(size.name)  # one that an interrupted run has left would be smaller than its name says
         server.create(size.name)
         # The views first and the guard last; the index grows on the other core while documents still come.
         deploy.push(database, {name: design for name, design in built.items() if "views" in design})
-        done = threading.Event()
         builder = threading.Thread(target=indexed, args=(server.database(size.name), built, done))
         builder.start()
         try:
@@ -192,21 +194,34 @@ def made(server: Server, chain: Chain, count: int, say: Any) -> Size:
             began = time.monotonic()
             done.set()
             builder.join()
-        indexed(database, built, done)
-        deploy.push(database, built)
-        size.views = time.monotonic() - began
         database.put_local(FILLED, {"documents": count})
+    done.set()
+    indexed(database, built, done)
+    deploy.push(database, built)
+    if size.filled is not None:
+        size.views = time.monotonic() - began
         say(f"{count} documents: filled in {size.filled:.0f} s, the rest of the views built in {size.views:.0f} s")
     return size
 
 
 def indexed(database: Database, built: dict[str, Any], done: threading.Event) -> None:
-    """Have each design document's views brought up to date, again and again until ``done``, and once at least."""
+    """Have each design document's views brought up to date, again and again until ``done``, and once at least.
+
+    A build that the server breaks off (on a busy machine a part of it may take too long) goes on where it was.
+    """
+    faults = 0
     while True:
+        whole = True
         for name, design in built.items():
             if views := list(design.get("views", {})):
-                database.view(f"{name.removeprefix('_design/')}/{views[0]}", limit=0, reduce=False, timeout=3600.0)
-        if done.wait(1.0):
+                try:
+                    view = f"{name.removeprefix('_design/')}/{views[0]}"
+                    database.view(view, limit=0, reduce=False, timeout=3600.0)
+                except (NotFound, Unavailable):  # not pushed yet, or broken off
+                    whole, faults = False, faults + 1
+                    if faults > FAULTS:
+                        raise
+        if done.wait(1.0) and whole:
             return
 
 
