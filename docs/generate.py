@@ -108,6 +108,35 @@ def online_inputs() -> str:
     return "\n\n".join(parts)
 
 
+def online_histograms() -> str:
+    """The reducers that come along, and the maps before them: plots, what they should look like, settings."""
+    from inspect import getdoc
+
+    from orchestrator.online.module import Module, find
+
+    parts = []
+    for name in ("reducers.tdc:TdcHits", "reducers.tdc:ChannelOccupancy", "reducers.tdc:HitTimeDifferences",
+                 "reducers.events:EventSizeRate", "reducers.events:DeadTime", "reducers.pulses:PulseAmplitude",
+                 "reducers.pulses:BaselineNoise", "reducers.pulses:TracePersistence", "maps.date:Decode",
+                 "maps.date:Waveforms", "maps.samba:Pulses"):  # fmt: skip
+        kind: Any = find(f"procs.online.{name}", Module)
+        said = [f"### {kind.__name__}: `procs.online.{name}`", getdoc(kind) or ""]
+        plots = [
+            (f"`{one.name}`" if one.single else f"`{one.name}/...`", one.description, one.help)
+            for one in getattr(kind, "families", ())
+        ]
+        plots += [(f"`{plot}`", text, "") for plot, (_, _, text) in getattr(kind, "trends", {}).items()]
+        if plots:
+            said.append(table(("plot", "what it shows", "what you should see, and what to do"), plots))
+        rows = [
+            (f"`{key}`", f"`{_plain(value)}`" if value != "" else "empty", kind.settings_help[key])
+            for key, value in kind.defaults.items()
+        ]
+        said.append(table(("setting", "default", "what it is"), rows))
+        parts.append("\n\n".join(said))
+    return "\n\n".join(parts)
+
+
 def chain_reference() -> str:
     """The fields of a chain file, model by model."""
     parts = []
@@ -166,7 +195,8 @@ def _fields(model: type[BaseModel], hidden: set[str]) -> str:
 def _amount(metadata: list[Any]) -> str:
     """``duration`` or ``size`` where a field is written with a unit."""
     readers = [getattr(one, "func", None) for one in metadata]
-    return next((word for reader, word in ((chains.seconds, "duration"), (chains.size, "size")) if reader in readers), "")
+    words = {chains.seconds: "duration", chains.size: "size"}
+    return next((words[reader] for reader in readers if reader in words), "")
 
 
 def _plain(value: Any) -> str:
@@ -350,6 +380,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "findings": findings_table,
     "online": online_reference,
     "online-inputs": online_inputs,
+    "online-histograms": online_histograms,
     "mends": mends_table,
     "remedies": remedies_table,
 }

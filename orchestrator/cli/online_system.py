@@ -32,6 +32,7 @@ def check(site: Context) -> int:
     if site.as_json:
         site.output.json([{"check": one.name, "ok": one.error is None, "said": str(one.error or one.said)}
                           for one in found])  # fmt: skip
+        return 1 if bad else 0
     site.output.table(
         ("check", "", "what it says"),
         [(one.name, "wrong" if one.error else "good", str(one.error or one.said)) for one in found],
@@ -161,7 +162,8 @@ def status(site: Context) -> int:
     found = state(site.settings)
     if site.as_json:
         site.output.json(found)
-    _show(site, found)
+    else:
+        _show(site, found)
     children = (found["system"] or {}).get("children", [])
     fine = found["running"] and all(one["state"] in ("running", "finished") for one in children)
     return 0 if fine else 1

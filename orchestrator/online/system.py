@@ -182,7 +182,8 @@ def _reducers(folder: Path, said: dict[str, Any], status: dict[str, Any] | None)
 
 def _ended(words: str, code: int | None, name: str, log: Path) -> OrchestratorError:
     kind = SettingsError if code == Exit.SETTINGS else OrchestratorError
-    error = kind(f"{name} {words} (see {log})")
+    _, ours, sentence = words.partition(": orchestrator: ")  # its own last words, if it had any
+    error = kind(f"{sentence if ours else f'{name} {words}'} (see {log})")
     error.exit_code = Exit(code) if code in set(Exit) and code else Exit.FAILED
     return error
 
