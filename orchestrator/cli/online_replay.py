@@ -71,6 +71,7 @@ def _feed(site: Context, online: Online, made: Plan, way: str, signals: Signals)
     from procs.simulation import replaying as sending
     from procs.simulation.socket_daq import Sender
 
+    replaying.must_be_idle(site.settings.folder)
     source = made.source()
 
     def items() -> Any:

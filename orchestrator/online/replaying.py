@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import Conflict, DatabaseError, NotFound, OrchestratorError, SettingsError, Unavailable
+from orchestrator.online import progress
 from orchestrator.online.configuration import ModuleEntry, Online
 from orchestrator.online.module import Input, find
 from orchestrator.online.reducing import Places
@@ -121,6 +122,13 @@ def target(online: Online, to: str) -> str:
         f"the online system runs with {online.input.module} as its input, which cannot be fed"
         f"{' so' if possible else ''} (needed is {wanted}): stop it, and the replay brings its own input"
     )
+
+
+def must_be_idle(folder: Path) -> None:
+    """Raises Conflict while a run is on: what is replayed would end it, and the rest of it would come too late."""
+    said = progress.read(folder / FOLDER / progress.FILE) or {}
+    if said.get("run"):
+        raise Conflict(f"run {said['run']} is on, which a replay would end: replay when it is over")
 
 
 def growing_path(online: Online, now: float) -> Callable[[str], Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_a_replayed_file_comes_after_the_newest_and_never_while_the_daq_writes(t
     nowhere = online("date:DateInput", files=str(tmp_path / "none" / "*"), grow=True)
     with pytest.raises(SettingsError, match="there is no folder"):
         replaying.growing_path(nowhere, time.time())
+
+
+def test_a_run_that_is_on_is_not_ended_by_a_replay(tmp_path: Path) -> None:
+    replaying.must_be_idle(tmp_path)
+    (tmp_path / "online").mkdir()
+    for run, refused in ((None, False), ("6009", True)):
+        (tmp_path / "online" / "transform.json").write_text(json.dumps({"state": "running", "run": run}))
+        if refused:
+            with pytest.raises(Conflict, match="run 6009 is on"):
+                replaying.must_be_idle(tmp_path)
+        else:
+            replaying.must_be_idle(tmp_path)
 
 
 def test_a_run_is_over_when_its_plots_are_safe_or_without_reducers_when_it_has_ended(site: Settings) -> None:
