@@ -113,6 +113,7 @@ def online_histograms() -> str:
     from inspect import getdoc
 
     from orchestrator.online.module import Module, find
+    from procs.online.reducers.events import RATE_HELP
 
     parts = []
     for name in ("reducers.tdc:TdcHits", "reducers.tdc:ChannelOccupancy", "reducers.tdc:HitTimeDifferences",
@@ -125,7 +126,9 @@ def online_histograms() -> str:
             (f"`{one.name}`" if one.single else f"`{one.name}/...`", one.description, one.help)
             for one in getattr(kind, "families", ())
         ]
-        plots += [(f"`{plot}`", text, "") for plot, (_, _, text) in getattr(kind, "trends", {}).items()]
+        plots += [(f"`{plot}`", f"{title}.", "as for each") for plot, title in getattr(kind, "overviews", {}).values()]
+        plots += [(f"`{plot}`", text, RATE_HELP) for plot, (_, _, text) in getattr(kind, "trends", {}).items()]
+        plots += [(f"`{plot}`", *said_of) for plot, said_of in getattr(kind, "derived", {}).items()]
         if plots:
             said.append(table(("plot", "what it shows", "what you should see, and what to do"), plots))
         rows = [

@@ -21,16 +21,20 @@ TRENDS = "trends"  # key of their states
 
 
 class WithTrends(Histograms):
-    """The base of reducers that have plots against time, too. ``trends`` names them: what it is, its title and unit."""
+    """The base of reducers that have plots against time, too.
+
+    ``trends`` names them: title, unit, and what it is. ``sums_only`` names sums that have no plot of their own.
+    """
 
     trends: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
+    sums_only: ClassVar[tuple[str, ...]] = ()
 
     def _begin(self) -> None:
         super()._begin()
         seconds = self.settings["seconds"]
         if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= 86400:
             raise SettingsError(f"the setting `seconds` of {type(self).__name__} is a whole number from 1 to 86400")
-        self.sums = {name: Trend(seconds) for name in self.trends}
+        self.sums = {name: Trend(seconds) for name in (*self.trends, *self.sums_only)}
 
     def state(self) -> dict[str, Any]:
         """All counts and sums."""
@@ -135,9 +139,12 @@ class DeadTime(WithTrends):
             ("dead time", "event"),
         ),
     )  # fmt: skip
-    trends: ClassVar = {
-        "dead/lost": ("Dead time against time", "us", "How much of the time was dead, in microseconds."),
-        "dead/all": ("Time looked at, against time", "us", "How much time was looked at, in microseconds."),
+    sums_only = ("dead/lost", "dead/all")  # microseconds
+    derived: ClassVar = {
+        "dead/fraction": (
+            "Dead time over time, from event to event.",
+            "Small and steady. If it rises, the rate has become too high or a disk too slow.",
+        )
     }
 
     def process(self, spill: Spill) -> None:
@@ -175,8 +182,6 @@ class DeadTime(WithTrends):
         made = hist.Hist(every.axis(span), storage=hist.storage.Double())
         total = every.values(span)
         made.view(flow=False)[:] = np.where(total > 0, lost.values(span) / np.maximum(total, 1), 0.0)
-        yield Plot(
-            "dead/fraction", "Dead part of the time", made, "Dead time over time, from event to event.",
-            ("dead time", "time"), "Small and steady. If it rises, the rate has become too high or a disk too slow.",
-            {"y_title": "dead part"},
-        )  # fmt: skip
+        text, advice = self.derived["dead/fraction"]
+        style = {"y_title": "dead part"}
+        yield Plot("dead/fraction", "Dead part of the time", made, text, ("dead time", "time"), advice, style)

@@ -299,3 +299,12 @@ def test_a_file_of_the_step_is_root_for_others(tmp_path: Path) -> None:
         assert file["tdc/hits/LDC_1"].member("fXaxis").member("fTitle") == "board"
         assert file["tdc/hits/LDC_1"].title == "TDC hits, LDC 1"
         assert "LDC 1 ADC " in next(iter(file["amplitude/all"].to_hist().axes[0]))
+
+
+def test_the_guides_example_is_a_reducer(date_spills: list[Spill]) -> None:
+    guide = Path(__file__).parents[3] / "docs" / "online-histograms.md"
+    (code,) = [part for part in guide.read_text("utf-8").split("```python\n")[1:] if "class Multiplicity" in part]
+    found: dict[str, Any] = {}
+    exec(compile(code.partition("```")[0], str(guide), "exec"), found)
+    plots = pictures(made(found["Multiplicity"], date_spills))
+    assert list(plots) == ["multiplicity/hits", *(f"multiplicity/board/board_{board}" for board in (1, 2, 3, 4))]
