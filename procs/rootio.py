@@ -49,10 +49,15 @@ class Writer:
     Compression and file access leave Python's lock free, so a second core is of use to a single file. One batch is
     written and one waits at most. On a single core it writes at once, without a thread. A context manager, inside that
     of the file: at its end all is written, unless the block has failed.
+
+    Args:
+        cores: how many this process may use; by default it looks.
     """
 
     def __init__(self, cores: int | None = None) -> None:
-        self._alone = (cores or len(os.sched_getaffinity(0))) < 2
+        if cores is None:  # a batch job may use fewer than the machine has
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._alone = cores < 2
         self._queue: queue.Queue[Sequence[tuple[Any, Mapping[str, Any]]] | None] = queue.Queue(1)
         self._thread: threading.Thread | None = None
         self._fault: BaseException | None = None
