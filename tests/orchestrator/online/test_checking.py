@@ -92,7 +92,7 @@ def test_all_checks_of_a_right_configuration_pass(site: Site, capsys: pytest.Cap
     assert site.call("check", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["check"] for one in found] == [
-        "configuration", "modules", "keys", "references", "ports", "database", "disk",
+        "configuration", "modules", "input", "keys", "references", "ports", "database", "disk",
     ]  # fmt: skip
 
 
