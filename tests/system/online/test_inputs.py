@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.online.snapshot import read_root
 from orchestrator.online.stores.couch import CouchStores
 from orchestrator.online.stores.files import SpillFiles
+from orchestrator.runtime import Lock
 
 SHARED = Path(os.environ.get("ORCHESTRATOR_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 MICE = SHARED / "mice_06008.000"
@@ -73,6 +75,32 @@ class Online:
 
     def words(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "orchestrator.cli", "-C", str(self.folder), *words]
+
+    @contextmanager
+    def few(self) -> Iterator[Callable[[], None]]:
+        """Transform and reducer alone, this process being their supervisor; gives what kills and replaces the first."""
+        lock = Lock(self.folder / "online")
+        lock.take()
+        children: dict[str, subprocess.Popen[bytes]] = {}
+
+        def begin(*words: str) -> None:
+            children[words[0]] = subprocess.Popen(self.words("online", *words), stderr=subprocess.DEVNULL)
+
+        def kill() -> None:
+            children["transform"].kill()
+            children["transform"].wait()
+            begin("transform")
+
+        try:
+            begin("transform")
+            begin("reduce", "tdc")
+            yield kill
+        finally:
+            for one in children.values():
+                one.terminate()
+            for one in children.values():
+                one.wait(PATIENCE)
+            lock.release()
 
     def kill_transform(self) -> None:
         """kill -9, and another one takes its place."""
@@ -163,15 +191,14 @@ def test_a_daq_at_the_socket_and_the_transform_are_killed_and_two_runs_do_not_mi
                "pace": 0.2}  # fmt: skip
     daq = [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
     words = site.words("simulate", str(site.folder / "daq"), "--runs", "0", *daq)
-    site.do("online", "start")
-    try:
+    with site.few() as kill:
         sender = subprocess.Popen(words)
         until(lambda: site.done("6008") >= 2)
         sender.kill()
         sender.wait()
         sender = subprocess.Popen(words)  # sends the same messages: those that were taken are not taken twice
         until(lambda: site.done("6008") >= 4)
-        site.kill_transform()
+        kill()
         assert sender.wait(PATIENCE) == 0  # all that it sent was acknowledged
         first, second = site.finished("6008"), site.finished("6009")
         assert same(first, second)
@@ -181,5 +208,3 @@ def test_a_daq_at_the_socket_and_the_transform_are_killed_and_two_runs_do_not_mi
         said = site.do("online", "replay", str(MICE), "--speed", "0")
         assert "run 6008.replay1: 6 spills fed by socket" in said
         assert same(first, site.finished("6008.replay1"))
-    finally:
-        site.do("online", "stop")
