@@ -329,14 +329,14 @@ def serve_batch(channel: Channel, program: Program, argument: str, texts: list[s
         if now - flushed > FLUSH_SECONDS:
             channel.send({"state": "more"}, results)
             results, size, flushed = [], 0, now
-            signal.setitimer(signal.ITIMER_REAL, alarm)
+            signal.setitimer(signal.ITIMER_PROF, alarm)
     channel.send({"state": "done", "log": json.loads(program.log())}, results)
 
 
 def main() -> None:
     """Serve batches until the socket closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then closes the socket
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(1)  # views and filters give way to the server
     channel = Channel(socket.socket(fileno=0))
@@ -355,7 +355,7 @@ def main() -> None:
         key = header["key"]
         program = programs.get(key)
         try:
-            signal.setitimer(signal.ITIMER_REAL, timeout + 2.0)
+            signal.setitimer(signal.ITIMER_PROF, timeout + 2.0)
             if program is None:
                 if header["program"] is None:
                     channel.send({"state": "unknown"})
@@ -372,7 +372,7 @@ def main() -> None:
             channel.send(fault(error))
             return
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         while len(programs) > MAX_PROGRAMS:
             programs.popitem(last=False)
 

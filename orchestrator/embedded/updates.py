@@ -17,6 +17,10 @@ from orchestrator.embedded.problems import Problem, bad_request, conflict
 from orchestrator.embedded.revisions import Revision, RevisionTree
 
 _READ = "SELECT seq, rev, deleted, body, leaves, tree FROM docs WHERE id = ?"
+_READ_MANY = (
+    "SELECT d.id, d.seq, d.rev, d.deleted, d.body, d.leaves, d.tree, b.body, b.atts FROM json_each(?) j "
+    "CROSS JOIN docs d ON d.id = j.value LEFT JOIN bodies b ON b.seq = d.body AND ?"
+)
 
 
 @dataclass(slots=True)
@@ -81,6 +85,17 @@ class Group:
         self.bodies: dict[int, tuple[int, bytes, bytes | None]] = {}
         self.touched: dict[str, State] = {}
         self.design_changed = False
+        self._read: dict[int, tuple[bytes, bytes | None]] = {}
+
+    def read_ahead(self, identifiers: list[str], bodies: bool) -> None:
+        """Read many documents, if asked for with the bodies of their winners, in one statement."""
+        plain = [identifier for identifier in identifiers if identifier.isprintable()]  # the others take no short cut
+        self.states.update(dict.fromkeys(plain))
+        rows = self.connection.execute(_READ_MANY, (codec.dumps(plain).decode(), bodies))
+        for identifier, seq, rev, deleted, number, leaves, tree, body, attachments in rows:
+            self.states[identifier] = State(seq, seq, rev, bool(deleted), number, leaves, tree)
+            if body is not None:
+                self._read[number] = (body, attachments)
 
     def state(self, identifier: str) -> State | None:
         """The document as it is now, earlier writes of this group included."""
@@ -97,6 +112,8 @@ class Group:
         fresh = self.bodies.get(number)
         if fresh is not None:
             return fresh[1], fresh[2]
+        if number in self._read:
+            return self._read[number]
         row = self.connection.execute("SELECT body, atts FROM bodies WHERE seq = ?", (number,)).fetchone()
         return None if row is None else (row[0], row[1])
 

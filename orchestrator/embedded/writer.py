@@ -184,6 +184,7 @@ class Writer:
         for job in jobs:
             job.outcomes = []
         sources = self._validators.sources(self.connection)
+        group.read_ahead([draft.id for job in jobs for draft in job.drafts if not draft.is_local], bool(sources))
         if not sources:
             for job in jobs:
                 for draft in job.drafts:

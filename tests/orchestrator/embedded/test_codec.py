@@ -37,5 +37,5 @@ def test_digits_in_a_hash_do_not_send_a_whole_request_the_slow_way(monkeypatch: 
         raise AssertionError("decoded by the standard library")
 
     monkeypatch.setattr(codec.json, "loads", slow)
-    text = orjson.dumps({"checksum": "sha256:a" + "0" * 63, "run1234567890123456789012": 0.5})
+    text = orjson.dumps({"checksum": "sha256:a" + "0" * 63, "run1234567890123456789012": 0.5, "_rev": "3-" + "1" * 32})
     assert codec.loads(text) == orjson.loads(text)

@@ -336,3 +336,22 @@ def test_texts_split_by_size() -> None:
     big = json.dumps("x" * javascript.BATCH_BYTES)
     assert [len(batch) for batch in javascript._batches([big, big, "1", "2"])] == [1, 1, 2]
     assert javascript._batches([]) == [[]]
+
+
+def test_a_child_that_a_busy_machine_keeps_from_working_is_waited_for() -> None:
+    functions = DesignFunctions(timeout=SHORT)
+    try:
+        assert one(functions, "function (doc) { emit(1); }") == [[1, None]]
+        (slot,) = (child for child in _children(functions) if child is not None)
+        os.kill(slot.process.pid, signal.SIGSTOP)
+        wakened = threading.Timer(SHORT + javascript.GRACE + 0.5, os.kill, (slot.process.pid, signal.SIGCONT))
+        wakened.start()
+        assert one(functions, "function (doc) { emit(2); }") == [[2, None]]
+        wakened.join()
+        assert slot.process.poll() is None, "it was not replaced"
+    finally:
+        functions.close()
+
+
+def _children(functions: DesignFunctions) -> list[Any]:
+    return list(functions._lanes["build"].queue)

@@ -327,3 +327,15 @@ def test_the_file_is_an_ordinary_sqlite_database(database: DatabaseStore) -> Non
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
+
+
+@pytest.mark.parametrize("rules", [False, True])
+def test_whatever_an_id_holds_its_document_is_found_again_by_a_bulk(database: DatabaseStore, rules: bool) -> None:
+    if rules:
+        save(database, {"_id": "_design/rules", "validate_doc_update": "a function"})
+    names = ["a", "a\0", "a\0b", "\n", '"', "'", "\\u0061", "\\", "é", "e\u0301", "\U0001f600", "\u2028", " ", "1"]
+    for turn in range(3):
+        known = {name: row.rev for name, row in database.rows(names).items()}
+        drafts = [draft({"_id": name, "n": turn, **({"_rev": known[name]} if turn else {})}) for name in names]
+        assert [type(outcome) for outcome in database.write(drafts)] == [Saved] * len(names)
+    assert {name: row["n"] for name, row in database.get_many(names).items()} == dict.fromkeys(names, 2)
