@@ -7,7 +7,9 @@ Two bulks may be on their way, of different documents always: while the first is
 
 from __future__ import annotations
 
+import gc
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +22,10 @@ from orchestrator.runner import Task
 TOGETHER = 2
 #: The second of them is worth its request from so many documents on; fewer wait and go with what comes meanwhile.
 WORTH = BULK // 4
+#: The interpreter goes from thread to thread this often (s): by default an answer would wait 5 ms for the loop.
+SWITCH_INTERVAL = 0.0005
+#: Documents hold no cycles: those are looked for after so many objects, some bulks' worth, instead of each 700.
+GARBAGE = 20_000
 
 
 class Committer:
@@ -31,6 +37,8 @@ class Committer:
         self._landed: deque[Flight] = deque()
         self._change = threading.Condition()
         self._threads: list[threading.Thread] = []
+        sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
+        gc.set_threshold(max(GARBAGE, gc.get_threshold()[0]), *gc.get_threshold()[1:])
 
     def due(self) -> bool:
         """Whether something can be done at once: an answer taken in, or a bulk sent off."""
