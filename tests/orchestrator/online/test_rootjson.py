@@ -1,5 +1,7 @@
 """Histograms in ROOT's JSON: what is written is read back, and says what the same histogram in a ROOT file says."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import hist
@@ -115,3 +117,36 @@ def test_what_is_no_histogram_is_refused(wrong: bytes) -> None:
 def test_means_are_refused() -> None:
     with pytest.raises(DataError, match="holds means"):
         rootjson.to_root(hist.Hist(hist.axis.Regular(2, 0, 1), storage=hist.storage.Mean()), "m", "")
+
+
+JSROOT = Path(rootjson.__file__).parents[1] / "web" / "static" / "jsroot" / "jsroot.min.js"
+PARSE = """
+const J = require(process.argv[1]);
+const found = JSON.parse(require('fs').readFileSync(0, 'utf8')).map((body) => {
+  const h = J.parse(body);
+  return [h._typename, Array.from(h.fArray), Array.from(h.fSumw2), h.fXaxis.GetBinCenter(1), h.getBinContent(1, 1)];
+});
+console.log(JSON.stringify(found));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node, which the Debian package nodejs has")
+@pytest.mark.skipif(not JSROOT.exists(), reason="needs JSROOT, which npm brings when the project is installed")
+def test_jsroot_parses_what_is_written() -> None:
+    rng = np.random.default_rng(5)
+    made: list[hist.Hist] = []
+    for storage in (hist.storage.Int64(), hist.storage.Weight()):
+        sparse = hist.Hist(hist.axis.StrCategory(["a", "b"]), hist.axis.Regular(900, 0, 1), storage=storage)
+        sparse.fill(["a", "b", "a"], [0.1, 0.5, 7.0])
+        dense = hist.Hist(hist.axis.Regular(30, 0, 1), hist.axis.Variable([0, 0.5, 2]), storage=storage)
+        dense.fill(rng.random(500), rng.random(500))
+        made += [sparse, dense, hist.Hist(hist.axis.Regular(2000, 0, 1), storage=storage).fill(rng.random(300))]
+    bodies = orjson.dumps([rootjson.dumps(one, "n", "t").decode() for one in made])
+    done = subprocess.run(["node", "-e", PARSE, str(JSROOT)], input=bodies, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+    for histogram, (kind, content, squares, centre, first) in zip(made, orjson.loads(done.stdout), strict=True):
+        values, variances = rootjson.flow_values(histogram)
+        assert kind == f"TH{values.ndim}D" and content == values.T.ravel().tolist()
+        assert squares == ([] if variances is None else variances.T.ravel().tolist())
+        edges = histogram.axes[0].edges
+        assert np.isclose(centre, (edges[0] + edges[1]) / 2) and first == values[(1,) * values.ndim]
