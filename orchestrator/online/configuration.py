@@ -78,7 +78,7 @@ class StoreSettings(Model):
     )
     prefix: Name = Field("spills", description="the databases' names begin with this")
     inline: Bytes = Field(
-        "64 KiB", description="results above this size are files in the folder `online/spills`, by reference",
+        "64 KiB", description="results above this size are files in the site's folder `online`, by reference",
         validate_default=True,
     )  # fmt: skip
     keep: Seconds = Field(7 * 86400.0, ge=0, description="a run's spills are removed so long after its snapshot")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FOLDER = "online"  # in the site's folder
 SPILLS = "spills"  # in that: results by reference
+LARGE = "memory"  # the same for spills in the transform's memory, as long as it lives
 SOCKET = "store.sock"  # and the way to spills in the transform's memory
 
 
@@ -49,11 +50,14 @@ def serve_stores(
     """
     if store.kind != "memory":
         return open_stores(store, settings, environ), _nothing
+    from orchestrator.online.stores.files import SpillFiles
     from orchestrator.online.stores.memory import MemoryStores
-    from orchestrator.online.stores.served import StoreServer
+    from orchestrator.online.stores.served import StoreServer, must_be_free
 
-    stores = MemoryStores()
-    return stores, StoreServer(stores, Path(settings.folder) / FOLDER / SOCKET).close
+    folder = Path(settings.folder) / FOLDER
+    must_be_free(folder / SOCKET)
+    stores = MemoryStores(SpillFiles(folder / LARGE), store.inline)
+    return stores, StoreServer(stores, folder / SOCKET).close
 
 
 def _nothing() -> None:

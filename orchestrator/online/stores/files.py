@@ -29,17 +29,18 @@ class SpillFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
-    def write(self, run: str, results: Iterable[tuple[int, bytes]]) -> list[dict[str, Any]]:
-        """Write the packed results of spills, durably. Returns a reference for each, in order.
+    def write(self, run: str, results: Iterable[tuple[int, bytes]], *, durable: bool = True) -> list[dict[str, Any]]:
+        """Write the packed results of spills. Returns a reference for each, in order.
 
-        Raises TransientError where the disk does not take them (full, away).
+        ``durable``: they are on the disk then, and outlive the machine's end. Raises TransientError where the disk does
+        not take them (full, away).
         """
         place = self.folder / checked_run(run)
         try:
             made = not place.exists()
             place.mkdir(parents=True, exist_ok=True)
-            found = [_write(place, number, packed) for number, packed in results]
-            for folder in (place, self.folder) if made else (place,):
+            found = [_write(place, number, packed, durable) for number, packed in results]
+            for folder in ((place, self.folder) if made else (place,)) if durable else ():
                 _flush(folder)
         except OSError as error:
             raise TransientError(
@@ -78,7 +79,7 @@ class SpillFiles:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _write(place: Path, number: int, packed: bytes) -> dict[str, Any]:
+def _write(place: Path, number: int, packed: bytes, durable: bool) -> dict[str, Any]:
     checksum = _hash(packed)
     name = f"{checked_number(number):09d}-{checksum[:16]}.spill"
     path = place / name
@@ -87,7 +88,8 @@ def _write(place: Path, number: int, packed: bytes) -> dict[str, Any]:
         with part.open("wb") as out:
             out.write(packed)
             out.flush()
-            os.fsync(out.fileno())
+            if durable:
+                os.fsync(out.fileno())
         part.replace(path)
     return {"name": name, "size": len(packed), "sha256": checksum}
 

@@ -1,6 +1,7 @@
 """Runs' spills in the memory of one process: for trying things out, and where nothing may touch a database.
 
-What it holds is gone when its process ends. Other processes reach it through ``orchestrator.online.stores.served``.
+What it holds is gone when its process ends; results that are large wait in files meanwhile. Other processes reach it
+through ``orchestrator.online.stores.served``.
 """
 
 from __future__ import annotations
@@ -8,27 +9,38 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from orchestrator.errors import NotFound
+from orchestrator.errors import DataError, NotFound
 from orchestrator.online.packing import unpacked
 from orchestrator.online.spill import Spill
 from orchestrator.online.store import Arrivals, Outcome, RunRecord, kept_final
+from orchestrator.online.stores.files import SpillFiles
 from orchestrator.online.stores.names import MOST_BYTES, checked_number, checked_run
 
 PAUSE = 0.05  # s between two looks at whether to stop; what comes is handed on at once
 
 
 class MemoryStores:
-    """All runs' stores. Thread-safe, as each store is."""
+    """All runs' stores. Thread-safe, as each store is.
 
-    def __init__(self) -> None:
+    Args:
+        files: for packed data of more than ``inline`` bytes; without it all are kept in memory. What an earlier process
+            has left there is removed.
+    """
+
+    def __init__(self, files: SpillFiles | None = None, inline: int = 65536) -> None:
+        self._files, self._inline = files, inline
+        if files is not None:
+            for run in files.runs():
+                files.drop(run)
         self._stores: dict[str, MemoryStore] = {}
         self._lock = threading.Lock()
 
     def of(self, run: str) -> MemoryStore:
         """The store of a run, whether there or not. Raises SettingsError for a name that no run can have."""
         with self._lock:
-            return self._stores.setdefault(checked_run(run), MemoryStore(run))
+            return self._stores.setdefault(checked_run(run), MemoryStore(run, self._files, self._inline))
 
     def runs(self) -> list[RunRecord]:
         """Every run that has a store, the newest last."""
@@ -41,12 +53,14 @@ class MemoryStores:
 class MemoryStore:
     """The spills of one run, in the order of their coming. A mark is how many have come before."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, files: SpillFiles | None = None, inline: int = 65536) -> None:
         self.run = run
+        self._files, self._inline = files, inline
         self._record: RunRecord | None = None
         self._saved = 0  # how often; tells followers that the record has changed
         self._arrived: list[Outcome] = []
         self._places: dict[int, int] = {}
+        self._large: dict[int, dict[str, Any]] = {}  # references to files, by number
         self._news = threading.Condition()
 
     def record(self) -> RunRecord | None:
@@ -72,9 +86,30 @@ class MemoryStore:
             for one in given:
                 if one.number not in self._places:
                     self._places[one.number] = len(self._arrived)
-                    self._arrived.append(copy.copy(one))
+                    self._arrived.append(self._held(one))
             self._news.notify_all()
             return len(self._arrived) - before
+
+    def _held(self, outcome: Outcome) -> Outcome:
+        """An outcome as it waits: large packed data in a file."""
+        held = copy.copy(outcome)
+        if self._files is not None and held.packed is not None and len(held.packed) > self._inline:
+            results = [(held.number, held.packed)]
+            self._large[held.number] = self._files.write(self.run, results, durable=False)[0]
+            held.packed = None
+        return held
+
+    def _whole(self, held: Outcome) -> Outcome:
+        """The outcome as it was put."""
+        reference = self._large.get(held.number)
+        if reference is None or self._files is None:
+            return held
+        whole = copy.copy(held)
+        try:
+            whole.packed = self._files.read(self.run, reference)
+        except DataError as lost:
+            whole.error = whole.error or str(lost)  # it must still be counted, or the run would never close
+        return whole
 
     def numbers(self) -> dict[int, bool]:
         """The numbers of all spills that are in, with whether they failed."""
@@ -95,16 +130,18 @@ class MemoryStore:
                 place += len(some)
                 record = copy.deepcopy(self._record) if seen != self._saved else None
                 seen = self._saved
-            yield Arrivals(str(place), some, record)
+            yield Arrivals(str(place), tuple(self._whole(one) for one in some), record)
             if wait(0.0):
                 return
 
-    def _some(self, place: int, most: int) -> tuple[Outcome, ...]:
+    def _some(self, place: int, most: int) -> list[Outcome]:
         size, stop = 0, place
         while stop < len(self._arrived) and stop < place + most and (stop == place or size < MOST_BYTES):
-            size += len(self._arrived[stop].packed or b"")
+            held = self._arrived[stop]
+            reference = self._large.get(held.number)
+            size += reference["size"] if reference else len(held.packed or b"")
             stop += 1
-        return tuple(self._arrived[place:stop])
+        return self._arrived[place:stop]
 
     def _place(self, mark: str | None) -> int:
         with self._news:
@@ -115,15 +152,18 @@ class MemoryStore:
         """One spill, unpacked; None where it is not in or failed without data."""
         with self._news:
             place = self._places.get(number)
-            packed = None if place is None else self._arrived[place].packed
+            held = None if place is None else self._arrived[place]
+        packed = None if held is None else self._whole(held).packed
         return None if packed is None else unpacked(packed)
 
     def drop(self) -> None:
         """Remove all of it; who follows it gets NotFound."""
         with self._news:
             self._record = None
-            self._arrived, self._places = [], {}
+            self._arrived, self._places, self._large = [], {}, {}
             self._news.notify_all()
+        if self._files is not None:
+            self._files.drop(self.run)
 
     def _must_exist(self) -> None:
         if self._record is None:

@@ -69,6 +69,14 @@ def _address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
+def must_be_free(path: Path) -> None:
+    """Raises Conflict where somebody serves at ``path``."""
+    with contextlib.suppress(OSError), _address(path) as address:
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.connect(address)
+        raise Conflict(f"{path} is in use: another transform of this site runs")
+
+
 class StoreServer:
     """Lets other processes use this one's stores, from threads of its own, until ``close``."""
 
@@ -79,10 +87,7 @@ class StoreServer:
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
-        with _address(path) as address, contextlib.suppress(OSError):
-            with socket.socket(socket.AF_UNIX) as trial:
-                trial.connect(address)
-            raise Conflict(f"{path} is in use: another transform of this site runs")
+        must_be_free(path)
         path.unlink(missing_ok=True)  # of one that was killed
         with _address(path) as address:
             self._listener.bind(address)

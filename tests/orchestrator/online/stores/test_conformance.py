@@ -52,7 +52,7 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     if request.param == "memory":
         yield MemoryStores()
     elif request.param == "served":
-        with StoreServer(MemoryStores(), tmp_path / "online" / "store.sock"):
+        with StoreServer(MemoryStores(SpillFiles(tmp_path / "large"), INLINE), tmp_path / "online" / "store.sock"):
             yield ServedStores(tmp_path / "online" / "store.sock")
     else:
         server = request.getfixturevalue("couch")

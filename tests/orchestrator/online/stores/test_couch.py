@@ -155,6 +155,20 @@ def test_two_who_write_the_record_lose_nothing_of_it(stores: CouchStores) -> Non
     assert found is not None and (found.state, found.done, found.snapshot) == ("final", 5, "2026-01-01T00:00:00Z")
 
 
+def test_large_spills_of_a_memory_wait_in_files_that_go_with_it(tmp_path: Path) -> None:
+    files = SpillFiles(tmp_path / "memory")
+    stores = MemoryStores(files, 1000)
+    stores.of("1").save(RunRecord("1"))
+    stores.of("1").put([outcome(0), outcome(1, 5000)])
+    assert len(list((tmp_path / "memory" / "1").iterdir())) == 1
+    spill = stores.of("1").spill(1)
+    assert spill is not None and len(spill.data["a"]) == 5000
+    MemoryStores(files, 1000)  # the next process: what the one before had in memory is gone
+    assert files.runs() == []
+    arrivals = next(iter(stores.of("1").follow(None, wait=lambda _: True)))
+    assert arrivals.outcomes[1].failed and "cannot be read" in arrivals.outcomes[1].error
+
+
 def test_a_process_that_served_its_memory_and_died_is_said_to_be_away(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100) / "store.sock"
     server = StoreServer(MemoryStores(), deep)
