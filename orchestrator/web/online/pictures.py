@@ -170,7 +170,8 @@ def _words(figure: Any, header: dict[str, Any], bins: Bins) -> None:
         said += [f"above {bins.over:,.0f}"] if bins.over else []
     if header["output_time"]:
         said.append(header["output_time"][:19].replace("T", " ") + " UTC")
-    figure.supxlabel("   ·   ".join(said), x=0.01, ha="left", fontsize=11, color=_SOFT)
+    letters = 11 if figure.get_figwidth() > 10 else 8.5
+    figure.supxlabel("   ·   ".join(said), x=0.01, ha="left", fontsize=letters, color=_SOFT)
     if header["quality"] in _MARKS:
         figure.text(0.99, 0.985, header["quality"].upper(), ha="right", va="top", fontsize=15, fontweight="bold",
                     color=_MARKS[header["quality"]])  # fmt: skip

@@ -174,6 +174,7 @@
       const size = this.sheet(this.main, drawn._typename);
       this.size = size;
       this.deep = /lego|surf/i.test(options.words);
+      this.main.toggleAttribute("data-scale", /^(col|cont)/i.test(options.words));
       this.height = this.main.clientHeight;
       this.dress(drawn, size);
       if (drawn.fXaxis.fNbins > this.main.clientWidth / 4) drawn.fLineWidth = 1;
@@ -195,9 +196,9 @@
       const width = Math.max(field.clientWidth, 120);
       const size = letters || letterSize(height);
       Object.assign(J.gStyle, {
-        fPadTopMargin: Math.min(0.2, (0.8 * size) / height), fPadBottomMargin: Math.min(0.4, ((letters ? 1.6 : 3.1) * size) / height),
-        fPadLeftMargin: Math.min(0.3, (5 * size) / width), fPadRightMargin: Math.min(0.3, ((/^T(H2|Profile2D)/.test(kind) ? 5.5 : 3) * size) / width),
-        fStatW: Math.min(0.4, (11 * size) / width), fStatH: Math.min(0.5, (4.6 * size) / height), fStatX: 1 - (3.2 * size) / width, fStatY: 1 - (0.8 * size) / height,
+        fPadTopMargin: Math.min(0.2, ((letters ? 0.6 : 1.3) * size) / height), fPadBottomMargin: Math.min(0.4, ((letters ? 1.6 : 3.1) * size) / height),
+        fPadLeftMargin: Math.min(0.3, (5 * size) / width), fPadRightMargin: Math.min(0.3, ((/^T(H2|Profile2D)/.test(kind) ? 5.5 : 2.5) * size) / width),
+        fStatW: Math.min(0.4, (11 * size) / width), fStatH: Math.min(0.5, (4.6 * size) / height), fStatX: 1 - (2.7 * size) / width, fStatY: 1 - (1.4 * size) / height,
       });
       return size;
     }
