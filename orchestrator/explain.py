@@ -243,7 +243,8 @@ def _bad(chain: Chain, document: Mapping[str, Any], because: Because) -> Explana
                 f"if its output will do as it is: orchestrator accept {name} {step.name}",
                 f"to have it made again: orchestrator mark-good {name}",
             )
-            return because("refused", step=step.key, then=then)
+            give_up = f"to give it up, and tell its members: orchestrator mark-bad {name} --branch {chain.branch.name}"
+            return because("refused", step=step.key, then=(*then, give_up) if document.get("gather") else then)
     return because("bad", then=(f"if it is fit for processing: orchestrator mark-good {name}",))
 
 

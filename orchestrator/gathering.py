@@ -214,6 +214,15 @@ def again(
     }  # fmt: skip
 
 
+def refused(document: Mapping[str, Any]) -> bool:
+    """Whether a gate refuses what a step of a gathered document has left, and nobody has decided on it yet."""
+    return document.get("status") == "bad" and any(
+        isinstance(entry, dict) and entry.get("state") == "refused"
+        for key, entry in document.items()
+        if _STEP_KEY.match(key)
+    )
+
+
 # --- members that are claimed ---
 
 

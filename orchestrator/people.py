@@ -22,121 +22,30 @@ gets its document (state ``called off``) here. What is reset is never lost: the 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 from orchestrator import documents
 from orchestrator.chain import Chain, Step
-from orchestrator.documents import REASON_LIMIT, Document, count, iso
-from orchestrator.errors import IllegalTransition, SettingsError
-from orchestrator.lanes import MAIN
+from orchestrator.documents import Document, iso
+from orchestrator.errors import IllegalTransition
+from orchestrator.orders import (
+    NAMES,
+    OPERATIONS,
+    OUTPUTS,
+    PRIORITY_LIMIT,
+    Asked,
+    Changed,
+    Decide,
+    Kindly,
+    Order,
+)
+from orchestrator.redoing import dependents, entries, forget, is_untrue, kind_of, past_id, reset
 from orchestrator.transitions import HELD, WORDS, Kind, Status
 
-#: What can become of the output files of steps that are reset.
-OUTPUTS = ("kept", "moved", "removed")
-#: No priority is larger, so that it stays a whole number wherever it is read.
-PRIORITY_LIMIT = 1_000_000
-
-_STEP_KEY = re.compile(r"proc(\d+)\Z")
-
-
-@dataclass(frozen=True)
-class Kindly:
-    """One operation for command line, web and documentation: ``said`` completes "the document ..."."""
-
-    name: str
-    help: str
-    said: str
-    needs_reason: bool = False
-    needs_step: bool = False
-
-
-OPERATIONS: tuple[Kindly, ...] = (
-    Kindly("retry", "Set failed documents going again, from the step that failed.", "will be tried again"),
-    Kindly("hold", "Keep documents from being taken by any step; what runs goes on.", "is on hold", True),
-    Kindly("release", "Let documents that are on hold go on.", "is released"),
-    Kindly("fail", "Take documents away from the step that has them: it failed.", "has failed", True),
-    Kindly("abandon", "Give up on documents, wherever they are.", "is given up", True),
-    Kindly("mark-bad", "Take documents out of processing.", "is bad", True),
-    Kindly("mark-good", "Put bad documents back, or accept closed ones.", "is good"),
-    Kindly("accept", "Take an output that a gate has refused as it is.", "has its output accepted", True, True),
-    Kindly("reset", "Have a step, and all that depends on it, done again.", "is reset", False, True),
-    Kindly("reprocess", "Redo a step by its version, by query or by runs.", "will be done again", False, True),
-    Kindly("priority", "Say which documents are taken first.", "has its priority"),
-)
-NAMES = tuple(one.name for one in OPERATIONS)
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a person asks for. ``step`` is a keyword; ``outputs`` one of OUTPUTS; ``value`` a priority.
-
-    Raises SettingsError where something is missing or cannot be.
-    """
-
-    what: str
-    by: str
-    reason: str = ""
-    step: str = ""
-    outputs: str = "kept"
-    value: int = 0
-
-    def __post_init__(self) -> None:
-        if self.what not in NAMES:
-            raise SettingsError(f"there is no operation {self.what!r}; there are: {', '.join(NAMES)}")
-        kind = OPERATIONS[NAMES.index(self.what)]
-        if kind.needs_reason and not self.reason.strip():
-            raise SettingsError(f"{self.what} needs a reason: others will want to know why")
-        if kind.needs_step and not self.step:
-            raise SettingsError(f"{self.what} needs a step")
-        if self.outputs not in OUTPUTS:
-            raise SettingsError(f"outputs can be {', '.join(OUTPUTS)}, not {self.outputs!r}")
-        if isinstance(self.value, bool) or not isinstance(self.value, int) or abs(self.value) > PRIORITY_LIMIT:
-            raise SettingsError(f"a priority is a whole number from -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """An order that is being carried out: the operation's id, and when (s since 1970)."""
-
-    id: str
-    order: Order
-    at: float
-
-    @property
-    def reason(self) -> str:
-        """The reason as documents keep it."""
-        return self.order.reason[:REASON_LIMIT]
-
-    def words(self) -> str:
-        """Who did what and why, as the reason of an attempt that is called off."""
-        why = f": {self.reason}" if self.reason else ""
-        return f"called off by {self.order.by} ({self.order.what}{why})"
-
-    def mark(self, document: Document, before: Mapping[str, Any]) -> Document:
-        """The document with ``operation``: who did this, and what it was before."""
-        was = {key: before[key] for key in ("status", "reason", "hold", "priority") if before.get(key) is not None}
-        operation = {
-            "id": self.id, "what": self.order.what, "by": self.order.by, "at": iso(self.at), "reason": self.reason,
-            "was": was,
-        }  # fmt: skip
-        return {**document, "operation": operation, "updated": iso(self.at)}
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A document's next version, and the documents (attempts, past) that must be written before it."""
-
-    document: Document
-    records: tuple[Document, ...] = ()
-
-
-#: A decision on a document as it is read: its next version, or in words why there is nothing to do.
-#: Raises IllegalTransition where it cannot be done.
-Decide = Callable[[Document], Changed | str]
+__all__ = [
+    "NAMES", "OPERATIONS", "OUTPUTS", "PRIORITY_LIMIT", "Asked", "Changed", "Decide", "Kindly", "Order", "decider",
+    "dependents", "is_untrue", "past_id", "possible", "reset",
+]  # fmt: skip
 
 
 def decider(chain: Chain, asked: Asked, *, hold: bool = False) -> Decide:
@@ -237,7 +146,7 @@ def fail(document: Document, asked: Asked) -> Changed | str:
 
 def abandon(document: Document, asked: Asked) -> Changed | str:
     """A person gives up on it: failed, at no step. `retry` takes it up again."""
-    if _kind(document) is Kind.FAILED:
+    if kind_of(document) is Kind.FAILED:
         return "it has failed already"
     changed, records = _taken_away(document, Status(Kind.FAILED), asked)
     changed["reason"] = asked.reason
@@ -246,16 +155,25 @@ def abandon(document: Document, asked: Asked) -> Changed | str:
 
 def mark_bad(document: Document, asked: Asked) -> Changed | str:
     """Out of processing, whoever works on it."""
-    if _kind(document) is Kind.BAD:
-        return f"it is bad already: {document.get('reason')}"
+    if kind_of(document) is Kind.BAD:
+        return _confirmed(document, asked) or f"it is bad already: {document.get('reason')}"
     changed, records = _taken_away(document, Status(Kind.BAD), asked)
     changed["reason"] = asked.reason
     return Changed(changed, records)
 
 
+def _confirmed(document: Document, asked: Asked) -> Changed | None:
+    """A gathered document that a gate has refused, given up by a person: its members are told then."""
+    refused = {key: entry for key, entry in entries(document).items() if entry.get("state") == "refused"}
+    if not refused or not document.get("gather"):
+        return None
+    failed = {key: {**entry, "state": "failed"} for key, entry in refused.items()}
+    return Changed({**document, **failed, "reason": asked.reason})
+
+
 def mark_good(document: Document, asked: Asked) -> Changed | str:
     """A bad document back into processing (a step that had failed is tried anew), or a closed one accepted."""
-    kind = _kind(document)
+    kind = kind_of(document)
     if kind is Kind.GOOD:
         return "it is good already"
     if kind not in (Kind.BAD, Kind.CLOSED):
@@ -263,8 +181,8 @@ def mark_good(document: Document, asked: Asked) -> Changed | str:
         raise IllegalTransition(f"document {document.get('_id')!r} has status {document.get('status')!r}: {hint}")
     changed = documents.moved(document, Status(Kind.GOOD), asked.at)
     changed.pop("reason", None)
-    gone = [key for key, entry in _entries(changed).items() if entry.get("state") != "done"]
-    _forget(changed, gone)
+    gone = [key for key, entry in entries(changed).items() if entry.get("state") != "done"]
+    forget(changed, gone)
     return Changed(changed)
 
 
@@ -274,10 +192,10 @@ def accept(document: Document, step: Step, asked: Asked) -> Changed | str:
     Who said so and why stands in the entry, beside what the gate had said. Raises IllegalTransition where no gate has
     refused it.
     """
-    entry = _entries(document).get(step.key, {})
+    entry = entries(document).get(step.key, {})
     if entry.get("state") == "done":
         return f"{step.key} ({step.name}) is done already"
-    if _kind(document) is not Kind.BAD or entry.get("state") != "refused":
+    if kind_of(document) is not Kind.BAD or entry.get("state") != "refused":
         raise IllegalTransition(
             f"document {document.get('_id')!r}: no gate has refused the output of {step.key} ({step.name}), so there "
             "is nothing to accept"
@@ -299,121 +217,6 @@ def priority(document: Document, asked: Asked) -> Changed | str:
     return Changed(changed)
 
 
-def reset(chain: Chain, document: Document, step: Step, asked: Asked, *, hold: bool = False) -> Changed | str:
-    """Back to before ``step``: its entry, those of steps that depend on it, and of later steps that the chain has no
-    more, leave the document and stand in its past. Steps of other lanes that depend on it go with them.
-
-    A step that needs none of them keeps its result, and if it runs just now it goes on. Raises IllegalTransition for a
-    document that is open or bad.
-    """
-    kind = _kind(document)
-    if kind in (Kind.OPEN, Kind.BAD):
-        hint = "mark it good first" if kind is Kind.BAD else "the file is still being written"
-        raise IllegalTransition(f"document {document.get('_id')!r} is {kind.value}: {hint}")
-    redone = dependents(chain, step)
-    known = {one.key for one in chain.steps}
-    keys = {one.key for one in redone[chain.branch.name]}
-    keys |= {k for k in _entries(document) if k not in known and int(k[4:]) > step.number}
-    changed, gone, records = _taken_out(document, keys, asked)
-    for lane, steps in redone.items():
-        if lane != chain.branch.name:
-            changed, more, further = _taken_out_of(lane, chain, changed, {one.key for one in steps}, asked)
-            gone, records = {**gone, **more}, (*records, *further)
-    if not gone:
-        return f"nothing of {step.key} ({step.name}) or what depends on it is there"
-    past: Document = {
-        "_id": past_id(asked.id, str(document["_id"])), "type": "past", "document": document["_id"],
-        "run_name": document.get("run_name"), "file_number": document.get("file_number"), "at": iso(asked.at),
-        "operation": {"id": asked.id, "what": asked.order.what, "by": asked.order.by, "reason": asked.reason},
-        "status": document.get("status"), "entries": gone, "branch": chain.branch.name or None,
-        **{key: document[key] for key in ("retry", "reason", "hold") if document.get(key) is not None},
-        "outputs": {"wanted": asked.order.outputs, "state": "pending" if hold else "kept"},
-    }  # fmt: skip
-    if hold:
-        why = f"the outputs of {', '.join(sorted(gone))} are being {asked.order.outputs}"
-        changed["hold"] = {"by": asked.order.by, "reason": why, "at": iso(asked.at), "operation": asked.id}
-    return Changed(changed, (*records, past))
-
-
-def _taken_out(
-    document: Document, keys: AbstractSet[str], asked: Asked
-) -> tuple[Document, dict[str, Any], tuple[Document, ...]]:
-    """The document without the entries of these steps; the entries; and the record of the attempt called off by it."""
-    gone = {key: entry for key, entry in _entries(document).items() if key in keys}
-    records: tuple[Document, ...] = ()
-    held = documents.holder(document)
-    if held is not None and held[0] in gone:
-        records = (documents.called_off(document, asked.words(), asked.at)[2],)
-    changed = dict(document)
-    _forget(changed, gone)
-    ahead = documents.retries(changed)
-    for key in keys & ahead.keys():
-        _goes_on(changed, key, count(ahead.pop(key).get("number"), 1))
-    if ahead != documents.retries(changed):
-        changed.pop("retry")
-        if ahead:
-            changed["retry"] = documents.with_retries(ahead)
-    if not gone:
-        return changed, gone, records
-    left = _entries(changed)
-    if not (held is not None and held[0] in left) and not any(e.get("state") == "failed" for e in left.values()):
-        done = any(entry.get("state") == "done" for entry in left.values())
-        after = Status(Kind.GOOD if done else Kind.CLOSED)
-        if documents.status_of(changed) != after:
-            changed = documents.moved(changed, after, asked.at)
-        changed.pop("reason", None)
-    return changed, gone, records
-
-
-def _taken_out_of(
-    lane: str, chain: Chain, document: Document, keys: AbstractSet[str], asked: Asked
-) -> tuple[Document, dict[str, Any], tuple[Document, ...]]:
-    """The same in another lane, of the document as ``chain`` sees it. One that is bad or open there stays as it is."""
-    whole, own, other = chain.whole, chain.branch, chain.whole.of(lane).branch
-    seen = other.inward(own.outward(document, whole.type), whole.type) or {}
-    if _kind(seen) in (None, Kind.OPEN, Kind.BAD):
-        return document, {}, ()
-    changed, gone, records = _taken_out(seen, keys, asked)
-    if not gone:
-        return document, {}, ()
-    back = own.inward(other.outward(changed, whole.type), whole.type) or {}
-    named = {f"{lane or MAIN}_{key}": entry for key, entry in gone.items()}
-    return back, named, tuple({"lane": lane, **other.outward(record, whole.type)} for record in records)
-
-
-def dependents(chain: Chain, step: Step) -> dict[str, tuple[Step, ...]]:
-    """The step and all that need it, directly or through others, by lane, each in its lane's order."""
-    own = chain.branch.name
-    whole = chain.whole
-    lanes = {own: chain} if own and not chain.branch.lane else {"": whole, **{n: whole.of(n) for n in whole.lanes}}
-    found = {step.name}
-    while True:
-        more = {
-            one.name
-            for lane in lanes.values()
-            for one in lane.steps
-            if one.name not in found and any(need.name in found for need in lane.needs(one))
-        }
-        if not more:
-            break
-        found |= more
-    by_lane = {name: tuple(one for one in lane.steps if one.name in found) for name, lane in lanes.items()}
-    return {name: steps for name, steps in by_lane.items() if steps}
-
-
-def is_untrue(past: Document, document: Document | None) -> bool:
-    """Whether the document has still what a ``past`` says was taken out of it: the operation broke off in between."""
-    entries = past.get("entries")
-    if document is None or not isinstance(entries, dict):
-        return False
-    return any(entry is not None and document.get(key) == entry for key, entry in entries.items())
-
-
-def past_id(operation: str, document: str) -> str:
-    """The ``_id`` of the document that keeps what an operation took out of a data document."""
-    return f"past:{operation}:{document}"
-
-
 def _taken_away(document: Document, status: Status, asked: Asked) -> tuple[Document, tuple[Document, ...]]:
     """The document with the new status, out of the hands of the step that has it, if one does."""
     records: tuple[Document, ...] = ()
@@ -422,31 +225,5 @@ def _taken_away(document: Document, status: Status, asked: Asked) -> tuple[Docum
     if before is not None and before.kind in HELD:
         key, _, record = documents.called_off(document, asked.words(), asked.at)
         records = (record,)
-        _forget(changed, [key])
+        forget(changed, [key])
     return changed, records
-
-
-def _forget(changed: Document, keys: Any) -> None:
-    """Take steps' entries out; the numbers of their attempts go on where they were."""
-    for key in keys:
-        entry = changed.pop(key, None)
-        _goes_on(changed, key, count(entry.get("number"), 1) + 1 if isinstance(entry, dict) else 2)
-
-
-def _goes_on(changed: Document, key: str, number: int) -> None:
-    """The next attempt of a step has at least this number."""
-    numbers = changed.get("numbers")
-    known = numbers if isinstance(numbers, dict) else {}
-    changed["numbers"] = {**known, key: max(number, documents.next_number(changed, key))}
-
-
-def _entries(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What stands in the document of each step; what is no table counts as an empty one."""
-    return {
-        key: entry if isinstance(entry, dict) else {} for key, entry in document.items() if _STEP_KEY.match(key)
-    }
-
-
-def _kind(document: Mapping[str, Any]) -> Kind | None:
-    status = documents.status_of(document)
-    return None if status is None else status.kind

@@ -212,6 +212,8 @@ class Gatherer:
             there = self._settle(name, None, step, counts, now)
             if there is None:
                 continue
+            if gathering.refused(there):
+                continue  # by a gate: its members wait until a person has looked
             if there.get("status") == "bad":
                 why = f"its document {name} was marked bad: {there.get('reason') or 'no reason was given'}"
                 self._edit_members(self._ids(name), step, name, partial(_refused, step=step, why=why, now=now))

@@ -111,6 +111,36 @@ def test_status_and_show_tell_of_lanes_and_gathers_and_a_reset_makes_old_what_wa
     assert site("audit", "--grace", "0").code == 0
 
 
+def test_a_bundle_that_a_gate_refuses_keeps_its_members_until_a_person_has_decided(
+    branched: Any, database: Database
+) -> None:
+    site = branched
+    text = CHAIN.replace('{name: bundle, run: "branched:write"}',
+                         '{name: bundle, run: "branched:write", gates: [{name: large, size_min: 1 MB}]}')  # fmt: skip
+    (site.folder / "chain.yaml").write_text(text)
+    database.bulk([a_document("r02_0"), a_document("r03_0")])
+    through(site)
+    held = {name: database.get(name) for name in ("r01_0", "r02_0", "r03_0")}
+    assert {document["archive_status"] for document in held.values()} == {"proc 0 queued"}, "nothing is told them yet"
+    tars = {name: document["archive_proc0"]["gathered"] for name, document in held.items()}
+    assert {database.get(tar)["status"] for tar in tars.values()} == {"bad"}
+    assert site("explain", "r01_0", "--branch", "archive", "--json").json["cause"] == "gathered"
+    told = site("explain", tars["r01_0"], "--branch", "tars", "--json").json
+    assert told["cause"] == "refused" and len(told["next"]) == 3
+    words = ("--branch", "tars", "--reason", "looked at by hand")
+    assert site("accept", tars["r01_0"], "bundle", *words).code == 0
+    assert site("mark-bad", tars["r02_0"], *words).code == 0
+    assert "bad already" in site("mark-bad", tars["r02_0"], *words).out
+    (site.folder / "chain.yaml").write_text(CHAIN)
+    assert site("mark-good", tars["r03_0"], *words).code == 0
+    through(site)
+    after = {name: database.get(name) for name in held}
+    assert [document["archive_status"] for document in after.values()] == ["good", "failed", "good"]
+    assert after["r01_0"]["archive_proc0"]["result"]["gathered"] == tars["r01_0"]
+    assert "looked at by hand" in after["r02_0"]["archive_proc0"]["reason"]
+    assert database.get(tars["r03_0"])["proc0"]["number"] == 2
+
+
 def test_the_page_shows_lanes_gathers_their_members_and_what_is_old(branched: Any, database: Database) -> None:
     site = branched
     app = create_app(lambda: database, chain=chains.loads(CHAIN), live=False)
