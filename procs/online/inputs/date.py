@@ -110,13 +110,16 @@ class DateInput(Input):
             return
         changed = self._clock()
         assembled = False
-        name = named_run(path) or ""
+        name, runs = named_run(path) or "", self._runs
         while True:
             why = ""
             try:
                 event = file.event(offset)
             except FormatError as error:
                 event, why = None, str(error)
+            if event is not None and runs.extends(event, path):
+                offset = event.stop
+                continue
             if event is not None:
                 self._remember(path, event)
                 assembled = assembled or event.ldc == layout.SUPER

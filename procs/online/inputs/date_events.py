@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.errors import FormatError
 from orchestrator.online.spill import MOST_SPILLS
@@ -22,8 +22,7 @@ _HEAD = struct.Struct("<IIIIIIII32xIIII")  # words 0 to 7 and 16 to 19
 assert _HEAD.size == layout.HEADER
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What an event's header says. ``offset``: of its first byte in the file, ``stop``: after its last."""
 
     offset: int
@@ -33,11 +32,7 @@ class Head:
     spill: int
     ldc: int
     time: float
-
-    @property
-    def stop(self) -> int:
-        """The first byte after it."""
-        return self.offset + self.size
+    stop: int
 
 
 def head(data: bytes | memoryview, at: int, offset: int, path: str) -> Head:
@@ -53,7 +48,7 @@ def head(data: bytes | memoryview, at: int, offset: int, path: str) -> Head:
         raise FormatError(f"there is no event type {kind}", path=path, offset=offset + 16)
     if spill >= MOST_SPILLS and kind in layout.WITH_EQUIPMENT:
         raise FormatError(f"{spill} cannot be a spill's number", path=path, offset=offset + 24)
-    return Head(offset, size, kind, run, spill, ldc, seconds + microseconds / 1e6)
+    return Head(offset, size, kind, run, spill, ldc, seconds + microseconds / 1e6, offset + size)
 
 
 class EventFile:
