@@ -26,7 +26,9 @@ def clean(text: str, limit: int = 90) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def draw(histogram: Any, header: Header, reference: Any = None, kind: str = "png") -> bytes:
+def draw(
+    histogram: Any, header: Header, reference: Any = None, kind: str = "png", y_title: str = "entries"
+) -> bytes:
     """A picture of a plot, with the reference over it where there is one.
 
     Args:
@@ -34,6 +36,7 @@ def draw(histogram: Any, header: Header, reference: Any = None, kind: str = "png
         header: its metadata.
         reference: a histogram of the same axes, scaled already.
         kind: ``png``, ``svg`` or ``pdf``.
+        y_title: of the axis of entries.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,6 +52,7 @@ def draw(histogram: Any, header: Header, reference: Any = None, kind: str = "png
         values = flow_values(histogram)[0]
         if values.ndim == 1:
             _curve(axes, histogram, values[1:-1], reference, header.style)
+            axes.set_ylabel(clean(y_title), loc="top")
         else:
             _plane(figure, axes, histogram, values[1:-1, 1:-1], header.style)
         axes.set_xlabel(clean(str(histogram.axes[0].label)), loc="right")
@@ -80,7 +84,6 @@ def _curve(axes: Any, histogram: Any, values: np.ndarray, reference: Any, style:
         axes.stairs(other, edges, color=OTHER, linewidth=1.2, linestyle="--", label="reference")
         axes.legend(frameon=False, fontsize=9)
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylabel(clean(str(style.get("y_title", "entries"))), loc="top")
     if style.get("logy") and values.max(initial=0) > 0:
         axes.set_yscale("log")
     else:

@@ -91,8 +91,11 @@ def picture(shown: Shown, kind: str) -> bytes:
     key = (shown.header.run, shown.header.name, shown.header.sequence, kind)
     found = _drawn.get(key)
     if found is None:
-        reference = orjson.loads(shown.body).get("reference_body")
-        found = draw(shown.histogram, shown.header, None if reference is None else rootjson.loads(reference), kind)
+        # Of what was published, not of the histogram, which is filled on while a thread draws.
+        body = orjson.loads(shown.body)
+        other = body.get("reference_body")
+        reference = None if other is None else rootjson.loads(other)
+        found = draw(rootjson.loads(body), shown.header, reference, kind, y_title=str(body["fYaxis"]["fTitle"]))
         _drawn[key] = found
         while len(_drawn) > KEPT:
             _drawn.pop(next(iter(_drawn)), None)

@@ -14,6 +14,7 @@ from orchestrator.errors import SettingsError
 from orchestrator.online.configuration import Online
 from orchestrator.online.images import Documents, Files, Gallery
 from orchestrator.online.keys import keys_for
+from orchestrator.online.outputs import Outputs
 from orchestrator.online.progress import FILE
 from orchestrator.online.publishing import Publisher
 from orchestrator.online.reducing import Places, Reducing
@@ -41,6 +42,8 @@ def reducing(
     references = References(online.references, folder, places.runs)
     directory = image_directory or online.images.directory
     takers: list[tuple[Any, float]] = []
+    if online.output:
+        takers.append((Outputs(online.output), entry.refresh.seconds))
     if directory is not None:
         takers.append((Files(online.images, folder / directory), online.images.every))
     if online.store.kind == "couch":

@@ -2,10 +2,11 @@
 
 import dataclasses
 import os
+import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hist
 import jsonschema
@@ -13,11 +14,13 @@ import numpy as np
 import orjson
 import pytest
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, SettingsError
 from orchestrator.online import images
-from orchestrator.online.configuration import Images
+from orchestrator.online.configuration import Images, ModuleEntry
 from orchestrator.online.drawing import draw
 from orchestrator.online.images import Files, Gallery
+from orchestrator.online.module import Output, RunConfiguration
+from orchestrator.online.outputs import Outputs
 from orchestrator.online.plot import Plot
 from orchestrator.online.presenting import Contents, Presenter, Shown, worst
 from orchestrator.online.references import Compared
@@ -145,3 +148,36 @@ def test_two_plots_of_one_name_are_refused() -> None:
 
 def test_a_run_is_as_good_as_its_worst_plot() -> None:
     assert worst([]) == "none" and worst(["none", "good"]) == "good" and worst(["bad", "good", "warning"]) == "bad"
+
+
+class Noted(Output):
+    """Keeps what it was given, and raises where told."""
+
+    defaults = {"raise": False}  # noqa: RUF012
+    calls: ClassVar[list[Any]] = []
+
+    def birth(self, configuration: RunConfiguration) -> None:
+        self.calls.append(("birth", configuration.run))
+
+    def process(self, plots: Iterable[Plot], *, final: bool) -> None:
+        if self.settings["raise"]:
+            raise RuntimeError("a student's mistake")
+        self.calls.append(([plot.name for plot in plots], final))
+
+    def death(self) -> None:
+        self.calls.append("death")
+
+
+def test_outputs_get_the_plots_of_each_run_whatever_another_one_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tests_online_output", sys.modules[__name__])
+    Noted.calls.clear()
+    module = "tests_online_output:Noted"
+    outputs = Outputs([ModuleEntry(module=module, settings={"raise": True}), ModuleEntry(module=module)])
+    plots = [Plot("a", "A", curve()), Plot("b", "B", plane())]
+    outputs.write(presented(*plots))
+    outputs.write(presented(*plots, final=True))
+    outputs.write([])
+    twice = [("birth", "R1")] * 2
+    assert Noted.calls == [*twice, (["a", "b"], False), (["a", "b"], True), "death", "death"]
+    with pytest.raises(SettingsError, match="has no 'Nobody'"):
+        Outputs([ModuleEntry(module="tests_online_output:Nobody")])

@@ -293,7 +293,7 @@ def test_whatever_it_dies_of_each_spill_is_counted_once(
     total = 0
     patch = pytest.MonkeyPatch()
     patch.setattr("orchestrator.online.reducing.SAVE", 0.05)
-    patch.setattr("orchestrator.online.images.draw", lambda *_: b"")
+    patch.setattr("orchestrator.online.images.draw", lambda *_, **__: b"")
     pending = list(kills)
 
     def point(name: str) -> None:

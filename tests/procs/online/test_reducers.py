@@ -103,7 +103,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 @pytest.fixture
 def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.online.images.draw", lambda *_: b"")  # drawing is tested elsewhere
+    monkeypatch.setattr("orchestrator.online.images.draw", lambda *_, **__: b"")  # drawing is tested elsewhere
 
 
 @pytest.mark.usefixtures("quick_pictures")
