@@ -16,6 +16,7 @@ from typing import Any
 
 import zmq
 
+from orchestrator import faults
 from orchestrator.documents import iso
 from orchestrator.errors import OrchestratorError, SettingsError
 from orchestrator.online import wire
@@ -270,13 +271,16 @@ class Coordinator:
             self._machine.opened(run, known, record.state if record else "", record.header if record else {})
             return
         self._saving = False
+        faults.point("transform.placed")
         if what.position is not None:
             self._reader.safe(what.position)
         if what.state == "ended":
+            faults.point("transform.ended")
             log.info("run %s has ended (%s): %d done, %d failed", run.name, what.how, what.done, what.failed)
             self._publish_run(run, what)
             self._machine.ended(run)
         elif run.state == "beginning":
+            faults.point("transform.begun")
             log.info("run %s has begun%s", run.name, f" with {run.read} spills already in" if run.read else "")
             self._publish_run(run, what)
             self._machine.begun(run)

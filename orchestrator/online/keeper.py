@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from orchestrator import faults
 from orchestrator.errors import DatabaseError, NotFound, OrchestratorError, Unauthorised
 from orchestrator.online.store import Outcome, RunRecord, Stores
 from orchestrator.online.transform import Run
@@ -121,7 +122,9 @@ class Keeper:
             self._next = None
             outcomes.append(what)
             size += len(what.packed or b"")
+        faults.point("transform.storing")
         self._patiently(lambda: self._put_all(run, outcomes))
+        faults.point("transform.stored")
         self._answers.append(("stored", run, [one.number for one in outcomes]))
 
     def _put_all(self, run: Run, outcomes: list[Outcome]) -> None:

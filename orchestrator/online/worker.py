@@ -19,6 +19,7 @@ from typing import Any
 
 import zmq
 
+from orchestrator import faults
 from orchestrator.errors import OrchestratorError, SettingsError
 from orchestrator.online import wire
 from orchestrator.online.configuration import digest, maps_from_json
@@ -113,7 +114,9 @@ class Worker:
         word = frames[0]
         if word == b"spill" and len(frames) == 3:
             if self._pipeline is not None:
-                socket.send_multipart(wire.done(frames[1], self._process(self._pipeline, frames[2])), copy=False)
+                result = wire.done(frames[1], self._process(self._pipeline, frames[2]))
+                faults.point("transform.processed")
+                socket.send_multipart(result, copy=False)
         elif word == b"configure":
             socket.send_multipart([b"ready", wire.json(self._configure(wire.fields(frames[1])))])
         elif word == b"birth":
