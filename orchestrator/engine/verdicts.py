@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from orchestrator import batchjobs, documents, jobfiles
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Document, Report
+from orchestrator.engine import versions
 from orchestrator.engine.edits import Change, Decide
 from orchestrator.engine.farmworld import Files
 from orchestrator.engine.fate import Fate, Result
@@ -37,6 +38,8 @@ class AtFarm:
     says: str = ""
     #: Who has cancelled it, and why; empty: nobody.
     cancelled: str = ""
+    #: The number of the document's version in which it was seen so.
+    generation: int = 0
 
 
 @dataclass
@@ -72,7 +75,7 @@ def at_farm(chain: Chain, document: Document, identity: str) -> AtFarm | None:
         str(document["_id"]), step, attempt, str(entry.get("job")), documents.count(entry.get("task"), 1),
         documents.count(entry.get("degrade"), 0), str(job.get("number") or ""),
         status is not None and status.kind is Kind.IN_PROGRESS, str(entry.get("says") or ""),
-        batchjobs.cancelled(entry),
+        batchjobs.cancelled(entry), versions.generation(document),
     )  # fmt: skip
 
 
@@ -173,6 +176,8 @@ def taken_away(document: Document, at: AtFarm) -> str:
     """Who has taken a document out of the farm's hands, in words; empty where nobody has, as far as can be seen."""
     if "_conflicts" in document or documents.held_by(document, at.step.key, at.attempt) or _recorded(document, at):
         return ""
+    if versions.generation(document) <= at.generation:
+        return ""  # the feed shows an older version, of before the attempt was intended
     mark = document.get("operation")
     mark = mark if isinstance(mark, dict) else {}
     why = f": {mark['reason']}" if mark.get("reason") else ""

@@ -77,3 +77,9 @@ def is_stored(current: Document, write: Any) -> bool:
         wanted = ("done",) if write.report is not None and write.report.ok else ("failed", "refused")
         return entry.get("state") in wanted
     return documents.retry_of(current, write.step.key).get("last") == write.attempt
+
+
+def generation(document: Document) -> int:
+    """The number of a document's version: the feed may show an older one than we have."""
+    number = str(document.get("_rev") or "").partition("-")[0]
+    return int(number) if number.isdecimal() else 0

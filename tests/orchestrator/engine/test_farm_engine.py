@@ -507,3 +507,18 @@ def test_what_a_farm_has_is_found_behind_another_sites_version(tmp_path: Path) -
     assert model.database.documents["d0"] == theirs
     assert model.database.documents["d1"]["status"] == "good"
     assert not list((tmp_path / "jobs").iterdir())
+
+
+def test_an_older_version_that_the_feed_shows_late_takes_nothing_away(tmp_path: Path) -> None:
+    model = Model(tmp_path, 1)
+    before = copy.deepcopy(model.database.documents["d0"])
+    model.round()
+    [at] = model.engine.held.values()
+    model.engine.note(before)
+    model.round()
+    assert not at.cancelled and model.statuses() == {"proc 0 queued": 1}
+    away = {**copy.deepcopy(model.database.documents["d0"]), "status": "bad", "_rev": "9-p"}
+    del away["proc0"]
+    model.engine.note(away)
+    [at] = model.engine.held.values()
+    assert at.cancelled, "a later one does"
