@@ -153,6 +153,7 @@ def main() -> None:
     wanted = chosen(given.only)
     run = common.Run("comparison", __doc__)
     missing: dict[str, str] = {}
+    failed: dict[str, list[str]] = {}
     known = {"Redis": redis_version()}
     with common.database_server() as (server, credentials, kind):
         run.result["versions"]["database"] = kind
@@ -160,13 +161,18 @@ def main() -> None:
         def measure(way: Way, count: int) -> dict[str, Any] | None:
             if way.system in missing:
                 return None
+            found: dict[str, Any]
             try:
                 if way.system:
                     found = other(way, count)
                     known.update({key: item for key, item in found["versions"].items() if key != "python"})
                     return found
-            except (NotHere, RuntimeError) as error:
+            except NotHere as error:
                 missing[way.system] = str(error)
+                print(error, file=sys.stderr)
+                return None
+            except RuntimeError as error:
+                failed.setdefault(way.name, []).append(str(error))
                 print(error, file=sys.stderr)
                 return None
             if way.name == OURS:
@@ -200,6 +206,8 @@ def main() -> None:
         "Steps a second, three steps that do nothing, two workers",
         ["", "documents", "steps/s", "ours is faster by", "start, s", "enqueue 1,000, s", "memory of all, MB"],
         rows, *(f"{system}: not measured. {why.strip().splitlines()[0]}" for system, why in missing.items()),
+        *(f"{name}: {len(why)} of {given.rounds} rounds failed: {why[0].strip().splitlines()[0]}."
+          for name, why in failed.items()),
         "Medians of the rounds, with the lowest and the highest. Factors are taken in each round by itself.",
         "Luigi makes a process for each task, unless it has one worker: then it runs tasks in its own.",
     ))  # fmt: skip

@@ -117,9 +117,12 @@ def shares(found: Mapping[str, Result], table: str) -> list[tuple[str, float]]:
     return [(row[0], value(row[2])) for each in tables for row in each["rows"] if row[2] is not None]
 
 
-def compared(found: Mapping[str, Result]) -> list[tuple[str, str, float | None, Callable[[float], bool]]]:
+Goal = tuple[str, str, float | None, Callable[[float], bool]]
+
+
+def compared(found: Mapping[str, Result]) -> list[Goal]:
     """What is to be reached: what, the goal in words, what was measured, and whether that is enough."""
-    rows: list[tuple[str, str, float | None, Callable[[float], bool]]] = [
+    rows: list[Goal] = [
         ("steps a second, embedded, two workers", "3,000", cell(found, "comparison", 0, OURS, 2), lambda x: x >= 3000),
         ("closing a file to the step's start, idle, median, ms", "5",
          cell(found, "latency", 0, OURS, 1), lambda x: x <= 5),
@@ -173,10 +176,18 @@ def goals(found: Mapping[str, Result]) -> str:
             lines.append(row_of((what, goal, "-", "not measured")))
         else:
             lines.append(row_of((what, goal, number(measured), "yes" if enough(measured) else "**no**")))
+    return "\n".join([*lines, *crowded(found)])
+
+
+def crowded(found: Mapping[str, Result]) -> list[str]:
+    """A sentence that names the results of a busy machine; nothing if there are none."""
     names = [name for name, result in found.items() if busy(result)]
-    if names:
-        lines += ["", f"On a busy machine (absolute figures of these count for little): {', '.join(names)}."]
-    return "\n".join(lines)
+    if not names:
+        return []
+    return [
+        "", f"**Measured on a busy machine: {', '.join(names)}.** What is absolute in these (steps a second, "
+        "milliseconds) says little: look at the ratios, or measure again.",
+    ]  # fmt: skip
 
 
 def losses(found: Mapping[str, Result]) -> str:
@@ -202,7 +213,7 @@ def losses(found: Mapping[str, Result]) -> str:
     for what, goal, measured, enough in compared(found):
         if measured is not None and not enough(measured):
             lines.append(f"- The goal is missed: {what}: {number(measured)}, the goal is {goal}.")
-    return "\n".join(lines) or "None in these results."
+    return "\n".join([*lines, *crowded(found)]) or "None in these results."
 
 
 def write() -> bool:

@@ -158,5 +158,6 @@ def latency(send: Callable[[int], None], given: argparse.Namespace, *packages: s
 
 def say(found: dict[str, Any], *packages: str) -> None:
     """The one line that a driver prints."""
-    found["versions"] = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+    names = {name: "redis-py" if name == "redis" else name for name in packages}  # Redis itself is another thing
+    found["versions"] = {"python": sys.version.split()[0], **{names[name]: version(name) for name in packages}}
     print(json.dumps(found), flush=True)
