@@ -33,6 +33,7 @@ from orchestrator.web.paging import BadQuery
 from orchestrator.web.render import HERE, html, json_answer, wants_json
 from orchestrator.web.roots import Roots
 from orchestrator.web.source import Factory, Setup, Source
+from orchestrator.web.versions import Versions
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +124,9 @@ def create_app(
     app.state.login = login
     app.include_router(pages.router)
     app.include_router(replication.router(pages))
-    if acting is not None and chain is not None:
-        operations = Operations(source, chain, acting)
+    operations = Operations(source, chain, acting) if acting is not None and chain is not None else None
+    app.include_router(Versions(pages, operations).router)
+    if operations is not None and acting is not None and chain is not None:
         app.include_router(operations.router)
         app.include_router(Acts(pages, operations, chain, acting.ask_above).router)
         app.include_router(Controlling(pages, operations, chain, acting).router)

@@ -93,7 +93,7 @@ def hand(request: Request) -> Hand | None:
     return found
 
 
-async def acting(request: Request, fields: Fields) -> Person:
+async def acting(request: Request, fields: Fields, role: str = "operator") -> Person:
     """Who sends this form. Raises HTTPException: 401 for nobody, 403 without the role or the token."""
     login: Any = getattr(request.app.state, "login", None)
     person: Person | None = await run_in_threadpool(login.who, request) if login is not None else None
@@ -102,6 +102,6 @@ async def acting(request: Request, fields: Fields) -> Person:
         raise HTTPException(401, "Log in first: this changes something.")
     if not hmac.compare_digest(fields.one("token").encode("utf-8", "replace"), known.token.encode()):
         raise HTTPException(403, "This request does not come from this page: nothing was done.")
-    if not person.may("operator"):
-        raise HTTPException(403, f"{person.name} may not do this: it needs the role operator.")
+    if not person.may(role):
+        raise HTTPException(403, f"{person.name} may not do this: it needs the role {role}.")
     return person

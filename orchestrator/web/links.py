@@ -41,6 +41,10 @@ class Links:
         """A batch job's page."""
         return self.to(f"/jobs/{_part(name)}")
 
+    def versions(self, id: Any) -> str:
+        """The versions of a document."""
+        return self.to(f"/conflicts/{_part(id)}")
+
     def gather(self, name: Any) -> str:
         """A gather's page."""
         return self.to(f"/gathers/{_part(name)}")

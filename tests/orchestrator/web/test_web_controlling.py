@@ -23,6 +23,7 @@ from orchestrator.web import create_app
 from orchestrator.web.login import Login
 from orchestrator.web.login_sessions import Sessions
 from orchestrator.web.operations import Acting
+from orchestrator.web.roles import anyone_here
 
 HTML = {"Accept": "text/html", "Origin": "http://localhost"}
 FARMED = chain.loads("""
@@ -124,6 +125,26 @@ def test_forms_keep_what_was_said_and_show_what_is_wrong(
     assert asked.status_code == 409 and 'name="confirm" value="3"' in asked.text
     refused = browser.post("/control/cancel", data={**form, "documents": "d0", "reason": ""}, headers=HTML)
     assert refused.status_code == 400 and "say why" in refused.text.lower()
+
+
+def test_where_anyone_at_this_machine_may_the_forms_need_no_login_and_the_token_all_the_same(
+    embedded: EmbeddedServer, farm: Any, tmp_path: Path
+) -> None:
+    login = Login(Sessions(embedded.url, farm.name, lambda: 1000.0), anyone_here)
+    app = create_app(lambda: farm, chain=FARMED, live=False, login=login, acting=Acting("here", tmp_path, ask_above=2))
+    with TestClient(app, base_url="http://localhost", client=("192.0.2.7", 5000)) as other:
+        assert "/act/" not in other.get("/documents/d0", headers=HTML).text
+        assert other.get("/act/hold?documents=d0", headers=HTML, follow_redirects=False).status_code == 303
+    with TestClient(app, base_url="http://localhost", client=("127.0.0.1", 5000)) as here:
+        assert "/act/hold?" in here.get("/documents/d0", headers=HTML).text
+        page = here.get("/act/hold?documents=d0&next=/documents/d0", headers=HTML).text
+        form = {"documents": "d0", "reason": "look", "do": "yes", "next": "/documents/d0"}
+        for token in ("", "guessed"):
+            assert here.post("/act/hold", data={**form, "token": token}, headers=HTML).status_code == 403
+        token = page.split('name="token" value="')[1].split('"')[0]
+        done = here.post("/act/hold", data={**form, "token": token}, headers=HTML, follow_redirects=False)
+        assert (done.status_code, done.headers["location"]) == (303, "/documents/d0")
+    assert farm.get("d0")["hold"]["by"] == "somebody at the page"
 
 
 def test_the_pages_own_lists_offer_all_that_fit_only_where_an_operation_can_choose_them() -> None:
