@@ -37,6 +37,15 @@ def stores(online: Any) -> Any:
     return open_stores(configuration.load(online.folder / "online.yaml").store, settings, {})
 
 
+def everything(store: Any, count: int) -> dict[int, Any]:
+    """All outcomes in a store, by number."""
+    found: dict[int, Any] = {}
+    for part in store.follow(None, wait=lambda seconds: len(found) >= count):
+        found.update({one.number: one for one in part.outcomes})
+    assert sorted(found) == list(range(count))
+    return found
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with EmbeddedServer(tmp_path_factory.mktemp("database")) as running:
@@ -65,10 +74,7 @@ def test_bad_slow_deadly_and_hidden_spills_are_kept_as_what_they_are(kept: Any) 
         assert (record.state, record.how, record.spills) == ("ended", "trailer", 40)
         assert (record.done, record.failed) == (37, 3)
         assert record.header == {"beam": "mu"}
-        assert len(store.numbers()) == 40
-        found: dict[int, Any] = {}
-        for part in store.follow(None, wait=lambda seconds: len(found) == 40):
-            found |= {one.number: one for one in part.outcomes}
+        found = everything(store, 40)
         assert found[3].error.startswith("ValueError: this spill is bad\n")
         assert 'raise ValueError("this spill is bad")' in found[3].error, "the end of its trace"
         assert found[3].module == "numbered:Fold"
