@@ -22,8 +22,9 @@ import uproot
 from orchestrator.errors import DataError, SettingsError
 from orchestrator.online import configuration
 from orchestrator.online.checkpoint import digest
-from orchestrator.online.module import Input, Map, Reduce, RunConfiguration, find
-from orchestrator.online.packing import pack, unpack
+from orchestrator.online.module import Input, Reduce, RunConfiguration, find
+from orchestrator.online.packing import pack, unpack, unpacked
+from orchestrator.online.pipeline import Pipeline
 from orchestrator.online.snapshot import writable
 from orchestrator.online.spill import Spill, StartOfRun
 from orchestrator.step import Work
@@ -60,7 +61,7 @@ def reduce(document: dict[str, Any], work: Work) -> dict[str, Any]:
     online = _configuration(chosen)
     path = work.input
     source = _input(online, path)
-    maps = [cast(Any, find(entry.module, Map))(entry.settings, work.log) for entry in online.maps()]
+    maps = Pipeline(online.map)
     reducers = _reducers(online, work)
     counts = {"read": 0, "shown": 0, "hidden": 0, "failed": 0}
     errors: dict[str, str] = {}
@@ -75,14 +76,16 @@ def reduce(document: dict[str, Any], work: Work) -> dict[str, Any]:
             if born:
                 raise DataError(f"{path} has spills of the runs {born} and {item.run}: a document is of one run")
             born = item.run
-            for module in [*maps, *reducers.values()]:
-                module.birth(RunConfiguration(item.run, header))
+            maps.birth(RunConfiguration(item.run, header))
+            for reducer in reducers.values():
+                reducer.birth(RunConfiguration(item.run, header))
         _count(item, maps, reducers, counts, errors)
         work.progress(min(0.9, counts["read"] / (counts["read"] + 20)), f"{counts['read']} spills")
     if not counts["read"]:
         raise DataError(f"{path} has no spills")
-    for module in [*maps, *reducers.values()]:
-        module.death()
+    maps.death()
+    for reducer in reducers.values():
+        reducer.death()
     if counts["failed"] > float(chosen.most_failed) * counts["read"]:
         many = f"{counts['failed']} of {counts['read']} spills of {path} failed"
         raise DataError(f"{many}; spill {next(iter(errors))}: {next(iter(errors.values()))}")
@@ -155,33 +158,28 @@ def _reducers(online: configuration.Online, work: Work) -> dict[str, Reduce]:
 
 
 def _count(
-    spill: Spill, maps: list[Any], reducers: dict[str, Reduce], counts: dict[str, int], errors: dict[str, str]
+    spill: Spill, maps: Pipeline, reducers: dict[str, Reduce], counts: dict[str, int], errors: dict[str, str]
 ) -> None:
     """One spill through everything, as a worker and the reducers would have it."""
     counts["read"] += 1
-    try:
-        for module in maps:
-            result = module.process(spill)
-            if isinstance(result, Spill):
-                spill = result
-            elif result is False:
-                counts["hidden"] += 1
-                return
-    except Exception as error:  # a student's class may raise anything; the next spill goes on
+    outcome = maps.process(spill)
+    if outcome.failed or outcome.packed is None:
         counts["failed"] += 1
-        _note(errors, f"{spill.number}", error)
+        _note(errors, f"{spill.number}", outcome.error.partition("\n")[0])
         return
-    counts["shown"] += 1
+    counts["shown" if outcome.shown else "hidden"] += 1
+    if not outcome.shown:
+        return
     for name, reducer in reducers.items():
         try:
-            reducer.process(spill)
-        except Exception as error:  # the other reducers have it, as in the live system
-            _note(errors, f"{spill.number} ({name})", error)
+            reducer.process(unpacked(outcome.packed))
+        except Exception as error:  # a student's class may raise anything; the other reducers have the spill
+            _note(errors, f"{spill.number} ({name})", f"{type(error).__name__}: {error}")
 
 
-def _note(errors: dict[str, str], where: str, error: Exception) -> None:
+def _note(errors: dict[str, str], where: str, sentence: str) -> None:
     if len(errors) < EXAMPLES:
-        errors[where] = f"{type(error).__name__}: {error}"[:500]
+        errors[where] = sentence[:500]
 
 
 def _write(

@@ -21,6 +21,7 @@ from orchestrator.online.spill import EndOfRun, Spill
 from orchestrator.online.store import Outcome, RunRecord
 from orchestrator.online.stores.memory import MemoryStores
 from orchestrator.step import Work
+from procs.formats import date
 from procs.online import step
 from procs.online.maps.date import Decode, Waveforms
 from procs.online.reducers.base import by_kind
@@ -152,6 +153,24 @@ def test_a_member_that_was_made_with_other_settings_is_not_merged(tmp_path: Path
     members[0]["checksum"] = "sha256:0"
     with pytest.raises(DataError, match="not what its document says"):
         in_step("samba", run, written[0].path, tmp_path, step.merge)
+
+
+def test_damaged_spills_are_counted_as_failed_and_too_many_fail_the_step(tmp_path: Path) -> None:
+    written = simulate(tmp_path / "daq", runs=0, date_runs=1, date_spills=20, date_triggers=5)
+    path = written[0].path
+    content = bytearray(path.read_bytes())
+    blocks = [event.blocks()[0].offset for event in date.open(path).events() if event.type == date.layout.PHYSICS]
+    document = {"_id": "x", "run_name": "x"}
+    content[blocks[3]] = 3  # the size of an equipment block
+    path.write_bytes(content)
+    result = in_step("mice", document, path, tmp_path / "data")
+    assert result["spills"] == {"read": 20, "shown": 19, "hidden": 0, "failed": 1}
+    assert "expected an equipment block" in result["errors"]["3"]
+    for place in blocks[5:12]:
+        content[place] = 3
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"8 of 20 spills of .* failed; spill 3: "):
+        in_step("mice", document, path, tmp_path / "data")
 
 
 def test_a_step_without_reducers_or_with_a_file_of_nothing_says_so(tmp_path: Path) -> None:
