@@ -66,6 +66,7 @@ class Sender:
         self._bytes = 0
         self._unsent = 0  # place in _kept of the first that has not been given to the connection
         self._out = memoryview(b"")  # the rest of what is being sent
+        self._taken = -1  # the sequence up to which the other end had all when it was connected to
         self._socket: socket.socket | None = None
         self._frames = protocol.Frames(protocol.LARGEST_HEAD)
         self._tried = -RETRY
@@ -149,10 +150,15 @@ class Sender:
 
     def _add(self, kind: bytes, head: dict[str, Any], body: bytes = b"") -> int:
         sequence = self._next
+        if sequence <= self.safe:  # a DAQ that was started again: this one is stored
+            self._next += 1
+            return sequence
         frame = protocol.encoded(kind, {"sequence": sequence, **head}, body)
         self._next += 1
         self._kept.append((sequence, frame))
         self._bytes += len(frame)
+        if sequence <= self._taken and self._unsent == len(self._kept) - 1:
+            self._unsent += 1  # it is there, and not yet stored
         self.work()
         while self._bytes > self._keep:
             self.work(TICK)
@@ -187,8 +193,8 @@ class Sender:
         self.refusal = ""
         self._forget(welcome.head.get("safe"))
         taken = welcome.head.get("taken")
-        after = taken if isinstance(taken, int) else -1
-        self._unsent = sum(1 for sequence, _ in self._kept if sequence <= after)
+        self._taken = taken if isinstance(taken, int) else -1
+        self._unsent = sum(1 for sequence, _ in self._kept if sequence <= self._taken)
         self._out = memoryview(b"")
         return True
 

@@ -129,7 +129,6 @@ class DateInput(Input):
                 continue
             before = file.size
             if file.look() != before:
-                file.forget()
                 changed = self._clock()
                 continue
             if grows and (file.replaced() or file.size < offset):

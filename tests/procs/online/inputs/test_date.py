@@ -217,7 +217,8 @@ def test_the_next_file_is_taken_up_when_the_daq_has_begun_it(tmp_path: Path) -> 
         with first.open("ab") as file:
             file.write(late)
 
-    steps = iter([lambda: second.write_bytes(b"".join(whole_run(8, 1))), more])  # the last of 7 comes after 8 began
+    idle = [lambda: None] * 15  # the last of 7 comes a second and a half after 8 began
+    steps = iter([lambda: second.write_bytes(b"".join(whole_run(8, 1))), *idle, more])
     found = [content(item) for item in Daq(steps).read(files=str(tmp_path / "r_*"))]
     assert found == [
         ("start", "7"), ("spill", "7", 0, b"".join(burst(7, 0)), False),

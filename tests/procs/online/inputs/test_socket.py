@@ -179,8 +179,29 @@ def test_a_daq_that_is_started_again_with_the_same_messages_goes_on_where_it_was
             sent = send_run(daq, "1", 5)
             daq.finish(SECONDS)
         with Sender(here.address, stream="file-1") as daq:
+            daq.connect()
             assert send_run(daq, "1", 5) == sent
+            daq.finish(SECONDS)
             sent += send_run(daq, "2", 2)
+            daq.finish(SECONDS)
+            assert daq.connections == 1
+        assert here.spills() == sent
+
+
+def test_what_was_taken_and_is_not_stored_yet_is_not_sent_again_by_a_daq_that_is_started_again() -> None:
+    with receiver(store=False) as here:
+        with Sender(here.address, stream="file-1") as daq:
+            sent = send_run(daq, "1", 5)
+            while len(here.items) < 7:
+                daq.work(0.01)
+        with Sender(here.address, stream="file-1") as daq:
+            daq.connect()
+            send_run(daq, "1", 5)
+            sent += send_run(daq, "2", 1)
+            while len(here.items) < 10:
+                daq.work(0.01)
+            assert daq.connections == 1 and daq.waiting == 10
+            here.source.safe(here.source.position)
             daq.finish(SECONDS)
         assert here.spills() == sent
 
