@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "orchestrator" / "web" / "onl
 import online_room
 
 from orchestrator.web.online.app import JSROOT
+from orchestrator.web.serve import bind
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -36,9 +37,24 @@ def browser() -> Iterator[Any]:
         made.close()
 
 
+@pytest.fixture(scope="module")
+def port() -> int:
+    """One for all tests, so that the browser keeps JSROOT, as it does for people."""
+    with bind("127.0.0.1", 0) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def usual(browser: Any) -> Iterator[Any]:
+    """What a viewer's browser is, unless a test wants another one."""
+    made = browser.new_context(viewport={"width": 1400, "height": 900})
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[online_room.Room]:
-    with online_room.room(tmp_path) as made:
+def room(tmp_path: Path, port: int) -> Iterator[online_room.Room]:
+    with online_room.room(tmp_path, port=port) as made:
         made.begin("6008")
         made.counts("6008", 7, 4, 1, 2, workers={"w1": "busy", "w2": "busy"})
         for name in ("hits/0", "hits/1"):
@@ -53,9 +69,9 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture
-def viewer(browser: Any, room: online_room.Room) -> Iterator[Open]:
+def viewer(browser: Any, usual: Any, room: online_room.Room) -> Iterator[Open]:
     """Opens pages; a page that logs an error fails its test, but for connections that a test cuts."""
-    contexts: list[Any] = []
+    opened: list[Any] = []
     faults: list[str] = []
 
     def heard(text: str) -> None:
@@ -63,17 +79,17 @@ def viewer(browser: Any, room: online_room.Room) -> Iterator[Open]:
             faults.append(text)
 
     def made(path: str = "/", **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
-        contexts.append(context)
+        context = browser.new_context(**options) if options else usual
         page = context.new_page()
+        opened.append(context if options else page)
         page.on("console", lambda said: heard(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(room.url + path)
         return page
 
     yield made
-    for context in contexts:
-        context.close()
+    for one in opened:
+        one.close()
     assert not faults
 
 

@@ -35,7 +35,7 @@ canvases:
 class Room:
     """All of it; parts can be stopped and started again at the same addresses."""
 
-    def __init__(self, folder: Path, canvases: str = CANVASES) -> None:
+    def __init__(self, folder: Path, canvases: str = CANVASES, port: int = 0) -> None:
         self.folder = folder
         self._context = zmq.Context()
         self._broker: tuple[threading.Event, threading.Thread] | None = None
@@ -46,7 +46,7 @@ class Room:
             f"title: MICE\ninput: {{module: 'x:Y'}}\nbroadcast: {{publish: '{self.addresses[0]}', "
             f"subscribe: '{self.addresses[1]}'}}\n{canvases}"
         )
-        self.port = 0
+        self.port = port
         self.app: Any = None
         self._server: tuple[uvicorn.Server, threading.Thread] | None = None
 
@@ -152,9 +152,9 @@ class Room:
 
 
 @contextlib.contextmanager
-def room(folder: Path, canvases: str = CANVASES, **options: Any) -> Iterator[Room]:
+def room(folder: Path, canvases: str = CANVASES, port: int = 0, **options: Any) -> Iterator[Room]:
     """A room that is up."""
-    made = Room(folder, canvases)
+    made = Room(folder, canvases, port)
     try:
         made.start(**options)
         yield made
