@@ -69,6 +69,8 @@ def ready_because(
             f"Attempt {retry.get('number')} of {step.key} ({step.name}) begins {when}; "
             f"the one before ended with: {_sentence(retry['reason'])}"
         )
+    if step.executor == "gather":
+        return f"It is ready for {step.key} ({step.name}), which is done for many documents at once when all are ready."
     who = "poller" if step.executor == "local" else f"farm daemon ({step.farm})"
     return f"It is ready for {step.key} ({step.name}) and waits for a {who} of site {step.site!r} with room."
 
