@@ -14,8 +14,9 @@ from orchestrator.errors import Conflict, DatabaseError, OrchestratorError, Sett
 from orchestrator.online import configuration
 from orchestrator.online.configuration import Online
 from orchestrator.online.keys import keys_for
-from orchestrator.online.module import Output, Reduce, find
+from orchestrator.online.module import Output, find
 from orchestrator.online.pipeline import Pipeline
+from orchestrator.online.reducing import check_names
 from orchestrator.online.stores import FOLDER
 from orchestrator.settings import Settings
 from orchestrator.units import size
@@ -91,8 +92,7 @@ class Checks:
 
         made_input(online.input)
         pipeline = Pipeline(online.map)
-        for reducer in online.reduce:
-            find(reducer.module, Reduce)(reducer.settings)
+        check_names(online)  # makes every reducer
         for output in online.output:
             find(output.module, Output)(output.settings)
         count = 1 + len(pipeline.classes) + len(online.reduce) + len(online.output)

@@ -109,6 +109,10 @@ class Reduce(Module):
         """What it has to show now."""
         raise NotImplementedError
 
+    def names(self) -> Iterable[str]:
+        """Names of its plots, or what they begin with and a ``*``; two reducers may not have the same ones."""
+        return [plot.name for plot in self.plots()]
+
     def expected(self, name: str) -> Any:
         """An empty histogram as the plot ``name`` will have it, for checks of references; None where it cannot say."""
         return None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from orchestrator import faults
-from orchestrator.errors import DatabaseError, NotFound
+from orchestrator.errors import DatabaseError, NotFound, SettingsError
 from orchestrator.online import configuration, snapshot
 from orchestrator.online.checkpoint import Checkpoint, Counted, digest
 from orchestrator.online.images import Gallery
@@ -53,6 +53,22 @@ class Places:
     def of(cls, folder: Path) -> Places:
         """Those in the site's folder."""
         return cls(folder / "online" / "state", snapshot.runs_folder(folder))
+
+
+def check_names(online: configuration.Online) -> None:
+    """Refuse two reducers whose plots would have the same names. Raises SettingsError."""
+    owners: dict[str, str] = {}
+    for entry in online.reduce:
+        module = cast(type[Reduce], find(entry.module, Reduce))(entry.settings)
+        module.birth(RunConfiguration("check"))
+        for name in module.names():
+            other = owners.setdefault(name, entry.name)
+            if other != entry.name:
+                raise SettingsError(
+                    f"the reducers {other} and {entry.name} both have plots called {name!r}: give one of them the "
+                    "setting `prefix`, or leave it out"
+                )
+        module.death()
 
 
 class RunReducer:

@@ -27,7 +27,7 @@ from orchestrator.online.checkpoint import sync_folder, write_safely
 from orchestrator.online.presenting import Shown, worst
 from orchestrator.online.publication import Header
 from orchestrator.online.rootjson import flow_values
-from orchestrator.online.stores.names import checked_run
+from orchestrator.online.stores.names import checked_run, possible_run
 
 WHOLE = "snapshot.root"
 RECORD = "run.json"
@@ -98,6 +98,8 @@ def undrawn(runs: Path, reducer: str) -> Iterator[tuple[str, list[Shown]]]:
     folders = sorted(runs.glob(f"*/{reducer}.json"), key=lambda path: path.stat().st_mtime)[-LOOKED_AT:]
     for path in folders:
         run = path.parent.name
+        if not possible_run(run):
+            continue
         part = finished(runs, run, reducer)
         names = [str(document["name"]) for document in part["plots"]] if part is not None else []
         missing = {name for name in names if not _drawn(path.parent / PLOTS / name)}

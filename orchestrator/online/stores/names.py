@@ -23,6 +23,11 @@ def checked_run(run: str) -> str:
     return run
 
 
+def possible_run(run: str) -> bool:
+    """Whether :func:`checked_run` takes it."""
+    return len(run) <= LONGEST and _RUN.match(run) is not None
+
+
 def database_name(prefix: str, run: str) -> str:
     """The name of a run's database: ``spills-6008``, ``spills-6008$2ereplay1``.
 

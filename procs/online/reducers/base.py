@@ -15,8 +15,9 @@ parts, bin by bin, whatever their order. A reducer says what families of plots i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import boost_histogram as bh
@@ -29,6 +30,7 @@ from orchestrator.online.plot import Plot
 from procs.binning import key_name
 
 MOST_PLOTS = 512  # of one family: data with more boards or channels than that are damaged
+PREFIX = "in front of the plots' names, with a slash: for a second reducer of the same class"
 MOST_CELLS = 4_000_000  # bins of one histogram: 32 MB
 
 
@@ -78,8 +80,17 @@ class Histograms(Reduce):
 
     families: ClassVar[tuple[Family, ...]] = ()
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        cls.defaults = {**cls.defaults, "prefix": ""}
+        cls.settings_help = {**getattr(cls, "settings_help", {}), "prefix": PREFIX}  # type: ignore[attr-defined]
+
     def __init__(self, settings: Mapping[str, Any] | None = None, log: Any = None) -> None:
         super().__init__(settings, log)
+        prefix = self.settings["prefix"]
+        if not isinstance(prefix, str) or (prefix and not re.fullmatch(r"[A-Za-z0-9_-]+", prefix)):
+            raise SettingsError(f"the setting `prefix` of {type(self).__name__} is made of letters, digits, _ and -")
+        self._prefix = f"{prefix}/" if prefix else ""
         self._families = {family.name: family for family in self.families}
         self._held: dict[str, dict[str, Any]] = {}
         for family in self.families:
@@ -111,7 +122,17 @@ class Histograms(Reduce):
         return found
 
     def plots(self) -> Iterator[Plot]:
-        """All plots, family by family, labels in order."""
+        """All plots, under their names with the prefix. What they are is said by ``_plots``."""
+        for plot in self._plots():
+            yield replace(plot, name=self._prefix + plot.name) if self._prefix else plot
+
+    def names(self) -> list[str]:
+        """The families' names, and those of plots that are there from the start."""
+        labelled = [f"{self._prefix}{family.name}/*" for family in self.families if not family.single]
+        return [*labelled, *(plot.name for plot in self.plots())]
+
+    def _plots(self) -> Iterator[Plot]:
+        """All histograms, family by family, labels in order. A subclass may add others."""
         for family in self.families:
             for label in sorted(self._held[family.name]):
                 yield self.plot(family, label, self._held[family.name][label])
@@ -125,6 +146,9 @@ class Histograms(Reduce):
 
     def expected(self, name: str) -> Any:
         """An empty histogram of the family that a plot's name belongs to."""
+        if not name.startswith(self._prefix):
+            return None
+        name = name.removeprefix(self._prefix)
         for family in self.families:
             if name == family.name if family.single else name.startswith(f"{family.name}/"):
                 return self._new(family)

@@ -52,9 +52,9 @@ class WithTrends(Histograms):
         for name, one in trends.items():
             self.sums[name].merge(one)
 
-    def plots(self) -> Iterator[Plot]:
+    def _plots(self) -> Iterator[Plot]:
         """The histograms, then the trends."""
-        yield from super().plots()
+        yield from super()._plots()
         for name, (title, unit, text) in self.trends.items():
             seconds = self.sums[name].width * self.sums[name].span()[2]
             style = {"y_title": f"{unit} in {seconds} s"}
@@ -172,9 +172,9 @@ class DeadTime(WithTrends):
             if len(gaps):
                 self.fill("dead/gaps", f"LDC {ldc} board {board}", gaps * TAG_US)
 
-    def plots(self) -> Iterator[Plot]:
+    def _plots(self) -> Iterator[Plot]:
         """The histograms that have entries, and the dead part of the time."""
-        yield from (plot for plot in Histograms.plots(self) if plot.histogram.sum(flow=True))
+        yield from (plot for plot in Histograms._plots(self) if plot.histogram.sum(flow=True))
         lost, every = self.sums["dead/lost"], self.sums["dead/all"]
         if not len(every.bins):
             return

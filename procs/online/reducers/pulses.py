@@ -31,7 +31,7 @@ class _SideBySide(Histograms):
 
     overviews: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
-    def plots(self) -> Iterator[Plot]:
+    def _plots(self) -> Iterator[Plot]:
         """Those of all channels, then those of each."""
         families = {family.name: family for family in self.families}
         for name, (shown, title) in self.overviews.items():
@@ -51,7 +51,7 @@ class _SideBySide(Histograms):
                 shown, title, plane, family.description, (*family.keywords, "all channels"), family.help,
                 {"draw": "colz", "logz": True},
             )  # fmt: skip
-        yield from super().plots()
+        yield from super()._plots()
 
 
 class PulseAmplitude(_SideBySide):

@@ -16,7 +16,7 @@ from orchestrator.online import configuration, snapshot
 from orchestrator.online.images import Gallery
 from orchestrator.online.module import Input, Map, Reduce, RunConfiguration, find
 from orchestrator.online.packing import pack, packed, unpack, unpacked
-from orchestrator.online.reducing import Places, Reducing
+from orchestrator.online.reducing import Places, Reducing, check_names
 from orchestrator.online.spill import EndOfRun, Spill
 from orchestrator.online.store import Outcome, RunRecord
 from orchestrator.online.stores.memory import MemoryStores
@@ -253,6 +253,22 @@ def test_settings_that_make_no_axis_are_refused() -> None:
         PulseAmplitude({"bin": 3})
     with pytest.raises(SettingsError, match="`seconds`"):
         EventSizeRate({"seconds": 0.5})
+
+
+def test_two_reducers_of_one_class_need_different_names() -> None:
+    def online(**settings: Any) -> configuration.Online:
+        module = "procs.online.reducers.events:EventSizeRate"
+        reduce = [{"name": "a", "module": module}, {"name": "b", "module": module, "settings": settings}]
+        return configuration.Online.model_validate({"input": {"module": "x:Y"}, "reduce": reduce})
+
+    with pytest.raises(SettingsError, match="the reducers a and b both have plots called 'events/size'"):
+        check_names(online(bins=20))
+    check_names(online(bins=20, prefix="coarse"))
+    with pytest.raises(SettingsError, match="`prefix` of EventSizeRate"):
+        check_names(online(prefix="../x"))
+    coarse = EventSizeRate({"prefix": "coarse", "bins": 20})
+    assert {plot.name.split("/")[0] for plot in coarse.plots()} == {"coarse"}
+    assert len(coarse.expected("coarse/events/size").axes[0]) == 20 and coarse.expected("events/size") is None
 
 
 def test_a_state_of_other_bins_adds_nothing() -> None:
