@@ -56,9 +56,9 @@ def _walk(command: click.Command, path: list[str]) -> Iterator[tuple[list[str], 
 
 def _help(command: click.Command, path: list[str]) -> str:
     context: click.Context | None = None
-    for name in ["orchestrator", *path]:
+    for depth, name in enumerate(["orchestrator", *path]):
         context = click.Context(
-            command,
+            command if depth == len(path) else click.Group(name),  # a parent's arguments would stand in the usage, too
             info_name=name,
             parent=context,
             terminal_width=WIDTH,
