@@ -1,4 +1,4 @@
-"""``online``: the live system of the control room. Its commands stand in the modules ``online_*``, part by part."""
+"""``online``: the live system of the control room. Its commands stand in the modules ``online_*``, by what they do."""
 
 from __future__ import annotations
 

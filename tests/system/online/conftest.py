@@ -96,6 +96,8 @@ class Fold(Map):
 class Folded(Reduce):
     """How often each folded number occurs."""
 
+    defaults = {"plot": "folded"}
+
     def birth(self, configuration):
         self.held = hist.Hist(hist.axis.Integer(0, 97, label="folded"), storage=hist.storage.Double())
 
@@ -103,7 +105,7 @@ class Folded(Reduce):
         self.held.fill(spill.data["folded"])
 
     def plots(self):
-        yield Plot("folded", "Folded numbers", self.held)
+        yield Plot(self.settings["plot"], "Folded numbers", self.held)
 
     def state(self):
         return {"values": self.held.values(flow=True)}

@@ -1,5 +1,5 @@
-"""Spills under fire: workers killed every few seconds, the database stopped once, a reducer killed; every histogram has
-the same counts as from one process that was left alone."""
+"""Spills under fire: workers killed every few seconds, the database stopped once, a reducer, the broadcast and the
+transform killed; every histogram has the same counts as from one process that was left alone."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def expected(count: int) -> np.ndarray[Any, Any]:
     return np.bincount((np.arange(count)[:, None] + np.arange(WORDS)[None, :]).ravel() % 97, minlength=97)
 
 
-def snapshot(folder: Path, run: str, name: str = "folded") -> np.ndarray[Any, Any]:
+def snapshot(folder: Path, run: str, name: str) -> np.ndarray[Any, Any]:
     with uproot.open(folder / "online" / "runs" / run / f"{name}.root") as file:
-        return np.asarray(file["folded"].values())
+        return np.asarray(file[name].values())
 
 
 @pytest.mark.system
@@ -41,11 +41,12 @@ def test_nothing_is_lost_or_counted_twice_whatever_dies(online: Any, tmp_path: P
         online.online["input"]["settings"] = {"spills": SPILLS, "words": WORDS}
         online.online["map"][0]["settings"] = {"busy": 0.0 if LONG else 0.001}
         online.online["workers"]["tries"] = 20  # kills hit whom they hit
-        online.online["reduce"].append({**online.online["reduce"][0], "name": "again"})
+        first = online.online["reduce"][0]
+        online.online["reduce"].append({**first, "name": "again", "settings": {"plot": "again"}})
         online.start()
         chance = random.Random(1)
         begun = time.monotonic()
-        next_kill, database, reducer, broadcast = begun, True, True, True
+        next_kill, database, reducer, broadcast, transform = begun, True, True, True, True
         kills = 0
 
         def over() -> bool:
@@ -70,10 +71,13 @@ def test_nothing_is_lost_or_counted_twice_whatever_dies(online: Any, tmp_path: P
             if broadcast and done > SPILLS // 2:
                 broadcast = False
                 assert online.kill("broadcast")
+            if transform and done > 2 * SPILLS // 3:
+                transform = False
+                assert online.kill("transform")
             time.sleep(0.05)
         last = online.told()["last"]
         online.until(lambda: (online.folder / "online" / "runs" / "100" / "run.json").exists(), 300)
-        assert kills > 1 and not database and not reducer
+        assert kills > 1 and not (database or reducer or broadcast or transform)
         assert (last["read"], last["done"], last["failed"], last["pending"]) == (SPILLS, SPILLS, 0, 0)
         wanted = expected(SPILLS)
         for name in ("folded", "again"):
