@@ -10,7 +10,8 @@ the others only read, in another. Some further ones (`--stuck`) connect and neve
 
 Measured, after `--warm` seconds: the time from handing a plot to the publisher until the viewer has unpacked its event;
 the display's resident memory and its processor time. The viewer's period is part of the time: a plot that comes just
-after another waits for it, half a period on average.
+after another waits for it, half a period on average. With `--browser` one more viewer is a real browser (Debian's
+chromium, driven by playwright) that shows `--plots` plots on one canvas, and its time is until JSROOT has drawn them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import numpy as np
 import psutil
 
 from orchestrator.online import rootjson
+from orchestrator.online.presenting import iso
 from orchestrator.online.publication import Header
 from orchestrator.online.publishing import Publisher
 
@@ -96,6 +98,36 @@ def viewers(
     asyncio.run(all_of_them())
 
 
+def browse(port: int, since: float, stop: float, answer: Any) -> None:
+    """A real browser, in a process of its own: how old each plot is when it has been drawn."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--headless"])
+        page = browser.new_page(viewport={"width": 1920, "height": 1080})
+        page.goto(f"http://127.0.0.1:{port}/?reload=0.1")
+        page.wait_for_selector(".plot svg")
+        page.evaluate(
+            """() => { window.late = []; const paint = window.room.Plot.prototype.paint;
+            window.room.Plot.prototype.paint = async function () { const { header } = this.data;
+              await paint.call(this); window.late.push(Date.now() - Date.parse(header.output_time)); } }"""
+        )
+        page.wait_for_timeout(max(0.0, since - time.time()) * 1000)
+        page.evaluate("window.late = []")
+        page.wait_for_timeout(max(0.0, stop - 1 - time.time()) * 1000)
+        answer.put([float(value) for value in page.evaluate("window.late")])
+        browser.close()
+
+
+def spread(values: list[float]) -> dict[str, float] | None:
+    """What is said of many times, in ms."""
+    if not values:
+        return None
+    found = np.array(values)
+    said = {f"p{part}": round(float(np.percentile(found, part)), 1) for part in (50, 95, 99)}
+    return said | {"max": round(float(found.max()), 1)}
+
+
 def bodies(count: int) -> list[bytes]:
     """Histograms as an experiment has them: most of a hundred bins, every fifth of 64 x 32."""
     random = np.random.default_rng(1)
@@ -122,6 +154,7 @@ def main() -> None:
     parser.add_argument("--warm", type=float, default=10.0)
     parser.add_argument("--period", type=float, default=0.1, help="a viewer's refresh period, s")
     parser.add_argument("--stuck", type=int, default=5, help="viewers that connect and never read")
+    parser.add_argument("--browser", action="store_true", help="one more viewer, a real browser")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -182,7 +215,9 @@ def measure(publisher: Publisher, display: psutil.Process, port: int, given: arg
         )
         for count, measured in ((given.measured, True), (given.viewers - given.measured, False))
     ]
-    for one in reading:
+    screen = context.Queue()
+    looking = context.Process(target=browse, args=(port, since, stop, screen)) if given.browser else None
+    for one in [*reading, *([looking] if looking else [])]:
         one.start()
     memory: list[tuple[float, float]] = []
     used, number, due = None, 0, time.time()
@@ -190,7 +225,9 @@ def measure(publisher: Publisher, display: psutil.Process, port: int, given: arg
         number += 1
         for name, body in zip(names, drawn, strict=True):
             now = time.time()
-            header = Header(RUN, name, name, "bench", number, number, number, 1.0, None, "", verdict={"sent": now})
+            header = Header(
+                RUN, name, name, "bench", number, number, number, 1.0, None, iso(now) or "", verdict={"sent": now}
+            )
             publisher.publish("plot", RUN, name, header, body)
         publisher.publish("counts", RUN, "", {"read": number, "done": number, "failed": 0, "pending": 0})
         if time.time() >= since:
@@ -204,17 +241,15 @@ def measure(publisher: Publisher, display: psutil.Process, port: int, given: arg
     late, size = [one for answer in answers for one in answer[0]], sum(answer[1] for answer in answers)
     for connection in stuck:
         connection.close()
-    taken = np.array(late) * 1000 if late else np.array([np.nan])
+    drawn_late = None if looking is None else screen.get(timeout=120)
     megabytes = np.array([value for _, value in memory])
     half = max(1, len(megabytes) // 2)
     return {
         "viewers": given.viewers, "measured": given.measured, "stuck": given.stuck, "plots": given.plots,
         "rate": given.rate, "period_ms": given.period * 1000, "seconds": given.seconds,
         "published": number * given.plots,
-        "received": len(late), "latency_ms": {
-            "p50": round(float(np.percentile(taken, 50)), 1), "p95": round(float(np.percentile(taken, 95)), 1),
-            "p99": round(float(np.percentile(taken, 99)), 1), "max": round(float(taken.max()), 1),
-        },
+        "received": len(late), "latency_ms": spread([1000 * value for value in late]),
+        "browser": None if drawn_late is None else {"drawn": len(drawn_late), "latency_ms": spread(drawn_late)},
         "memory_MiB": {"first_half": round(float(megabytes[:half].mean()), 1),
                        "second_half": round(float(megabytes[half:].mean()), 1),
                        "max": round(float(megabytes.max()), 1)},

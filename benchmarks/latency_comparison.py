@@ -119,15 +119,21 @@ def wait(database: Database, document: dict[str, Any]) -> float:
     return PATIENCE
 
 
-def other(name: str, missing: dict[str, str], known: dict[str, str], count: int, loaded: bool) -> list[float] | None:
-    """Waits of one round of another system; None where it cannot be had."""
+def other(
+    name: str, missing: dict[str, str], failed: dict[str, str], known: dict[str, str], count: int, loaded: bool
+) -> list[float] | None:
+    """Waits of one round of another system; None where it cannot be had, or has not kept up with the load."""
     system, keeps, broker = OTHERS[name]
     if system in missing:
         return None
     try:
         found = drive(system, "latency", keeps, count, broker=broker, load=LOAD if loaded else 0)
-    except (NotHere, RuntimeError) as error:
+    except NotHere as error:
         missing[system] = str(error)
+        print(error, file=sys.stderr)
+        return None
+    except RuntimeError as error:
+        failed[name + (", under load" if loaded else ", idle")] = str(error)
         print(error, file=sys.stderr)
         return None
     known.update({key: item for key, item in found["versions"].items() if key != "python"})
@@ -147,6 +153,7 @@ def main() -> None:
         parser.error(f"--only: there is {', '.join((OURS, NAIVE, *OTHERS))}")
     run = common.Run("latency", __doc__)
     missing: dict[str, str] = {}
+    failed: dict[str, str] = {}
     known = {"Redis": redis_version()}
     with common.database_server() as (server, credentials, kind):
         run.result["versions"]["database"] = kind
@@ -156,7 +163,7 @@ def main() -> None:
                 way = (
                     partial(ours, server, credentials) if name == OURS
                     else partial(naively, server, credentials) if name == NAIVE
-                    else partial(other, name, missing, known)
+                    else partial(other, name, missing, failed, known)
                 )  # fmt: skip
                 ways[f"{name}|{loaded}"] = partial(way, given.documents, loaded)
         found = common.interleaved(ways, given.rounds, lambda text: run.say(said(text)))
@@ -173,6 +180,7 @@ def main() -> None:
         "From closing a file to the start of its step, ms",
         ["", "idle, median", "p95", "p99", f"with {LOAD}/s beside it, median", "p95 ", "p99 "],
         rows, *(f"{system}: not measured. {why.strip().splitlines()[0]}" for system, why in missing.items()),
+        *(f"{name}: a round failed: {why.strip().splitlines()[0]}." for name, why in failed.items()),
         f"{given.documents} documents a round. What each keeps durable meanwhile stands with the throughput.",
     ))  # fmt: skip
     run.end(given, draw)

@@ -174,8 +174,8 @@ def main() -> None:
     parser.add_argument("--systems", nargs="*", default=list(PORTS), choices=list(PORTS))
     given = parser.parse_args()
     run = common.Run("submission", __doc__, {
-        "slurm": common.first_line("sbatch", "--version").removeprefix("slurm-wlm "),
-        "gridengine": common.first_line("qsub", "-help").removeprefix("GE "),
+        "slurm": common.first_line("slurmctld", "-V").removeprefix("slurm-wlm "),
+        "gridengine": common.first_line("dpkg-query", "-W", "-f", "${Version}", "gridengine-client"),
     })  # fmt: skip
     few = max(1, given.documents // 10)
     FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
