@@ -52,7 +52,7 @@ farms:
             environment: {json.dumps({"SLURM_CONF": slurm})},
             grace: {{submission: 30 s, unknown: 10 s, result: 5 s}}}}
 steps:
-  - {{name: s0, run: 'sitesteps:mark', settings: {{step: 0, seconds: 4}}, executor: farm, farm: centre,
+  - {{name: s0, run: 'sitesteps:mark', settings: {{step: 0, seconds: 8}}, executor: farm, farm: centre,
      documents_per_job: 2, time_limit: 5 min, memory_limit: 400 MB, retries: {{count: 0}}}}
 """
     (site.folder / "chain.yaml").write_text(text)
@@ -102,3 +102,12 @@ steps:
     assert all(d["proc0"]["error_class"] == "person" and "wrong disk" in d["proc0"]["reason"] for d in ended)
     assert all(d["batchjob"][-1]["number"] == number for d in ended)
     site.wait(lambda: not queued(), 20, "Slurm to have nothing of ours any more")
+
+    say("retry", "--all", "--yes", "--reason", "the right disk")
+    site.wait(lambda: statuses()["proc 0 in progress"] > 0, 60, "a job to run once more")
+    taken = [name for name, d in site.everything().items() if d["status"].startswith("proc 0")]
+    say("mark-bad", *taken, "--yes", "--reason", "no beam")
+    site.wait(lambda: not queued(), 40, "Slurm to have nothing that nobody waits for")
+    found = site.everything()
+    assert all(found[name]["status"] in ("bad", "good") for name in taken)
+    assert not any("proc0" in found[name] for name in taken if found[name]["status"] == "bad")
