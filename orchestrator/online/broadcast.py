@@ -35,6 +35,7 @@ from orchestrator.online.publication import KINDS, parsed
 
 RUNS = 4  # last runs whose plots are kept: the present one, and some to compare it with
 TOPICS = 5000  # of one run; a reducer that makes more plots than that is out of order
+MEMORY = 512 * 1024 * 1024  # bytes of all that is kept; the oldest run goes when there is more, the newest never
 MESSAGE = 64 * 1024 * 1024  # bytes; a plot is some kB, a large one with two axes a few hundred
 QUEUED = 400  # messages that wait for one viewer before it loses some: a refresh of many plots fits in
 PART = 64  # messages of one part of an answer, less than QUEUED so that a part is not lost
@@ -64,12 +65,15 @@ class Cache:
     Args:
         runs: how many runs are kept; the one that was not heard of for longest goes first.
         topics: how many topics of one run are kept.
+        memory: bytes above which the oldest runs go; the newest one stays.
     """
 
-    def __init__(self, runs: int = RUNS, topics: int = TOPICS) -> None:
+    def __init__(self, runs: int = RUNS, topics: int = TOPICS, memory: int = MEMORY) -> None:
         self.number = 0
+        self.size = 0
         self._runs = runs
         self._topics = topics
+        self._memory = memory
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()  # the newest last
         self._by_run: OrderedDict[str, set[bytes]] = OrderedDict()
 
@@ -84,13 +88,19 @@ class Cache:
         if topic not in members and len(members) >= self._topics:
             return self.number  # it goes to those who listen, and is not kept
         members.add(topic)
+        self._forget(topic)
         self._kept[topic] = Kept(self.number, topic, header, body)
-        self._kept.move_to_end(topic)
-        while len(self._by_run) > self._runs:
+        self.size += len(header) + len(body)
+        while len(self._by_run) > self._runs or (self.size > self._memory and len(self._by_run) > 1):
             _, old = self._by_run.popitem(last=False)
             for one in old:
-                del self._kept[one]
+                self._forget(one)
         return self.number
+
+    def _forget(self, topic: bytes) -> None:
+        known = self._kept.pop(topic, None)
+        if known is not None:
+            self.size -= len(known.header) + len(known.body)
 
     def since(self, number: int, until: int, most: int = PART, size: int = PART_BYTES) -> tuple[list[Kept], int]:
         """Messages with numbers above ``number`` and not above ``until``, in order, at most so many and so large.

@@ -22,6 +22,7 @@ from orchestrator.online.references import References
 from orchestrator.online.stores import FOLDER, open_stores
 from orchestrator.settings import Settings
 
+RUNS_SENT = 2  # the present run and the one before it are sent to a broadcast that was started again
 DOCUMENTS = 10  # periods of pictures as files between two times that those in the database are made anew
 
 
@@ -50,7 +51,8 @@ def reducing(
         takers.append((_documents(settings, online, environ), DOCUMENTS * online.images.every))
 
     def run(stop: threading.Event) -> None:
-        with Publisher(online.broadcast.publish, secure=keys.connecting if keys else None) as publisher:
+        secure = keys.connecting if keys else None
+        with Publisher(online.broadcast.publish, secure=secure, runs=RUNS_SENT) as publisher:
             Reducing(
                 entry, online, open_stores(online.store, settings, environ), publisher, places,
                 compare=references.compare, gallery=Gallery(takers), now=time.monotonic,

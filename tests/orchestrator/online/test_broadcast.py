@@ -171,6 +171,18 @@ def test_the_cache_keeps_the_last_of_each_topic_of_the_last_runs(sent: list[byte
         assert found == kept
 
 
+@given(st.lists(st.tuples(topics, st.integers(0, 60))))
+def test_the_cache_stays_within_its_memory_as_long_as_there_are_older_runs(sent: list[tuple[bytes, int]]) -> None:
+    cache = Cache(memory=100)
+    for one, size in sent:
+        cache.take(one, b"", bytes(size))
+        held, _ = cache.since(0, cache.number, most=1000)
+        assert cache.size == sum(len(kept.body) for kept in held)
+        runs = {parsed(kept.topic)[1] for kept in held}
+        assert cache.size <= 100 or runs == {parsed(one)[1]}
+        assert held[-1].topic == one
+
+
 @given(st.text(min_size=1), st.text(alphabet="abc/._-"))
 def test_a_topic_is_read_as_it_was_made(run: str, name: str) -> None:
     if "\ud800" <= max(run) <= "\udfff":
