@@ -103,12 +103,12 @@ class Place:
     def database_name(folder: Path) -> str:
         return "f-" + re.sub(r"[^a-z]", "-", folder.name)
 
-    def add(self, count: int) -> None:
+    def add(self, count: int, first: int = 0) -> None:
         self.database.bulk(
             [
                 {"_id": f"d{n}", "type": "daqdocument", "run_name": "r", "file_number": n, "status": "closed",
                  "file": f"/raw/{n}", "hostname": "daq"}
-                for n in range(count)
+                for n in range(first, first + count)
             ]
         )  # fmt: skip
 

@@ -165,6 +165,10 @@ def test_killed_while_a_job_writes_its_results_straight_into_the_database(
     place.add(count)
     try:
         assert place.run("farm", "--until-idle") == 0
+        while not place.note.exists() and count < 16:  # busy: the job did not wait any longer
+            place.add(4, first=count)
+            count += 4
+            assert place.run("farm", "--until-idle") == 0
         assert place.note.exists(), f"nobody came to {name}"
         place.check(count, doubles=1)
         place.check_farm()
