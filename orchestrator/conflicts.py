@@ -11,8 +11,8 @@ exactly one site, two sites change different parts of a document, and mostly the
 
 Each lane of the document is judged so, by its own keys (``archive_status``, ``archive_proc0``, ...): two sites at work
 in two lanes get one document with both. While two steps of one lane hold the document at once the conflict waits: each
-goes on, on its own version. What no rule decides is for a person. Until a conflict is settled no step of the document is
-begun.
+goes on, on its own version. What no rule decides is for a person. Until a conflict is settled no step of the document
+is begun.
 
 The merged version, its revision and the deletions of the others are worked out from the versions alone, without a clock
 or a random number. So two sites that settle the same conflict write the very same revisions, and replication finds

@@ -265,8 +265,8 @@ class Job:
         now = time.time()
         started = self.marker.attempt_started or now
         return Report(
-            str(task.document.get("_id")), task.step, task.attempt, started, now, seconds=round(max(0.0, now - started), 3),
-            exit_code=None, error_class=kind, reason=reason,
+            str(task.document.get("_id")), task.step, task.attempt, started, now,
+            seconds=round(max(0.0, now - started), 3), exit_code=None, error_class=kind, reason=reason,
         )  # fmt: skip
 
     def _mark(self, task: Task | None) -> None:
