@@ -181,6 +181,18 @@ def test_a_file_that_grows_byte_by_byte_never_gives_half_a_spill(tmp_path: Path)
     assert [content(item)[3] for item in found if isinstance(item, Spill)] == [b"".join(burst(7, n)) for n in range(3)]
 
 
+@pytest.mark.skipif(not os.environ.get("ORCHESTRATOR_LONG"), reason="some minutes: ORCHESTRATOR_LONG=1")
+def test_the_real_file_growing_byte_by_byte_gives_its_six_spills(shared_data: Path, tmp_path: Path) -> None:
+    data = (shared_data / "mice_06008.000").read_bytes()
+    growing = tmp_path / "mice_06008.000"
+    growing.write_bytes(b"")
+    with growing.open("ab", buffering=0) as file:
+        steps = ((lambda place=place: file.write(data[place : place + 1])) for place in range(len(data)))
+        found = Daq(steps).read(files=str(growing), patience=3, poll=0.00001)
+    assert [content(item)[:3] for item in found] == [content(item)[:3] for item in complete(growing)]
+    assert sum(isinstance(item, Spill) for item in found) == 6
+
+
 TWO = {"r_7.000": whole_run(7, 2, trailer=False)[:-2], "r_7.001": [*burst(7, 1)[1:], *burst(7, 2)],
        "r_8.000": whole_run(8, 2), "r_9.000": whole_run(9, 1, trailer=False)}  # fmt: skip
 
