@@ -61,7 +61,10 @@ class RunRecord:
 
 
 def kept_final(record: RunRecord, known: RunRecord | None) -> RunRecord:
-    """``record`` as it may be written over ``known``: a run that is final stays so unless it begins once more."""
+    """``record`` as it may be written over ``known``: a run that is final stays so unless it begins once more, and one
+    that has begun once more is not made final by who has seen its earlier life only."""
+    if known is not None and record.state == "final" and record.opened < known.opened:
+        return known
     if known is None or known.state != "final" or record.state == "final" or record.opened > known.opened:
         return record
     return replace(

@@ -210,6 +210,21 @@ def test_the_record_is_kept_and_a_final_run_stays_final(stores: Stores) -> None:
     assert found is not None and found.state == "final"
 
 
+def test_a_run_that_begins_once_more_is_final_only_when_that_life_is_over(stores: Stores) -> None:
+    store = stores.of("6008")
+    store.save(RunRecord("6008", state="final", done=3))
+    for record, state in (
+        (RunRecord("6008", state="begun", done=3), "final"),  # late word of its first life
+        (RunRecord("6008", state="begun", done=3, opened=2), "begun"),
+        (RunRecord("6008", state="final", done=3, opened=1), "begun"),  # a reducer that has not heard of the second one
+        (RunRecord("6008", state="ended", done=4, opened=2), "ended"),
+        (RunRecord("6008", state="final", done=4, opened=2), "final"),
+    ):
+        store.save(record)
+        found = stores.of("6008").record()
+        assert found is not None and found.state == state, record
+
+
 def test_runs_do_not_mix_and_are_listed_in_their_order(stores: Stores) -> None:
     names = ["6008", "6008.replay1", "Run_7", "6008-b", "6008+b", "a.b-c"]
     for index, run in enumerate(names):
