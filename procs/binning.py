@@ -42,23 +42,29 @@ class Counts:
 
     def fill(self, values: np.ndarray) -> int:
         """Add the finite values; returns how many there were."""
-        values = np.asarray(values, dtype=float)
-        values = values[np.isfinite(values)]
+        values = np.asarray(values, dtype=float).ravel()
+        # Few passes over the values: this is called for each quantity of each file. A minimum is NaN if any value is.
+        if len(values) and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+            values = values[np.isfinite(values)]
         if not len(values):
             return 0
+        least, most = values.min(), values.max()
         if not self.width:
             low, high = np.percentile(values, [2, 98])
             self.width = power_of_two(max(high - low, abs(high) * 1e-6, 1e-9) / WANTED_BINS)
         # int64 bin numbers stay exact up to 2**53 widths
-        self.width = max(self.width, power_of_two(np.max(np.abs(values)) / 2**40))
-        index = np.floor(values / self.width)
-        low_bin, high_bin = int(index.min()), int(index.max())
+        self.width = max(self.width, power_of_two(max(abs(least), abs(most)) / 2**40))
+        low_bin, high_bin = int(np.floor(least / self.width)), int(np.floor(most / self.width))
         factor = 1
         while (high_bin // factor) - (low_bin // factor) + 1 > MOST_BINS:
             factor *= 2
-        index = (index // factor).astype(np.int64)
-        start = int(index.min())
-        self._merge(self.width * factor, start, np.bincount(index - start))
+        scaled = values / self.width
+        index = np.floor(scaled, out=scaled).astype(np.int64)
+        if factor > 1:
+            index //= factor
+        start = low_bin // factor
+        index -= start
+        self._merge(self.width * factor, start, np.bincount(index))
         return len(values)
 
     def add(self, other: Counts) -> None:
@@ -79,7 +85,10 @@ class Counts:
         total = np.zeros(math.ceil(high / wide) - start, dtype=np.int64)
         for one_width, one_first, one in ((self.width, self.first, self.counts), (width, first, counts)):
             factor = round(wide / one_width)
-            np.add.at(total, (one_first + np.arange(len(one))) // factor - start, one)
+            if factor == 1:
+                total[one_first - start : one_first - start + len(one)] += one
+            else:
+                np.add.at(total, (one_first + np.arange(len(one))) // factor - start, one)
         self.width, self.first, self.counts = wide, start, total
 
     def edges(self) -> np.ndarray:
