@@ -54,12 +54,15 @@ def test_nothing_is_lost_or_counted_twice_whatever_dies(online: Any, tmp_path: P
             return (told.get("last") or {}).get("run") == "100"
 
         while not over():
-            done = online.told().get("done") or 0
+            told = online.told()
+            done = told.get("done") or 0
+            # One that has just begun is left alone: on a slow machine nothing would ever be done.
+            at_work = [one["name"] for one in told.get("workers", []) if one["done"] > 150]
             now = time.monotonic()
-            assert now - begun < (1500 if LONG else 200), online.logs()
-            if now >= next_kill:
+            assert now - begun < (1500 if LONG else 270), online.logs()
+            if now >= next_kill and at_work:
                 next_kill = now + (chance.uniform(1.0, 4.0) if LONG else chance.uniform(0.7, 1.5))
-                kills += online.kill("worker", chance.choice(["local-1", "local-2"]))
+                kills += online.kill("worker", chance.choice(at_work))
             if database and done > SPILLS // 5:
                 database = False
                 server.kill()
