@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from orchestrator.errors import FormatError, SettingsError
+from orchestrator.errors import FormatError, SettingsError, TransientError
 from orchestrator.online.module import Input
 from orchestrator.online.spill import Item, Spill
 from procs.formats import date_layout as layout
@@ -70,7 +70,8 @@ class DateInput(Input):
     def items(self, position: Any = None) -> Iterator[Item | None]:
         """Spills and the marks of runs; None about ten times a second while there is nothing.
 
-        Raises SettingsError where complete files are to be read and there are none.
+        Raises SettingsError where complete files are to be read and there are none, TransientError where the disk does
+        not give what it has: the next one goes on from the last position.
         """
         try:
             start = self._restore(position)
@@ -84,6 +85,8 @@ class DateInput(Input):
                 yield from self._one(path, offset, grows)
             for item in self._runs.finish("end of input"):
                 yield self._taken(item)
+        except OSError as error:
+            raise TransientError(f"{error.filename or 'a DATE file'} cannot be read on: {error.strerror}") from error
         finally:
             self._close()
 

@@ -109,24 +109,21 @@ class SpillJsonInput(whole.WholeFiles):
         """The items of one file; ``place`` is a byte."""
         job: dict[str, Any] = {}
         found = 0
-        try:
-            for line, start, stop, value in documents(path, place):
-                found += 1
-                where = f"{path}, line {line} (byte {start})"
-                try:
-                    if isinstance(value, DataError):
-                        raise value
-                    if not isinstance(value, dict):
-                        raise DataError(f"{where}: the document is no object")
-                    for item in self._items(value, where, job):
-                        # A run's start is yielded again after a crash between it and the spill that it came with.
-                        self._place = stop if isinstance(item, Spill) or self._alone(value) else start
-                        yield item
-                except DataError as error:
-                    self.problem(str(error))
-                self._place = stop
-        except OSError as error:
-            raise FormatError(f"cannot be read: {error.strerror}", path=path) from error
+        for line, start, stop, value in documents(path, place):
+            found += 1
+            where = f"{path}, line {line} (byte {start})"
+            try:
+                if isinstance(value, DataError):
+                    raise value
+                if not isinstance(value, dict):
+                    raise DataError(f"{where}: the document is no object")
+                for item in self._items(value, where, job):
+                    # A run's start is yielded again after a crash between it and the spill that it came with.
+                    self._place = stop if isinstance(item, Spill) or self._alone(value) else start
+                    yield item
+            except DataError as error:
+                self.problem(str(error))
+            self._place = stop
         if not found and not place:
             raise FormatError("there is no document in it", path=path)
 

@@ -52,7 +52,8 @@ class WholeFiles(Input):
         return self._files.check(bool(self.settings["grow"]))
 
     def items(self, position: Any = None) -> Iterator[Item | None]:
-        """What is in the files. Raises SettingsError where complete files are to be read and there are none."""
+        """What is in the files. Raises SettingsError where complete files are to be read and there are none,
+        TransientError where the disk does not give what it has."""
         start = self._restore(position)
         grows = bool(self.settings["grow"])
         for path in self._files.paths(start[0] if start else None, wait=self._idle if grows else None):
@@ -71,8 +72,12 @@ class WholeFiles(Input):
                     if isinstance(item, Spill):
                         item.taken = self._clock()
                     yield item
-            except (FormatError, DataError, TransientError) as error:
+            except (FormatError, DataError) as error:
                 self.problem(str(error))
+            except (FileNotFoundError, PermissionError) as error:
+                self.problem(f"{path} cannot be read: {error.strerror}")
+            except OSError as error:
+                raise TransientError(f"{path} cannot be read on: {error.strerror}") from error
             self._place = ALL
         yield from self._marks.end("end of input")
 

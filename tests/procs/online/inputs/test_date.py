@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.errors import FormatError, SettingsError
+from orchestrator.errors import FormatError, SettingsError, TransientError
 from orchestrator.online.spill import EndOfRun, Item, Spill, StartOfRun
 from procs.formats import date_layout as layout
 from procs.formats.date_writer import EventId, equipment, super_event
@@ -328,6 +329,28 @@ def test_damaged_bytes_cost_no_spill_that_they_are_not_in(tmp_path: Path, place:
 def test_a_header_is_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(FormatError):
         head(data, 0, 0, "x")
+
+
+def test_a_disk_that_fails_is_a_passing_fault_and_reading_goes_on_from_the_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.000"
+    path.write_bytes(b"".join(whole_run(1, 300)))  # more than is read at once
+    source, found = DateInput({"files": str(path)}), []
+    original = os.pread
+
+    def failing(descriptor: int, size: int, place: int) -> bytes:
+        if place > 50_000:
+            raise OSError(errno.EIO, "Input/output error")
+        return original(descriptor, size, place)
+
+    monkeypatch.setattr(os, "pread", failing)
+    with pytest.raises(TransientError, match="Input/output error"):
+        for item in source.items():
+            found.append(item)
+    monkeypatch.setattr(os, "pread", original)
+    found += list(DateInput({"files": str(path)}).items(source.position))
+    assert [item.number for item in found if isinstance(item, Spill)] == list(range(300))
 
 
 def test_only_headers_are_read(tmp_path: Path) -> None:

@@ -126,6 +126,19 @@ def test_a_document_that_is_none_is_named_with_its_line_and_reading_goes_on(
         assert [spill.number for spill in spills(SpillJsonInput({"files": str(path)}))] == [0, 2]
 
 
+def test_a_file_that_has_gone_is_told_and_the_next_one_is_read(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text(json.dumps(spill_document(ord(name))))
+    source = SpillJsonInput({"files": str(tmp_path / "*.json")})
+    items = source.items()
+    assert isinstance(next(items), StartOfRun)
+    (tmp_path / "b.json").unlink()
+    told: list[str] = []
+    source.problem = told.append  # type: ignore[method-assign]
+    assert [item.number for item in items if isinstance(item, Spill)] == [97]
+    assert "b.json cannot be read" in told[0]
+
+
 def test_a_document_that_is_no_spill_is_named_and_left_out(tmp_path: Path) -> None:
     path = tmp_path / "spills.json"
     lines = [spill_document(0), {"something": "else"}, [1], spill_document(1), {"maus_event_type": "Scalars"}]
