@@ -105,6 +105,7 @@ def browse(port: int, since: float, stop: float, answer: Any) -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--headless"])
         page = browser.new_page(viewport={"width": 1920, "height": 1080})
+        page.set_default_timeout(120_000)
         page.goto(f"http://127.0.0.1:{port}/?reload=0.1")
         page.wait_for_selector(".plot svg")
         page.evaluate(

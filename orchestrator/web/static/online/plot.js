@@ -52,6 +52,21 @@
 
   const letterSize = (height) => Math.round(Math.min(20, Math.max(11, 6 + height / 32)));
 
+  // Plots are drawn one after the other, with as long a rest after each as it took: half of the time, at most, goes into
+  // drawing, and buttons answer however fast the data come. What comes meanwhile is not drawn, but what came last.
+  let line = Promise.resolve();
+
+  function turn(work) {
+    let begun = 0;
+    const mine = line.then(() => {
+      begun = performance.now();
+      return work();
+    });
+    const rest = () => new Promise((done) => { setTimeout(done, Math.min(200, performance.now() - begun)); });
+    line = mine.then(rest, rest);
+    return mine;
+  }
+
   class Plot {
     constructor(name) {
       this.name = name;
@@ -61,6 +76,7 @@
       this.busy = null;
       this.again = false;
       this.fresh = true;
+      this.closed = false; // no more on the page
       this.title = element("button", { type: "button", class: "plain title", title: "Only this plot" }, name);
       this.mark = element("span", {});
       this.facts = element("span", { class: "facts-line soft" });
@@ -99,17 +115,19 @@
         this.again = true; // what is newest then is drawn, and nothing in between
         return this.busy;
       }
-      this.busy = this.paint().catch((error) => {
+      let painted = null;
+      this.busy = turn(() => {
+        painted = this.data;
+        return this.closed ? undefined : this.paint();
+      }).catch((error) => {
         this.painters = null;
         this.fresh = true;
         this.wait(`This plot cannot be drawn: ${error && error.message ? error.message : error}`);
       }).then(() => {
         this.busy = null;
-        if (this.again) {
-          this.again = false;
-          return this.show(false);
-        }
-        return undefined;
+        const again = this.again && (this.fresh || painted !== this.data);
+        this.again = false;
+        return again ? this.show(false) : undefined;
       });
       return this.busy;
     }
@@ -179,7 +197,8 @@
       this.dress(drawn, size);
       if (drawn.fXaxis.fNbins > this.main.clientWidth / 4) drawn.fLineWidth = 1;
       const main = await J.draw(this.main, drawn, options.words);
-      const other = over ? await J.draw(this.main, over, "hist same nostat") : null;
+      const other = over && !this.closed ? await J.draw(this.main, over, "hist same nostat") : null;
+      if (this.closed) return;
       if (ratio) {
         this.sheet(this.below, "", size);
         this.dress(ratio, size);
@@ -312,6 +331,7 @@
         J.cleanup(this.below);
       }
       this.painters = null;
+      this.closed = true;
       this.figure.remove();
     }
   }
