@@ -323,7 +323,10 @@ class Transform:
         missing = [] if self.started else self.workers.missing()
         if missing:
             return "waiting for workers that have not reported: " + ", ".join(missing)
-        return "waiting for a worker" if not self.workers.workers else "workers prepare for the run"
+        if self.workers.workers:
+            return "workers prepare for the run"
+        refused = "; ".join(f"{name} {why}" for name, why in sorted(self.workers.refused.items()))
+        return f"waiting for a worker; refused: {refused}" if refused else "waiting for a worker"
 
     def _advance(self) -> bool:
         """One step of the run that is on. Returns whether there may be another."""
