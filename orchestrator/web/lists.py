@@ -242,6 +242,33 @@ def bad(source: Source, database: DatabaseLike, at: str | None, limit: int = ROW
     }
 
 
+def held(source: Source, database: DatabaseLike, at: str | None, limit: int = ROWS) -> dict[str, Any]:
+    """Documents on hold, with who put them there and why, the last on top."""
+
+    def read(**params: Any) -> list[RowLike]:
+        return source.rows(database, "pages/held", reduce=False, **params)
+
+    cut = paging.page(read, at=paging.cursor(at), limit=limit, descending=True)
+    return {
+        "filter": {},
+        "total": count_held(source, database),
+        "documents": [
+            {"id": r.id, "since": r.key[0], "by": value.get("by"), "reason": _reason(value) or None,
+             "operation": value.get("operation"), "status": value.get("status")}
+            for r in cut.rows
+            if isinstance(value := r.value, dict)
+        ],
+        "next": cut.next,
+        "previous": cut.previous,
+    }  # fmt: skip
+
+
+def count_held(source: Source, database: DatabaseLike) -> int:
+    """How many documents are on hold."""
+    total = source.rows(database, "pages/held")
+    return int(total[0].value) if total else 0
+
+
 def _reason(value: Any) -> str:
     reason = value.get("reason") if isinstance(value, dict) else value
     text = "" if reason is None else str(reason)

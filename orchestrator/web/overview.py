@@ -9,6 +9,7 @@ from orchestrator.chain import Chain
 from orchestrator.web import deployed, human
 from orchestrator.web.branches import overviews
 from orchestrator.web.jobs import controls
+from orchestrator.web.lists import count_held
 from orchestrator.web.pollers import Pollers, running
 from orchestrator.web.source import DatabaseLike, Source
 from orchestrator.web.states import STATES, kind_counts, kind_of, outlines
@@ -18,6 +19,7 @@ HOURS = 24
 #: On a large database, sums over all documents may lag by so much, in seconds. The spans differ, so that no one read
 #: pays for all of them.
 STATUS_SECONDS = 2.0
+HELD_SECONDS = 4.0
 STEPS_SECONDS = 3.0
 HOUR_SECONDS = 5.0
 DAQ_SECONDS = 11.0
@@ -83,6 +85,7 @@ def overview(
         ],
         "warnings": [*deployed.warnings(database, chain), *(f"{one['words']}." for one in stops)],
         "stops": stops,
+        "held": source.kept("held", HELD_SECONDS, database, lambda: count_held(source, database)),
         "branches": overviews(source, database, chain),
     }
 

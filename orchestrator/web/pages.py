@@ -90,6 +90,7 @@ class Pages:
         )
         self._route("/failed", "/failed", self.failed, "Failed documents and why", 400, 404)
         self._route("/bad", "/bad", self.bad, "Bad documents and why", 400, 404)
+        self._route("/held", "/held", self.held, "Documents on hold, by whom and why", 400, 404)
         self._route("/gathers/{name}", "/gathers/{name}", self.gather, "What a gather makes, and what waits", 404)
         self._route("/jobs", "/jobs", self.jobs, "What farms have in hand, their limits, and what is paused")
         self._route("/jobs/{name}", "/jobs/{name}", self.job, "One batch job: its documents and its log", 400, 404)
@@ -240,6 +241,10 @@ class Pages:
             return found | {"filter": {"branch": branch} if branch else {}}
 
         return self.answer(request, "bad.html", self.source.cached(("bad", branch, at, limit), read))
+
+    def held(self, request: Request, at: At = "", limit: Limit = lists.ROWS) -> Response:
+        data = self.source.cached(("held", at, limit), lambda db: lists.held(self.source, db, at, limit))
+        return self.answer(request, "held.html", data)
 
     def gather(self, request: Request, name: str, at: At = "", limit: Limit = branches.ROWS) -> Response:
         def read(database: DatabaseLike) -> dict[str, Any]:

@@ -131,6 +131,16 @@ def test_what_operations_took_out_is_found_by_document(map_rows: Any) -> None:
     ]
 
 
+def test_documents_on_hold(map_rows: Any) -> None:
+    hold = {"by": "ann", "at": "2026", "reason": "tea"}
+    assert map_rows("pages/held", [fresh(hold=hold), fresh(hold=3), fresh(hold=None), fresh()]) == [
+        [(["2026", "ma22a000", 3], {"by": "ann", "operation": None, "reason": "tea", "status": "closed"})],
+        [([None, "ma22a000", 3], {"by": None, "operation": None, "reason": None, "status": "closed"})],
+        [],
+        [],
+    ]
+
+
 def test_bad_documents(map_rows: Any) -> None:
     assert map_rows("work/bad", [fresh(status="bad", reason="no header"), fresh()]) == [
         [(["ma22a000", 3], {"reason": "no header"})],

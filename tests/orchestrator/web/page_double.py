@@ -202,6 +202,16 @@ class Double:
             "farm/documents": (data(lambda d: []), ""),
             "work/failed": (data(failed), "_count"),
             "work/inprogress": (data(held), "_count"),
+            "pages/held": (
+                data(
+                    lambda d: (
+                        [([d["hold"].get("at"), d["run_name"], d["file_number"]], {"reason": d["hold"].get("reason")})]
+                        if isinstance(d.get("hold"), dict)
+                        else []
+                    )
+                ),
+                "_count",
+            ),
             "work/bad": (
                 data(
                     lambda d: (
