@@ -224,8 +224,7 @@ class Reducing:
 
     def run(self, stop: threading.Event) -> None:
         """Reduce run after run until ``stop`` is set. What was counted is saved at the end."""
-        for run, undrawn in snapshot.undrawn(self._places.runs, self._entry.name):
-            self._gallery.last(undrawn, functools.partial(snapshot.draw, self._places.runs, run))
+        self._draw_what_is_missing()
         try:
             while not stop.is_set():
                 try:
@@ -245,6 +244,13 @@ class Reducing:
             if self._work is not None and self._work.unsaved:
                 self._work.save()
             self._gallery.close()
+
+    def _draw_what_is_missing(self) -> None:
+        try:
+            for run, undrawn in snapshot.undrawn(self._places.runs, self._entry.name):
+                self._gallery.last(undrawn, functools.partial(snapshot.draw, self._places.runs, run))
+        except Exception as error:  # of files that somebody has changed: no reason not to count spills
+            log.warning("pictures of earlier runs are not looked after: %s: %s", type(error).__name__, error)
 
     def step(self) -> bool:
         """One run as far as it goes without waiting; for tests and for replaying. Whether there was one."""

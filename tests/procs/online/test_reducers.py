@@ -1,5 +1,6 @@
 """The histograms: live, in a step, merged of parts and restored they are the same, and they are right."""
 
+import fnmatch
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,12 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert np.array_equal(one[name].values(flow=True), other[name].values(flow=True)), name
 
 
+def every_pattern_fits(online: configuration.Online, plots: dict[str, Any]) -> None:
+    for canvas in online.canvases:
+        for pattern in canvas.plots:
+            assert any(fnmatch.fnmatchcase(name, pattern) for name in plots), f"{canvas.name}: {pattern}"
+
+
 @pytest.fixture
 def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.online.images.draw", lambda *_, **__: b"")  # drawing is tested elsewhere
@@ -122,6 +129,7 @@ def test_the_mice_file_gives_the_same_histograms_live_and_in_a_step(tmp_path: Pa
     gaps = offline["dead/gaps/LDC_1_board_1"]
     assert gaps.sum() == 6 * 146 and gaps.values()[:99].sum() == 0  # 20 us at least
     assert offline["amplitude/all"].sum(flow=True) == 8 * 882
+    every_pattern_fits(example("mice"), offline)
 
 
 @pytest.mark.usefixtures("quick_pictures")
@@ -141,6 +149,7 @@ def test_samba_files_give_the_same_live_in_steps_and_merged(tmp_path: Path) -> N
     same(both, live(example("samba"), paths[0].parent / "*_00[01]", tmp_path / "all"))
     assert both["events/rate"].sum() == 300 and both["dead/events"].sum() == 4 * 99 - 2 * 50
     assert both["amplitude/all"].sum(flow=True) == 600
+    every_pattern_fits(example("samba"), both)
 
 
 def test_a_member_that_was_made_with_other_settings_is_not_merged(tmp_path: Path) -> None:
