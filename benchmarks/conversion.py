@@ -12,6 +12,8 @@ All in memory (/dev/shm) where there is one. The rounds take turns among the way
 - *uproot alone*: the arrays that the step's own output holds, read before the clock runs, written into the same trees
   in pieces as large as the step's, with the same compression; no flush, no check, no checksum.
 
+- *its analysis*: the step that follows in the shipped chains, on the converted file, in MB of raw data.
+
 Each process does its work once before the clock runs. The share is taken within a round. Memory is the process' peak
 with all libraries; the last line of each table is the step in two processes at once, each with a file of its own.
 """
@@ -33,6 +35,7 @@ from typing import Any
 
 import common
 
+ANALYSIS = "procs.amplitude:Amplitude"  # the step after the conversion, for both kinds of file
 COMPRESSIONS = ("none", "lz4-1", "zstd-1", "zlib-1")
 POINTS = 4096  # of a Samba trace
 TRIGGERS = 500  # of a DATE spill
@@ -64,6 +67,16 @@ def child(words: dict[str, Any]) -> dict[str, Any]:
                 while stream.read(1 << 20):
                     pass
         result["seconds"] = time.perf_counter() - began
+    elif words["way"] == "analysis":
+        from orchestrator.step import birth
+
+        converted = step({"compression": "zstd-1"})["file"]
+        made = birth(ANALYSIS, {}, logging.getLogger("benchmark"))
+        for _again in range(2):  # the first sets up what a worker keeps
+            work = Work({}, folder, folder, uuid.uuid4().hex, logging.getLogger("benchmark"), converted)
+            began = time.perf_counter()
+            made.process({"_id": f"a{uuid.uuid4().hex}", "run_name": "bench", "file": converted}, work)
+            result["seconds"] = time.perf_counter() - began
     elif words["way"] == "step":
         step({"compression": words["compression"]})  # a worker lives longer than one file: imports are over
         began, used = time.perf_counter(), time.process_time()
@@ -181,6 +194,8 @@ def main() -> None:
                 ways["step", squeeze] = partial(one, "step", source, times, squeeze, root)
                 ways["uproot", squeeze] = partial(one, "uproot", source, times, squeeze, root)
             ways["two", "zstd-1"] = partial(one, "step", source, times, "zstd-1", root, 2)
+            if times == 1:
+                ways["analysis", ""] = partial(one, "analysis", source, times, "zstd-1", root)
             named = {" ".join((kind, *key)): way for key, way in ways.items()}
             found = dict(zip(ways, common.interleaved(named, given.rounds, run.say).values(), strict=True))
             run.add(shown(kind, source, times, found, given.compressions))
@@ -207,6 +222,8 @@ def shown(kind: str, source: Path, times: int, found: dict[Any, Any], compressio
         row(f"the step, {squeeze}", found["step", squeeze], found["uproot", squeeze])
     single = found.get(("step", "zstd-1"))
     row("the step, zstd-1, two at once", found["two", "zstd-1"], None)
+    if ("analysis", "") in found:
+        row(f"its analysis, {ANALYSIS.partition(':')[0]}", found["analysis", ""], None)
     size = source.stat().st_size / 1e6
     note = f"A file of {size:.1f} MB" + (f", {times} times in one measurement." if times > 1 else ".")
     notes = [

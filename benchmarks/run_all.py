@@ -46,7 +46,7 @@ PARTS = (
     Part("latency", "latency_comparison.py", ("--documents", "300", "--rounds", "3"),
          ("--documents", "80", "--rounds", "2"), (14, 3)),
     Part("growth", "growth.py", ("--rounds", "3"), ("--rounds", "3", "--documents", "1500", "--waits", "60"), (5, 3)),
-    Part("conversion", "conversion.py", ("--rounds", "5"), ("--rounds", "3", "--megabytes", "30"), (6, 2.5)),
+    Part("conversion", "conversion.py", ("--rounds", "5"), ("--rounds", "3", "--megabytes", "40"), (7, 3.5)),
     Part("histograms", "histograms.py", ("--rounds", "7"), ("--rounds", "5", "--values", "2000000"), (0.5, 0.3)),
     Part("transfer", "transfer.py", ("--rounds", "5"), ("--rounds", "3", "--large", "300", "--files", "300"), (4, 0.6),
          root=True),
