@@ -51,6 +51,7 @@ def test_views_and_filters_for_each_step() -> None:
     assert set(built["_design/farm"]["views"]) == {"jobs", "documents", "cancelled"}
     assert set(built["_design/pages"]["views"]) == {
         "status", "runs", "run_status", "steps", "daq", "files", "search", "recent", "attempts", "past", "throughput",
+        "held",
     }  # fmt: skip
     assert set(built["_design/filters"]["filters"]) == {"newproc0", "statusgood", "proc0", "proc1", "proc2"}
     assert '"needs": ["proc0"]}' in built["_design/work"]["views"]["proc2"]["map"]
