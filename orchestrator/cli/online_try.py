@@ -40,23 +40,34 @@ def try_(
 
     MODULE is a class, as package.module:Class; a file of yours in this folder is found, too (mine:MyMap for mine.py).
     A map says what it changes of each spill. A reducer's histograms are shown as text and saved as a ROOT file and
-    pictures. Spills that fail are shown with where it happened, and the command ends with 1 then.
+    pictures. An input says what it makes of FILE; an output gets the histograms of FILE, a ROOT file. Spills that fail
+    are shown with where it happened, and the command ends with 1 then.
     """
     import sys
 
     from orchestrator.errors import SettingsError
-    from orchestrator.online.module import Map, Module, Reduce, find
-    from orchestrator.online.trying import as_text, save, try_map, try_reduce
+    from orchestrator.online.module import Input, Map, Module, Output, Reduce, find
+    from orchestrator.online.trying import as_text, save, try_input, try_map, try_output, try_reduce
 
     for one in (str(site.folder.absolute()), str(Path.cwd())):
         if one not in sys.path:
             sys.path.append(one)
     kind = find(module, Module)
-    made = kind(_settings(assignments))
-    source, reader = _source(file, input_)
-    before = () if no_maps else _before(maps, reader, module)
+    settings = _settings(assignments)
+    if issubclass(kind, Input):
+        settings = {name: str(file) for name in ("files", "file") if name in kind.defaults} | settings
+    made = kind(settings)
     out = site.output
-    if isinstance(made, Map):
+    if isinstance(made, Output):
+        tried = try_output(made, file)
+        out.line(f"{len(tried.plots)} plots were given to it; it took {1000 * tried.seconds:.1f} ms")
+        return 0
+    if isinstance(made, Map | Reduce):
+        source, reader = _source(file, input_)
+        before = () if no_maps else _before(maps, reader, module)
+    if isinstance(made, Input):
+        tried = try_input(made, spills, click.echo)
+    elif isinstance(made, Map):
         tried = try_map(made, source, before, spills, click.echo)
     elif isinstance(made, Reduce):
         tried = try_reduce(made, source, before, spills, click.echo)
@@ -66,12 +77,12 @@ def try_(
         paths = save(tried, kind.__name__, folder or Path(f"try-{kind.__name__}"))
         out.line(f"saved: {paths[0]} and {len(paths) - 1} pictures")
     else:
-        raise SettingsError(f"{module} is neither a Map nor a Reduce: those two can be tried on a file")
+        raise SettingsError(f"{module} is neither Input, Map, Reduce nor Output: let it inherit from one of these")
     for number, error in list(tried.errors.items())[:5]:
         click.echo(f"spill {number} failed: {error}", err=True)
     out.line(
         f"run {tried.run}: {tried.spills} spills, {tried.hidden} left out, {tried.failed} failed; "
-        f"{1000 * tried.seconds / tried.spills:.2f} ms a spill"
+        f"{1000 * tried.seconds / max(1, tried.spills):.2f} ms a spill"
     )
     return 1 if tried.failed else 0
 

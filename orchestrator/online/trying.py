@@ -1,4 +1,6 @@
-"""One module alone on a file: what a map changes of each spill, what a reducer makes of all. For who writes one."""
+"""One module alone on a file, for who writes one: what an input makes of it, what a map changes of each spill, what a
+reducer makes of all, what an output does with the histograms in it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from orchestrator.errors import DataError, SettingsError
 from orchestrator.online.configuration import Maps
-from orchestrator.online.module import Input, Map, Reduce, RunConfiguration
+from orchestrator.online.module import Input, Map, Output, Reduce, RunConfiguration
 from orchestrator.online.packing import packed, unpacked
 from orchestrator.online.pipeline import ModuleFailed, Pipeline
 from orchestrator.online.plot import Plot
@@ -73,6 +75,55 @@ def try_reduce(module: Reduce, source: Input, before: Maps, most: int | None, sa
 
     _run(module, source, before, most, tried, one, say)
     tried.plots = list(module.plots())
+    return tried
+
+
+def try_input(source: Input, most: int | None, say: Callable[[str], None]) -> Tried:
+    """Say what an input makes of a file. Raises DataError where it makes nothing."""
+    tried = Tried()
+    found = False
+    begun = time.perf_counter()
+    for item in _items(source):
+        found, tried.run = True, item.run
+        if isinstance(item, Spill):
+            tried.spills += 1
+            problem = f" (damaged: {'; '.join(item.errors.values())})" if item.errors else ""
+            say(f"spill {item.number} of run {item.run}{problem}")
+            for place, words in described(item.data).items():
+                say(f"  {place}: {words}")
+            try:
+                packed(item)
+            except DataError as error:
+                tried.failed += 1
+                tried.errors[item.number] = str(error)
+        elif isinstance(item, StartOfRun):
+            say(f"run {item.run} begins {dict(item.header) or ''}".rstrip())
+        else:
+            say(f"run {item.run} ends ({item.how})")
+        if most is not None and tried.spills >= most:
+            break
+    if not found:
+        raise DataError("the input makes nothing of it")
+    tried.seconds = time.perf_counter() - begun
+    return tried
+
+
+def try_output(module: Output, file: Path) -> Tried:
+    """Give an output the histograms of a ROOT file, such as a run's snapshot, as a run's last plots."""
+    from orchestrator.online.snapshot import read_root
+
+    try:
+        found = read_root(file)
+    except Exception as error:  # damage shows itself in many ways
+        raise DataError(f"{file} cannot be read as a ROOT file: {' '.join(str(error).split())[:200]}") from error
+    if not found:
+        raise DataError(f"{file} has no histograms to give to an output")
+    tried = Tried(file.stem, plots=[Plot(name, str(one.label or name), one) for name, one in found.items()])
+    module.birth(RunConfiguration(file.stem))
+    begun = time.perf_counter()
+    module.process(tried.plots, final=True)
+    tried.seconds = time.perf_counter() - begun
+    module.death()
     return tried
 
 
