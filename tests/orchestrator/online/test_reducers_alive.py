@@ -129,7 +129,7 @@ def test_live_plots_survive_everything_and_end_in_a_snapshot(site: Site) -> None
         store.save(RunRecord("R1", "ended", spills=22, done=21, failed=1, begun="2026-01-01T00:00:00Z"))
         after = site.stores.of("R2")
         after.save(RunRecord("R2", begun="2026-01-01T01:00:00Z"))
-        site.start("reduce", "amplitudes")
+        site.start("reduce", "amplitudes", "--image-directory", str(site.folder / "pictures"))
         site.start("broadcast")
         last = site.newest(subscriber, lambda message: all_of("R1", 63)(message) and message.header["final"])
         said = site.newest(subscriber, lambda message: message.kind == "run" and message.run == "R1")
@@ -146,6 +146,8 @@ def test_live_plots_survive_everything_and_end_in_a_snapshot(site: Site) -> None
         if picture.exists():  # drawn last of all
             break
         time.sleep(0.1)
+    there = {path.name for path in (site.folder / "pictures" / "R1").iterdir()}
+    assert {"amplitude.channel.x.png", "amplitude.channel.x.json"} <= there
     image = site.images.get("image:R1:amplitude/channel/x", attachments=True)
     assert image["final"] and image["spills"] == 21 and image["tag"] == "t"
     assert set(image["_attachments"]) == {"histogram.json", "picture.png"}
