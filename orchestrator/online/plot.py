@@ -16,7 +16,8 @@ class Plot:
     ``name`` is unique in the run and made of letters, digits, ``_``, ``-`` and ``.``, parts joined by ``/``
     (``tdc/hits/board_1``). ``histogram`` is a ``hist.Hist`` of one or two axes. ``style`` has what a drawing may
     follow: ``draw`` (a ROOT draw option such as ``colz``), ``logx``, ``logy``, ``logz``. ``help`` tells a shifter what
-    one should see, and what to do when one does not.
+    one should see, and what to do when one does not. ``comparable`` False: its bins are not the same in every run, as
+    those of time, so no reference is meant for it.
     """
 
     name: str
@@ -26,3 +27,4 @@ class Plot:
     keywords: tuple[str, ...] = ()
     help: str = ""
     style: dict[str, Any] = field(default_factory=dict)
+    comparable: bool = True

@@ -70,7 +70,7 @@ class References:
     def compare(self, plot: Plot) -> Compared | None:
         """Compare a plot with its reference; None where it has none. A fault of the reference is said, not raised."""
         reference = self.of(plot.name)
-        if reference is None:
+        if reference is None or not plot.comparable:
             return None
         name = f"run {reference.run}" if reference.run else self.path(reference).name
         try:
@@ -130,7 +130,8 @@ def check(online: Online, folder: Path, runs: Path | None = None) -> None:
     reducers = [cast(Reduce, find(one.module, Reduce)(one.settings)) for one in online.reduce]
     for reducer in reducers:
         reducer.birth(RunConfiguration("check"))
-    there = {plot.name: plot.histogram for reducer in reducers for plot in reducer.plots()}
+    there = {plot.name: plot.histogram for reducer in reducers for plot in reducer.plots() if plot.comparable}
+    others = {plot.name for reducer in reducers for plot in reducer.plots() if not plot.comparable}
     for reference in online.references:
         path = known.path(reference)
         if reference.run and not path.is_file():
@@ -141,8 +142,8 @@ def check(online: Online, folder: Path, runs: Path | None = None) -> None:
             raise SettingsError(f"the reference {path} has {what}: choose another file, or correct `plots` and `name`")
         for name, histogram in found.items():
             plot = reference.plots if reference.name else name
-            if known.of(plot) is not reference:
-                continue  # an earlier one is meant for it
+            if plot in others or known.of(plot) is not reference:
+                continue  # none, or an earlier one, is meant for it
             mine = there.get(plot)
             for reducer in reducers:
                 mine = mine if mine is not None else reducer.expected(plot)

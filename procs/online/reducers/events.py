@@ -58,7 +58,7 @@ class WithTrends(Histograms):
         for name, (title, unit, text) in self.trends.items():
             seconds = self.sums[name].width * self.sums[name].span()[2]
             style = {"y_title": f"{unit} in {seconds} s"}
-            yield Plot(name, title, self.sums[name].histogram(), text, ("rate", "time"), RATE_HELP, style)
+            yield Plot(name, title, self.sums[name].histogram(), text, ("rate", "time"), RATE_HELP, style, False)
 
 
 RATE_HELP = (
@@ -184,4 +184,4 @@ class DeadTime(WithTrends):
         made.view(flow=False)[:] = np.where(total > 0, lost.values(span) / np.maximum(total, 1), 0.0)
         text, advice = self.derived["dead/fraction"]
         style = {"y_title": "dead part"}
-        yield Plot("dead/fraction", "Dead part of the time", made, text, ("dead time", "time"), advice, style)
+        yield Plot("dead/fraction", "Dead part of the time", made, text, ("dead time", "time"), advice, style, False)

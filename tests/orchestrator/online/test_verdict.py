@@ -176,3 +176,18 @@ def test_a_real_reference_file_judges_real_histograms(shared_data: Path) -> None
     other = references.histograms(shared_data / "uproot-histograms.root", ["one", "three"])
     assert verdict_of(other["one"], other["one"], test="chi2").probability == 1.0
     assert verdict_of(other["three"], other["one"]).sentence.startswith("no verdict with fewer than 10 entries")
+
+
+def test_plots_against_time_have_no_reference(tmp_path: Path) -> None:
+    module = "procs.online.reducers.events:EventSizeRate"
+    content = {
+        "input": {"module": "x:Y"}, "reduce": [{"name": "a", "module": module}],
+        "references": [{"file": "all.root"}],
+    }  # fmt: skip
+    conf = configuration.Online.model_validate(content)
+    with uproot.recreate(tmp_path / "all.root") as out:
+        out["events/rate"] = hist.Hist(hist.axis.Regular(77, 0, 770), storage=hist.storage.Double())
+        out["events/size"] = hist.Hist(hist.axis.Regular(200, 0, 1000), storage=hist.storage.Double())
+    check(conf, tmp_path)
+    rate = Plot("events/rate", "Rate", of([0.1]), comparable=False)
+    assert References(conf.references, tmp_path, tmp_path).compare(rate) is None
