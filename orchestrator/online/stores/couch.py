@@ -20,7 +20,6 @@ import contextlib
 import copy
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields
 from typing import Any
@@ -43,8 +42,8 @@ BULK_DOCUMENTS, BULK_BYTES = 500, 4 * 1024 * 1024  # of one request at most; a r
 LONGEST_ERROR = 20_000  # characters of a failed spill's trace that are kept: its end
 PAUSE = 0.1  # s without news after which a follower gets an empty Arrivals
 QUIET = 20.0  # s after which a feed without changes is asked for again
+INFOS = 100  # databases that CouchDB tells about in one request
 KEPT_OPEN = 8  # runs; one or two are worked on
-FINAL = 10.0  # s after which a final run's record is read again: a late spill may have begun it once more
 ROWS = 250  # of the feed in one batch at most: 20 MB where each has an attachment
 WAITING = 2  # batches that are read ahead of whoever follows
 
@@ -65,7 +64,7 @@ class CouchStores:
         self.files = files
         self.inline = inline
         self._lock = threading.Lock()
-        self._final: dict[str, tuple[float, RunRecord]] = {}  # by database: they hardly change
+        self._seen: dict[str, tuple[str, RunRecord | None]] = {}  # by database: how far it was, and the record then
         self._open: dict[str, CouchStore] = {}  # they know their records' revisions, which saves two requests a save
 
     def of(self, run: str) -> CouchStore:
@@ -78,28 +77,34 @@ class CouchStores:
             return self._open[run]
 
     def runs(self) -> list[RunRecord]:
-        """Every run that has a store, the newest last. One request, and one for each run that is not final."""
-        found: list[RunRecord] = []
-        names = self.server.databases()
-        now = time.monotonic()
-        kept = {name: one for name, one in self._final.items() if name in names and now - one[0] < FINAL}
-        for name in names:
-            if not name.startswith(f"{self.prefix}-"):
-                continue
-            if name in kept:
-                found.append(kept[name][1])
-                continue
-            try:
-                document = self.server.database(name).get(RUN)
-            except NotFound:
-                continue
-            record = record_of(document)
-            if record is not None and name == database_name(self.prefix, record.run):
-                found.append(record)
-                if record.state == "final":
-                    kept[name] = (now, record)
-        self._final = kept
+        """Every run that has a store, the newest last. Reads those records alone whose database has changed since."""
+        names = [name for name in self.server.databases() if name.startswith(f"{self.prefix}-")]
+        seen: dict[str, tuple[str, RunRecord | None]] = {}
+        for name, sequence in self._sequences(names).items():
+            before = self._seen.get(name)
+            with contextlib.suppress(NotFound):
+                seen[name] = before if before and before[0] == sequence else (sequence, self._record_in(name))
+        self._seen = seen
+        found = [copy.deepcopy(record) for _, record in seen.values() if record is not None]
         return sorted(found, key=lambda record: (record.begun, record.run))
+
+    def _sequences(self, names: list[str]) -> dict[str, str]:
+        """How far each database is; equal means that nothing was written."""
+        found: dict[str, str] = {}
+        for start in range(0, len(names), INFOS):
+            answer = self.server.connection.json(
+                "POST", ("_dbs_info",), subject=self.server.subject, safe=True,
+                body=wire.dumps({"keys": names[start : start + INFOS]}),
+            )  # fmt: skip
+            for one in answer:
+                info = one.get("info")
+                if isinstance(info, dict):  # else it has gone meanwhile
+                    found[str(one["key"])] = f"{info.get('instance_start_time')} {info.get('update_seq')}"
+        return found
+
+    def _record_in(self, name: str) -> RunRecord | None:
+        record = record_of(self.server.database(name).get(RUN))
+        return record if record is not None and name == database_name(self.prefix, record.run) else None
 
 
 class CouchStore:

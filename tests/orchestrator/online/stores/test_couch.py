@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.couch import Credentials, Server
+from orchestrator.couch import Credentials, Database, Server
 from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.errors import DataError, Refused, TransientError, Unavailable
 from orchestrator.online.packing import packed
@@ -87,6 +87,28 @@ def test_databases_of_others_are_neither_listed_nor_dropped(stores: CouchStores)
         with pytest.raises(Refused, match="it stays"):
             stores.of(run).drop()
     assert theirs <= set(server.databases())
+
+
+def test_records_that_have_not_changed_are_not_read_again(stores: CouchStores, monkeypatch: pytest.MonkeyPatch) -> None:
+    for run in "123":
+        stores.of(run).save(RunRecord(run))
+    asked: list[str] = []
+    original = Database.get
+
+    def counted(self: Database, doc_id: str, **params: object) -> object:
+        asked.append(self.name)
+        return original(self, doc_id, **params)
+
+    monkeypatch.setattr(Database, "get", counted)
+    assert [one.run for one in stores.runs()] == ["1", "2", "3"] and len(asked) == 3
+    asked.clear()
+    assert len(stores.runs()) == 3 and not asked
+    CouchStores(stores.server, stores.prefix, stores.files).of("2").save(RunRecord("2", "ended"))
+    asked.clear()
+    assert [one.state for one in stores.runs()] == ["begun", "ended", "begun"]
+    assert asked == [f"{stores.prefix}-2"]
+    stores.of("1").drop()
+    assert [one.run for one in stores.runs()] == ["2", "3"]
 
 
 def test_spills_are_documents_attachments_or_files_by_their_size(stores: CouchStores, tmp_path: Path) -> None:
