@@ -50,7 +50,7 @@ BESIDE = ("operation-unfinished", "past-untrue")
 #: An operation that has not ended after so long (s) has broken off; one on a million documents takes minutes.
 UNFINISHED = 900.0
 #: Those that come of comparing documents with each other; all others come from the disk, the spool and the farms.
-ACROSS = ("attempt-orphaned", "output-shared", "raw-shared", "design-differs")
+ACROSS = ("attempt-orphaned", "attempt-untrue", "output-shared", "raw-shared", "design-differs")
 
 
 @dataclass
@@ -159,7 +159,7 @@ class Auditor:
             part = people_s[begin : begin + PAGE]
             found = self.database.get_many([one.subject for one in part])
             self._keep(part, self._beside([one for one in found.values() if one is not None]), sure)
-        orphans = suspects.of("attempt-orphaned")
+        orphans = suspects.of("attempt-orphaned", "attempt-untrue")
         for begin in range(0, len(orphans), PAGE):
             part = orphans[begin : begin + PAGE]
             self._keep(part, self._orphans(one.subject for one in part), sure)
@@ -316,11 +316,16 @@ class Auditor:
         owners = {name: name.removeprefix(ATTEMPTS[0]).rsplit(":", 2)[0] for name in ids}
         if not owners:
             return
-        rows = self.database.all_docs(keys=list(dict.fromkeys(owners.values()))).rows
-        gone = {str(row.key) for row in rows if row.error is not None or (row.value or {}).get("deleted")}
+        rows = self.database.all_docs(keys=list(dict.fromkeys(owners.values())), include_docs=True).rows
+        found = {str(row.key): row.doc for row in rows if row.doc and not row.doc.get("_deleted")}
         for name, owner in owners.items():
-            if owner in gone:
+            if owner not in found:
                 yield Finding("attempt-orphaned", name, f"there is no document {owner}")
+                continue
+            key, _, number = name.removeprefix(f"{ATTEMPTS[0]}{owner}:").rpartition(":")
+            entry = found[owner].get(key)
+            if isinstance(entry, dict) and entry.get("state") == "done" and str(entry.get("number")) == number:
+                yield Finding("attempt-untrue", name, f"by document {owner} attempt {number} of {key} is done", owner)
 
     # --- names that stand twice ---
 

@@ -68,6 +68,10 @@ KINDS: dict[str, Kind] = {
         WARNING, "an attempt's document belongs to a data document that is not there",
         "restore the data document, or delete the attempt's",
     ),
+    "attempt-untrue": Kind(
+        WARNING, "an attempt's document says that it did not succeed, and by its data document it is done",
+        "orchestrator audit --mend removes it, if it speaks of that very attempt",
+    ),
     "output-missing": Kind(
         ERROR, "a step is done, and its output is not there",
         "orchestrator reset {document} --to {step}, or bring the file back"

@@ -29,7 +29,7 @@ from orchestrator.engine.farmworld import World
 from orchestrator.engine.operations import Desk, change
 from orchestrator.engine.recovery import Recovery
 from orchestrator.engine.spool import Spool
-from orchestrator.errors import DatabaseError, OrchestratorError
+from orchestrator.errors import DatabaseError, OrchestratorError, Refused
 from orchestrator.filenames import unfinished
 from orchestrator.people import Order
 from orchestrator.schedulers import Query, get
@@ -50,6 +50,7 @@ MENDS: dict[str, str] = {
     "job-files-left": "the files are removed at the farm, if its daemon does not live",
     "operation-unfinished": "outputs are dealt with and documents let go, or its record says that it broke off",
     "past-untrue": "the untrue document of type past is deleted",
+    "attempt-untrue": "the attempt's document is deleted, if it speaks of the very attempt that is done",
 }
 #: Things done that the record names one by one.
 NAMED = 1000
@@ -105,6 +106,7 @@ class Mender:
             "poller-gone": self._recover, "spool-unrecorded": self._recover, "spool-left": self._recover,
             "scratch-left": self._remove_folder, "output-unfinished": self._remove_file,
             "job-files-left": self._remove_job, "operation-unfinished": self._finish, "past-untrue": self._forget,
+            "attempt-untrue": self._forget_attempt,
         }  # fmt: skip
         together: dict[Callable[[list[Finding], Mended], None], list[Finding]] = {}
         for finding in wanted:
@@ -193,6 +195,20 @@ class Mender:
             if people.is_untrue(past, next(iter(now.values()))):
                 self.database.delete(past)
             mended.done[one] = MENDS[one.kind]
+
+    def _forget_attempt(self, found: list[Finding], mended: Mended) -> None:
+        for one in found:
+            attempt, owner = self.database.get(one.subject), self.database.get(one.document)
+            entry = owner.get(one.subject.split(":")[-2])
+            if not isinstance(entry, dict) or entry.get("attempt") != attempt.get("attempt"):
+                mended.left[one] = "it speaks of another attempt: look at both"
+                continue
+            try:
+                self.database.delete(attempt)
+            except Refused as error:
+                mended.left[one] = str(error)
+            else:
+                mended.done[one] = MENDS[one.kind]
 
     # --- what dead pollers have left ---
 

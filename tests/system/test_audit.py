@@ -173,7 +173,8 @@ def test_every_kind_of_damage_is_found_where_it_is_and_nowhere_else(audited: Aud
     at_a_farm(audited, next(names), damage)
     found = audited.audit()
     assert found == wanted
-    assert set(KINDS) - set(wanted) == {"not-looked-at", "operation-unfinished", "past-untrue"}  # test_audit_mend.py
+    elsewhere = {"operation-unfinished", "past-untrue", "attempt-untrue"}  # in test_audit_mend.py
+    assert set(KINDS) - set(wanted) == {"not-looked-at", *elsewhere}
 
 
 def at_a_farm(audited: Audited, name: str, damage: Callable[[str, str], None]) -> None:

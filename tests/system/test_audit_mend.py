@@ -103,6 +103,12 @@ class Mending(Audited):
             "at": iso(time.time() - 7200), "outputs": {"state": "pending"},
         })  # fmt: skip
 
+    def attempt_untrue(self, name: str) -> None:
+        attempt = self.database.get(name)["proc1"]["attempt"]
+        self.database.put({
+            "_id": f"attempt:{name}:proc1:1", "type": "attempt", "document": name, "attempt": attempt, "state": "lost",
+        })  # fmt: skip
+
     @property
     def pollers(self) -> Path:
         return self.folder / "spool" / "pollers"
