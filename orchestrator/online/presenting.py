@@ -56,17 +56,33 @@ class Presenter:
         self._clock = clock
         self._sequence = 0
 
-    def present(self, plots: Iterable[Plot], contents: Contents, *, final: bool = False) -> list[Shown]:
-        """Every plot, published once. Raises DataError for a plot that cannot be: its name, its histogram."""
+    def present(
+        self,
+        plots: Iterable[Plot],
+        contents: Contents,
+        *,
+        final: bool = False,
+        fault: Callable[[DataError], None] | None = None,
+    ) -> list[Shown]:
+        """Every plot, published once.
+
+        A plot that cannot be published (its name, its histogram, a second one of its name) is left out and told to
+        ``fault``; without that, DataError is raised.
+        """
         now = self._clock()
         # Of the clock, so that it grows over restarts too.
         self._sequence = max(self._sequence + 1, int(now * 1000))
-        found = [self._one(plot, contents, now, final) for plot in plots]
-        names = [one.header.name for one in found]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice:
-            raise DataError(f"the reducer {self._reducer} has two plots called {twice[0]!r}")
-        return found
+        found: dict[str, Shown] = {}
+        for plot in plots:
+            try:
+                if plot.name in found:
+                    raise DataError(f"the reducer {self._reducer} has two plots called {plot.name!r}")
+                found[plot.name] = self._one(plot, contents, now, final)
+            except DataError as error:
+                if fault is None:
+                    raise
+                fault(error)
+        return list(found.values())
 
     def _one(self, plot: Plot, contents: Contents, now: float, final: bool) -> Shown:
         if not NAME.match(plot.name) or len(plot.name) > LONGEST:

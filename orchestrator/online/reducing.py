@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from orchestrator import faults
-from orchestrator.errors import DatabaseError, NotFound, SettingsError
+from orchestrator.errors import DatabaseError, DataError, NotFound, SettingsError
 from orchestrator.online import configuration, snapshot
 from orchestrator.online.checkpoint import Checkpoint, Counted, digest
 from orchestrator.online.images import Gallery
@@ -218,6 +218,7 @@ class Reducing:
         self._work: RunReducer | None = None
         self._record: RunRecord | None = None
         self._bell = bell
+        self._told: set[str] = set()
         self._rung: str | None = None
         self._looked = 0.0
         self._published = self._saved = self._reminded = 0.0
@@ -322,7 +323,7 @@ class Reducing:
         assert self._work is not None
         work = self._work
         try:
-            shown = self._presenter.present(work.plots(), work.contents, final=final)
+            shown = self._presenter.present(work.plots(), work.contents, final=final, fault=self._once)
         except Exception as error:  # a student's class again: its spills are counted all the same
             log.error("the plots of %s cannot be shown: %s: %s", work.entry.module, type(error).__name__, error)
             shown = []
@@ -331,6 +332,11 @@ class Reducing:
         work.new = 0
         self._published = self._now()
         return shown
+
+    def _once(self, fault: DataError) -> None:
+        if str(fault) not in self._told:
+            self._told.add(str(fault))
+            log.error("a plot is left out: %s", fault)
 
     def _finish(self) -> None:
         assert self._work is not None and self._record is not None

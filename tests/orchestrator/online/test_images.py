@@ -146,6 +146,16 @@ def test_two_plots_of_one_name_are_refused() -> None:
         presented(Plot("a", "A", curve()), Plot("a", "B", curve()))
 
 
+def test_a_plot_that_cannot_be_published_is_left_out_and_the_others_are_not() -> None:
+    means = hist.Hist(hist.axis.Regular(2, 0, 1), storage=hist.storage.Mean())
+    told: list[str] = []
+    plots = [Plot("a", "A", curve()), Plot("b", "B", means), Plot("a", "again", curve()), Plot("c", "C", plane())]
+    presenter = Presenter("one", "", lambda plot: None, lambda: 1e9)
+    shown = presenter.present(plots, Contents("R1"), fault=lambda error: told.append(str(error)))
+    assert [one.header.name for one in shown] == ["a", "c"]
+    assert "holds means" in told[0] and "two plots called 'a'" in told[1]
+
+
 def test_a_run_is_as_good_as_its_worst_plot() -> None:
     assert worst([]) == "none" and worst(["none", "good"]) == "good" and worst(["bad", "good", "warning"]) == "bad"
 
