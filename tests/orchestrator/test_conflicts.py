@@ -126,7 +126,7 @@ def order_free(document: Any) -> str:
     return json.dumps(document, sort_keys=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(two())
 def test_both_sites_come_to_the_same(versions: tuple[dict[str, Any], dict[str, Any]]) -> None:
     here, there = merge(versions, LANES), merge(versions[::-1], LANES)
@@ -134,7 +134,7 @@ def test_both_sites_come_to_the_same(versions: tuple[dict[str, Any], dict[str, A
     assert order_free(here if isinstance(here, dict) else 0) == order_free(there if isinstance(there, dict) else 0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(two())
 def test_nothing_done_is_lost(versions: tuple[dict[str, Any], dict[str, Any]]) -> None:
     merged = merge(versions, LANES)
@@ -142,7 +142,7 @@ def test_nothing_done_is_lost(versions: tuple[dict[str, Any], dict[str, Any]]) -
         assert done(merged) == done(versions[0]) | done(versions[1])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(two())
 def test_merged_once_more_it_stays_as_it_is(versions: tuple[dict[str, Any], dict[str, Any]]) -> None:
     merged = merge(versions, LANES)
@@ -151,7 +151,7 @@ def test_merged_once_more_it_stays_as_it_is(versions: tuple[dict[str, Any], dict
             assert merge(again, LANES) == merged
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(two())
 def test_what_people_marked_stays_marked(versions: tuple[dict[str, Any], dict[str, Any]]) -> None:
     merged = merge(versions, LANES)
@@ -166,7 +166,7 @@ def test_what_people_marked_stays_marked(versions: tuple[dict[str, Any], dict[st
             assert merged["priority"] == last["priority"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(two())
 def test_the_document_is_one_that_the_daemons_understand(versions: tuple[dict[str, Any], dict[str, Any]]) -> None:
     merged = merge(versions, LANES)
@@ -192,14 +192,14 @@ def three(draw: st.DrawFn) -> list[dict[str, Any]]:
     return [lived("daq", common, draw(moves), 200), early, lived("centre", early, draw(moves), 300)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(three())
 def test_the_order_of_the_versions_does_not_matter(versions: list[dict[str, Any]]) -> None:
     found = [merge(list(order), LANES) for order in itertools.permutations(versions)]
     assert all(one == found[0] for one in found)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(two())
 def test_lanes_are_judged_each_by_itself(versions: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """What one lane becomes does not hang on what goes on in another."""
@@ -217,7 +217,7 @@ def test_lanes_are_judged_each_by_itself(versions: tuple[dict[str, Any], dict[st
         assert only(alone) == only(merged)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(two())
 def test_two_sites_leave_nothing_to_persons(versions: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """As each step has one owner, what the daemons do to a document is always put together, now or a little later."""
@@ -229,7 +229,7 @@ revs = st.integers(1, 4).flatmap(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(two(), revs, revs)
 def test_both_sites_write_the_very_same_revisions(
     bodies: tuple[dict[str, Any], dict[str, Any]], first: list[str], second: list[str]
