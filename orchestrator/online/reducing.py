@@ -39,6 +39,7 @@ SAVE = 5.0  # s between two saved states; what is counted again after a kill
 PAUSE = 2.0  # s until a store that is away is tried again
 REMIND = 60.0  # s between two lines in the log about spills that do not come
 AT_ONCE = 200  # spills taken from the store at once
+REASONS = 100  # for which plots were left out that are told; more are variants of one
 WRONG = 20  # spills that could not be counted, kept with their reasons
 
 
@@ -325,7 +326,7 @@ class Reducing:
         try:
             shown = self._presenter.present(work.plots(), work.contents, final=final, fault=self._once)
         except Exception as error:  # a student's class again: its spills are counted all the same
-            log.error("the plots of %s cannot be shown: %s: %s", work.entry.module, type(error).__name__, error)
+            self._once(f"all of {work.entry.module}: {type(error).__name__}: {error}")
             shown = []
         for one in shown:
             self._publisher.send(topic("plot", work.run, one.header.name), encoded(one.header), one.body)
@@ -333,10 +334,11 @@ class Reducing:
         self._published = self._now()
         return shown
 
-    def _once(self, fault: DataError) -> None:
-        if str(fault) not in self._told:
+    def _once(self, fault: DataError | str) -> None:
+        """Tell of plots that are left out, each reason once: there is a next try at every refresh."""
+        if str(fault) not in self._told and len(self._told) < REASONS:
             self._told.add(str(fault))
-            log.error("a plot is left out: %s", fault)
+            log.error("plots are left out: %s", fault)
 
     def _finish(self) -> None:
         assert self._work is not None and self._record is not None
