@@ -17,7 +17,7 @@ from orchestrator.web.online.board import Shown, counts, sane, worst
 #: Runs whose plots are kept in memory after they were asked for.
 RUNS = 6
 #: Bytes of one run's plots; the rest of a larger one is left out.
-MEMORY = 64 * 1024 * 1024
+MEMORY = 32 * 1024 * 1024
 #: How long the list of runs is good, in seconds; reading it costs a file each.
 LISTED = 5.0
 #: Runs in the list, the newest.
@@ -29,7 +29,7 @@ class Kept:
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._clock = folder, clock
-        self._held: OrderedDict[str, dict[str, Shown]] = OrderedDict()
+        self._held: OrderedDict[str, tuple[int, dict[str, Shown]]] = OrderedDict()  # with the snapshot's time
         self._runs: tuple[float, dict[str, dict[str, Any]]] = (float("-inf"), {})
         self._lock = threading.Lock()
 
@@ -37,13 +37,17 @@ class Kept:
         """The plots of a run that was loaded; None for another."""
         with self._lock:
             found = self._held.get(run)
-            if found is not None:
-                self._held.move_to_end(run)
-            return found
+            if found is None:
+                return None
+            self._held.move_to_end(run)
+            return found[1]
 
     def load(self, run: str) -> None:
-        """Read a run's snapshot, where there is one that was not read yet."""
-        if self.held(run) is not None:
+        """Read a run's snapshot, where there is one that was not read yet, or was not whole, or is another one now."""
+        made = self._made(run)
+        with self._lock:
+            before = self._held.get(run)
+        if before is not None and made and before[0] == made:
             return
         plots: dict[str, Shown] = {}
         size = 0
@@ -56,9 +60,15 @@ class Kept:
                 plots[name] = Shown(run, name, sane(header, run, name), body, len(plots) + 1, 0.0)
         if plots:
             with self._lock:
-                self._held[run] = plots
+                self._held[run] = (made, plots)
                 while len(self._held) > RUNS:
                     self._held.popitem(last=False)
+
+    def _made(self, run: str) -> int:
+        """When the snapshot was finished, in ns; 0 for one that is not."""
+        with contextlib.suppress(SettingsError, OSError):
+            return (snapshot.run_folder(self._folder, run) / snapshot.RECORD).stat().st_mtime_ns
+        return 0
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """What is known of each run that has a whole snapshot, the newest first."""

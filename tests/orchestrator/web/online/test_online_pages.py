@@ -5,16 +5,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import hist
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import SettingsError
+from orchestrator.online import snapshot
 from orchestrator.online.configuration import loads
+from orchestrator.online.plot import Plot
+from orchestrator.online.presenting import Contents, Presenter
 from orchestrator.online.subscribing import Message
 from orchestrator.web.online import room as rooms
 from orchestrator.web.online.board import Board
+from orchestrator.web.online.kept import Kept
 from orchestrator.web.online.sets import KNOWN, BadSet, Sets, checked
 
 HOSTILE = "6008<img src=x onerror=alert(1)>\"'&{{7*7}}/../x"
@@ -241,17 +246,31 @@ def test_a_damaged_file_of_sets_is_named_and_not_overwritten(tmp_path: Path) -> 
 # ---- runs that are over
 
 
-def test_an_old_run_is_shown_from_its_snapshot_as_it_was_published(room: Any) -> None:
-    import hist
-
-    from orchestrator.online import snapshot
-    from orchestrator.online.plot import Plot
-    from orchestrator.online.presenting import Contents, Presenter
-
+def presented(run: str, names: list[str]) -> list[Any]:
+    """Plots as a reducer publishes them at a run's end."""
     histogram = hist.Hist(hist.axis.Regular(10, 0, 1))
     histogram.fill([0.1, 0.5, 0.5])
     presenter = Presenter("tdc", "", lambda plot: None, lambda: 1_700_000_000.0)
-    shown = presenter.present([Plot("hits/0", "Hits", histogram, help="flat")], Contents("5990", 3, 3), final=True)
+    return presenter.present([Plot(name, "Hits", histogram, help="flat") for name in names], Contents(run, 3, 3),
+                             final=True)  # fmt: skip
+
+
+def test_a_snapshot_that_was_read_before_it_was_whole_is_read_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    snapshot.write(tmp_path, "5990", "tdc", presented("5990", ["a"]), {})
+    kept.load("5990")
+    assert set(kept.held("5990") or ()) == {"a"}
+    snapshot.write(tmp_path, "5990", "size", presented("5990", ["b"]), {})
+    snapshot.unite(tmp_path, "5990", ["tdc", "size"], {})
+    kept.load("5990")
+    whole = kept.held("5990")
+    assert set(whole or ()) == {"a", "b"}
+    kept.load("5990")
+    assert kept.held("5990") is whole  # and from then on not again
+
+
+def test_an_old_run_is_shown_from_its_snapshot_as_it_was_published(room: Any) -> None:
+    shown = presented("5990", ["hits/0"])
     snapshot.write(room.folder / "runs", "5990", "tdc", shown, {})
     record = {"begun": "2026-01-01T00:00:00Z", "ended": "2026-01-01T01:00:00Z", "spills": 3, "done": 3, "failed": 0}
     snapshot.unite(room.folder / "runs", "5990", ["tdc"], record)
