@@ -22,6 +22,9 @@ from orchestrator.runner import Task
 TOGETHER = 2
 #: The second of them is worth its request from so many documents on; fewer wait and go with what comes meanwhile.
 WORTH = BULK // 4
+#: So few documents, with nothing on its way, are written by the loop itself: two threads would hand over to each other
+#: twice, which costs a file that is closed while all is idle more than it brings.
+FEW = 8
 #: The interpreter goes from thread to thread this often (s): by default an answer would wait 5 ms for the loop.
 SWITCH_INTERVAL = 0.0005
 #: Documents hold no cycles: those are looked for after so many objects, some bulks' worth, instead of each 700.
@@ -31,8 +34,8 @@ GARBAGE = 20_000
 class Committer:
     """Writes what an engine decides. Use from the engine's thread; ``wake`` is called from others, after an answer."""
 
-    def __init__(self, engine: Engine, wake: Callable[[], None]) -> None:
-        self._engine, self._wake = engine, wake
+    def __init__(self, engine: Engine, wake: Callable[[], None], few: int = FEW) -> None:
+        self._engine, self._wake, self._few = engine, wake, few
         self._leaving: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._landed: deque[Flight] = deque()
         self._change = threading.Condition()
@@ -53,6 +56,8 @@ class Committer:
 
         Raises Unavailable or Unauthorised with all that was not written waiting in the engine.
         """
+        if not self._engine.flying and len(self._engine.outbox) <= self._few:
+            return self._engine.commit(now)
         while self._may_leave():
             self._leave()
         self._land(now)

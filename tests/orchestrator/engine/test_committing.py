@@ -63,7 +63,7 @@ def finished(committer: Committer, memory: Slow, now: float = 1000.0) -> list[Ta
 def test_what_is_decided_while_a_bulk_is_written_goes_with_the_next_one(make_engine: Make, memory: Slow) -> None:
     engine = make_engine()
     woken = threading.Semaphore(0)
-    committer = Committer(engine, woken.release)
+    committer = Committer(engine, woken.release, few=0)
     with_documents(engine, memory, "a", "b")
     engine.claim(1000.0, 0.1)
     assert committer.commit(1000.0) == [], "it does not wait"
@@ -79,7 +79,7 @@ def test_what_is_decided_while_a_bulk_is_written_goes_with_the_next_one(make_eng
 
 def test_two_large_bulks_are_written_side_by_side_and_no_more(make_engine: Make, memory: Slow) -> None:
     engine = make_engine()
-    committer = Committer(engine, lambda: None)
+    committer = Committer(engine, lambda: None, few=0)
     with_documents(engine, memory, *(f"d{n}" for n in range(2 * BULK + committing.WORTH)))
     engine.claim(1000.0, 1e9)
     committer.commit(1000.0)
@@ -90,7 +90,7 @@ def test_two_large_bulks_are_written_side_by_side_and_no_more(make_engine: Make,
 
 def test_an_outage_in_the_middle_loses_no_task_that_is_claimed(make_engine: Make, memory: Slow) -> None:
     engine = make_engine()
-    committer = Committer(engine, lambda: None)
+    committer = Committer(engine, lambda: None, few=0)
     with_documents(engine, memory, "a", "b")
     engine.claim(1000.0, 0.1)
     committer.commit(1000.0)
@@ -104,7 +104,7 @@ def test_an_outage_in_the_middle_loses_no_task_that_is_claimed(make_engine: Make
 
 def test_a_bulk_whose_answer_is_lost_is_found_written(make_engine: Make, memory: Slow) -> None:
     engine = make_engine()
-    committer = Committer(engine, lambda: None)
+    committer = Committer(engine, lambda: None, few=0)
     with_documents(engine, memory, "a")
     engine.claim(1000.0, 1.0)
     committer.commit(1000.0)
@@ -120,7 +120,7 @@ def test_a_person_who_takes_a_document_away_while_its_claim_is_written_is_heeded
     make_engine: Make, memory: Slow
 ) -> None:
     engine = make_engine()
-    committer = Committer(engine, lambda: None)
+    committer = Committer(engine, lambda: None, few=0)
     with_documents(engine, memory, "a")
     engine.claim(1000.0, 1.0)
     committer.commit(1000.0)
@@ -132,7 +132,7 @@ def test_a_person_who_takes_a_document_away_while_its_claim_is_written_is_heeded
 
 def test_what_becomes_ready_while_its_result_is_written_is_not_overlooked(make_engine: Make, memory: Slow) -> None:
     engine = make_engine()
-    committer = Committer(engine, lambda: None)
+    committer = Committer(engine, lambda: None, few=0)
     with_documents(engine, memory, "a")
     engine.claim(1000.0, 1.0)
     (task,) = finished(committer, memory)
@@ -148,7 +148,7 @@ def test_what_becomes_ready_while_its_result_is_written_is_not_overlooked(make_e
 
 def test_who_lets_go_of_all_lets_go_of_what_is_being_claimed_too(make_engine: Make, memory: Slow) -> None:
     engine = make_engine()
-    committer = Committer(engine, lambda: None)
+    committer = Committer(engine, lambda: None, few=0)
     with_documents(engine, memory, "a", "b", "c")
     engine.claim(1000.0, 0.1)
     (held,) = finished(committer, memory)
@@ -161,3 +161,13 @@ def test_who_lets_go_of_all_lets_go_of_what_is_being_claimed_too(make_engine: Ma
     assert ours == {held.attempt, *(task.attempt for task in finished(committer, memory))}
     assert len(ours) == 3
     assert all(engine.knows(attempt) for attempt in ours)
+
+
+def test_a_single_document_is_written_at_once(make_engine: Make, memory: Slow) -> None:
+    engine = make_engine()
+    committer = Committer(engine, lambda: None)
+    with_documents(engine, memory, "a")
+    engine.claim(1000.0, 1.0)
+    memory.gate.set()
+    (task,) = committer.commit(1000.0)
+    assert engine.held.keys() == {task.attempt}
