@@ -21,7 +21,7 @@ from orchestrator.settings import Settings
 from orchestrator.supervise import Supervisor
 from procs.online.inputs import replay
 from procs.online.inputs.date import DateInput
-from procs.online.inputs.files import Listing, run_of
+from procs.online.inputs.files import Listing, order, run_of
 from procs.online.inputs.socket import SocketInput
 
 LOOK = 0.5  # s between two looks whether the run is over
@@ -87,11 +87,14 @@ def files_of(word: str, online: Online, settings: Settings, environ: Mapping[str
         raise NotFound(f"there is no file {word}")
     if found := replay.files_of_run(word, online.input.settings.get("files") or ()):
         return found
-    if found := _of_database(word, settings, environ):
-        return found
+    asked = "nor the run database have"
+    try:
+        if found := _of_database(word, settings, environ):
+            return found
+    except DatabaseError as error:
+        asked = f"have, nor could the run database be asked ({error}) for,"
     raise NotFound(
-        f"{word!r} is no file, and neither the input's files nor the run database have a run of that name: name the "
-        "files of the run"
+        f"{word!r} is no file, and neither the input's files {asked} a run of that name: name the files of the run"
     )
 
 
@@ -261,13 +264,10 @@ def _number(files: list[str], module: str, settings: Mapping[str, Any], taken: s
 
 
 def _of_database(run: str, settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """The files of a run's documents, those that are there, in order."""
+    """The files of a run's documents, those that are there, in order. Raises DatabaseError."""
     from orchestrator.connect import run_database
     from orchestrator.filenames import path_of
 
-    try:
-        documents = run_database(settings, environ).find({"run_name": run}, limit=10_000)
-    except DatabaseError:
-        return []
+    documents = run_database(settings, environ).find({"run_name": run}, limit=10_000)
     paths = [path_of(one) for one in documents if one.get("file")]
-    return sorted(str(path) for path in paths if path.is_file())
+    return sorted((str(path) for path in paths if path.is_file()), key=order)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.couch import Credentials, Server
+from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.errors import Conflict, DataError, NotFound, SettingsError
 from orchestrator.online import replaying
 from orchestrator.online.configuration import Online, loads
@@ -63,6 +65,26 @@ def test_what_is_neither_a_file_nor_a_run_is_said_so(site: Settings, tmp_path: P
     (tmp_path / "text").write_text("nothing")
     with pytest.raises(DataError, match="cannot be replayed"):
         replaying.plan([str(tmp_path / "text")], where, site, {}, speed=1)
+
+
+def test_the_run_database_knows_where_a_runs_files_are(tmp_path: Path) -> None:
+    where = online("socket:SocketInput")
+    with EmbeddedServer(tmp_path / "database") as process:
+        text = f"url: {process.url}\ncredentials: {process.credentials_file}\n"
+        (tmp_path / "orchestrator.yaml").write_text(text)
+        site = Settings.load(tmp_path, {})
+        server = Server(process.url, Credentials(*process.credentials))
+        server.create("runs")
+        for number in (2, 0, 1):
+            path = tmp_path / f"r_{number:03d}"
+            if number != 2:  # that one has been taken away
+                path.write_bytes(b"")
+            document = {"_id": f"r_{number:03d}", "type": "daqdocument", "run_name": "r", "file": str(path)}
+            server.database("runs").put(document)
+        found = replaying.files_of("r", where, site, {})
+        assert found == [str(tmp_path / "r_000"), str(tmp_path / "r_001")]
+        with pytest.raises(NotFound):
+            replaying.files_of("s", where, site, {})
 
 
 def test_a_running_system_is_fed_as_its_input_is() -> None:
