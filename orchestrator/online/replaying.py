@@ -87,14 +87,14 @@ def files_of(word: str, online: Online, settings: Settings, environ: Mapping[str
         raise NotFound(f"there is no file {word}")
     if found := replay.files_of_run(word, online.input.settings.get("files") or ()):
         return found
-    asked = "nor the run database have"
+    asked = "the run database knows none"
     try:
         if found := _of_database(word, settings, environ):
             return found
     except DatabaseError as error:
-        asked = f"have, nor could the run database be asked ({error}) for,"
+        asked = f"the run database could not be asked ({error})"
     raise NotFound(
-        f"{word!r} is no file, and neither the input's files {asked} a run of that name: name the files of the run"
+        f"{word!r} is no file, the input has no files of a run of that name, and {asked}: name the files of the run"
     )
 
 
