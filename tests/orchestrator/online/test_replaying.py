@@ -58,7 +58,7 @@ def test_a_replay_takes_the_first_name_that_nothing_has(site: Settings) -> None:
 
 def test_what_is_neither_a_file_nor_a_run_is_said_so(site: Settings, tmp_path: Path) -> None:
     where = online("date:DateInput", files=str(MICE))
-    with pytest.raises(NotFound, match="could not be asked .* name the files"):
+    with pytest.raises(NotFound, match=r"could not be asked .* name the files"):
         replaying.plan(["7777"], where, site, {}, speed=1)
     with pytest.raises(NotFound):
         replaying.plan([str(tmp_path / "*.000")], where, site, {}, speed=1)
