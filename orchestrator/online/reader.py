@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.errors import SettingsError
+from orchestrator.errors import OrchestratorError, SettingsError
 from orchestrator.online.module import Input
 from orchestrator.online.packing import packed
 from orchestrator.online.spill import Item, Spill
@@ -111,6 +111,8 @@ class Reader:
         try:
             self._read()
         except BaseException as error:
+            if not isinstance(error, OrchestratorError):
+                log.exception("the input")  # its author wants to know where
             self.error = error
         self._tell_safe()
         self.over = True
