@@ -296,10 +296,10 @@ class Farmer:
             self._beat(time.time())
 
     def _look_for_another(self) -> None:
-        """One daemon a farm: on this machine the lock sees to it, from elsewhere a heartbeat that moves."""
+        """One daemon a farm: in this spool the lock sees to it, from elsewhere a heartbeat that moves."""
         try:
             first = beats(self.database).get(self.claimant.poller)
-            if first is None or first.get("host") == self.claimant.host:
+            if first is None or (first.get("host") == self.claimant.host and not _lives(first.get("pid"))):
                 return
             self._stop.wait(self.settings.lease / 2)  # it beats four times in a lease
             second = beats(self.database).get(self.claimant.poller)
@@ -365,6 +365,11 @@ class Farmer:
             log.warning("the database was not told that this daemon has ended: %s", error)
         self.engine.world.transport.close()
         os.close(self._lock)
+
+
+def _lives(pid: Any) -> bool:
+    """Whether there is such a process on this machine."""
+    return isinstance(pid, int) and pid > 0 and Path(f"/proc/{pid}").exists()
 
 
 def _lock(spool: Path, identity: str) -> int:

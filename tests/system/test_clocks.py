@@ -49,9 +49,9 @@ def false_clock(by: str = "", file: Path | None = None) -> dict[str, str]:
     return {**environment, "FAKETIME": by}
 
 
-def poller(site: Any, name: str, clock: dict[str, str]) -> Any:
-    """A poller as on a machine of its own."""
-    return site.start("poll", "--set", f"spool={site.folder / name}", "--set", "lease=3", environment=clock)
+def poller(site: Any, name: str, clock: dict[str, str], lease: float = 20.0) -> Any:
+    """A poller as on a machine of its own. ``lease`` in s: on a busy machine a short one runs out honestly."""
+    return site.start("poll", "--set", f"spool={site.folder / name}", "--set", f"lease={lease}", environment=clock)
 
 
 def make(make_site: Callable[..., Any], seconds: float) -> Any:
@@ -84,11 +84,11 @@ def test_pollers_whose_clocks_are_hours_apart_leave_each_other_alone(make_site: 
 
 def test_what_a_dead_poller_with_a_false_clock_held_is_taken_over(make_site: Callable[..., Any]) -> None:
     site = make(make_site, 1.0)
-    ahead = poller(site, "ahead", false_clock("+2h"))
+    ahead = poller(site, "ahead", false_clock("+2h"), 3.0)
     site.add(2)
     site.wait(lambda: any(d["status"] == "proc 0 in progress" for d in site.everything().values()), 20, "a claim")
     os.kill(ahead.pid, signal.SIGKILL)
-    poller(site, "behind", false_clock("-2h"))
+    poller(site, "behind", false_clock("-2h"), 3.0)
     site.wait(site.finished, 60)
     assert Counter(d["status"] for d in site.everything().values()) == {"good": 2}
 
