@@ -194,6 +194,8 @@
       this.deep = /lego|surf/i.test(options.words);
       this.main.toggleAttribute("data-scale", /^(col|cont)/i.test(options.words));
       this.height = this.main.clientHeight;
+      this.marks = 500 + Math.max(2, Math.min(10, Math.floor(this.height / (2.6 * size)))); // numbers that have room
+      drawn.fYaxis.fNdivisions = this.marks;
       this.dress(drawn, size);
       if (drawn.fXaxis.fNbins > this.main.clientWidth / 4) drawn.fLineWidth = 1;
       const main = await J.draw(this.main, drawn, options.words);
@@ -225,6 +227,7 @@
     async update(drawn, over, ratio) {
       const { main, other, below } = this.painters;
       this.dress(drawn, this.size);
+      drawn.fYaxis.fNdivisions = this.marks;
       if (drawn.fXaxis.fNbins > this.main.clientWidth / 4) drawn.fLineWidth = 1;
       if (ratio) this.dress(ratio, this.size);
       if (other && over) other.updateObject(over);
