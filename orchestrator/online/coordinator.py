@@ -113,6 +113,7 @@ class Coordinator:
         self._records: dict[str, RunRecord] = {}
         self._saved = 0  # changes of the ledger that are written down, or told to the input
         self._saving = False
+        self._idle: list[Any] = []  # workers as they were told last while no run was on
         self._next_tick = self._next_save = self._next_ping = 0.0
 
     # -- the loop
@@ -300,8 +301,14 @@ class Coordinator:
             now, self._machine, crew=self._crew, store_away=self._keeper.away, silence=self._reader.silence(),
             input_error="" if error is None else str(error),
         )  # fmt: skip
-        if said is not None and self._machine.run is not None:
-            self._outside.publish("counts", self._machine.run.name, said)
+        if said is None:
+            return
+        run, last = self._machine.run, self._machine.last
+        if run is not None:
+            self._outside.publish("counts", run.name, said)
+        elif last is not None and said["workers"] != self._idle:
+            self._idle = said["workers"]  # pages show the last run until the next one, and the workers as they are now
+            self._outside.publish("counts", last.name, said | {"run": last.name, "run_state": "ended", **last.counts})
 
     # -- the end
 
