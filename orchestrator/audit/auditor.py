@@ -324,7 +324,9 @@ class Auditor:
                 continue
             key, _, number = name.removeprefix(f"{ATTEMPTS[0]}{owner}:").rpartition(":")
             entry = found[owner].get(key)
-            if isinstance(entry, dict) and entry.get("state") == "done" and str(entry.get("number")) == number:
+            if not isinstance(entry, dict) or entry.get("accepted"):
+                continue  # a gate had refused it, and a person has accepted it: both are true
+            if entry.get("state") == "done" and str(entry.get("number")) == number:
                 yield Finding("attempt-untrue", name, f"by document {owner} attempt {number} of {key} is done", owner)
 
     # --- names that stand twice ---
