@@ -102,7 +102,7 @@ class Frames:
         start = _FIXED.size + size
         try:
             head = json.loads(self._held[_FIXED.size : start])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # thousands of brackets are the latter
             raise DataError(f"a frame's head is not JSON: {error}") from error
         if not isinstance(head, dict):
             raise DataError("a frame's head is no JSON object")
@@ -130,7 +130,8 @@ def answer(secret: str, nonce: str) -> str:
 
 def right(secret: str, nonce: str, given: Any) -> bool:
     """Whether an answer is the right one."""
-    return not secret or (isinstance(given, str) and hmac.compare_digest(answer(secret, nonce), given))
+    known = isinstance(given, str) and given.isascii()  # ``compare_digest`` raises for other text
+    return not secret or (known and hmac.compare_digest(answer(secret, nonce), given))
 
 
 def secret_of(path: str | Path | None) -> str:

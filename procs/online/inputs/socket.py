@@ -27,8 +27,10 @@ from procs.online.inputs import daq_protocol as protocol
 from procs.online.inputs.daq_protocol import Frame, Frames
 
 PAUSE = 0.1  # s for which is waited for something to come
+LATEST = 1e12  # unix seconds; a time beyond that, or none that is finite, is no time
 BLOCK = 1 << 20  # bytes taken from the connection at once
 HELLO_SECONDS = 10.0  # s within which one who connects must have said who he is
+STRANGERS = 32  # connections of which nobody knows yet whose they are; the oldest go first
 STREAMS = 16  # streams whose place is remembered, the ones heard of last
 
 
@@ -151,6 +153,8 @@ class SocketInput(Input):
                 one.close()
                 strangers.remove(one)
         if listener in ready:
+            while len(strangers) >= STRANGERS:
+                strangers.pop(0).close()
             with contextlib.suppress(OSError):
                 strangers.append(_Guest(listener.accept()[0], now))
                 strangers[-1].send(protocol.CHALLENGE, {"protocol": protocol.PROTOCOL, "nonce": strangers[-1].nonce})
@@ -304,7 +308,7 @@ def _item(frame: Frame, now: float) -> Item:
     run, when = head.get("run"), head.get("time")
     if not isinstance(run, str) or not run:
         raise DataError("a message names no run")
-    at = float(when) if isinstance(when, int | float) and not isinstance(when, bool) else None
+    at = float(when) if isinstance(when, int | float) and abs(when) < LATEST and not isinstance(when, bool) else None
     if frame.kind == protocol.START:
         return StartOfRun(run, at, _object(head, "header"))
     if frame.kind == protocol.END:

@@ -21,6 +21,7 @@ from orchestrator.errors import Conflict, DataError, SettingsError, Unavailable
 from orchestrator.online.packing import pack
 from orchestrator.online.spill import EndOfRun, Item, Spill, StartOfRun
 from procs.online.inputs import daq_protocol as protocol
+from procs.online.inputs import socket as module
 from procs.online.inputs.daq_protocol import Frames
 from procs.online.inputs.socket import SocketInput
 from procs.simulation.socket_daq import Sender
@@ -377,3 +378,48 @@ def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
         list(frames)
     except DataError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    "head", [b"[" * 4000, json.dumps({"protocol": 1, "stream": "d", "answer": "\u00e9"}).encode(), b"\xff", b'{"a":NaN}']
+)
+def test_a_strangers_odd_first_words_are_refused_and_the_daq_goes_on(head: bytes, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("s" * 40)
+    key.chmod(0o600)
+    with receiver(key=str(key)) as there:
+        with socket.create_connection(("127.0.0.1", there.source.port), SECONDS) as stranger:
+            stranger.settimeout(SECONDS)
+            stranger.sendall(struct.pack("<IcI", 5 + len(head), b"H", len(head)) + head)
+            while stranger.recv(4096):
+                pass
+        assert there.error is None
+        with socket.create_connection(("127.0.0.1", there.source.port), SECONDS) as another:
+            assert another.recv(1)
+
+
+def test_many_who_say_nothing_do_not_use_up_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("procs.online.inputs.socket.STRANGERS", 3)
+    with receiver() as there:
+        silent = [socket.create_connection(("127.0.0.1", there.source.port), SECONDS) for _ in range(6)]
+        for one in silent:
+            one.settimeout(SECONDS)
+        assert [one.recv(1) and _hung_up(one) for one in silent[:3]] == [True] * 3
+        for one in silent:
+            one.close()
+        assert there.error is None
+
+
+def _hung_up(one: socket.socket) -> bool:
+    try:
+        while one.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize("when", [10**400, float("inf"), float("nan"), -1e300])
+def test_a_time_that_is_none_is_left_out(when: float) -> None:
+    frame = protocol.Frame(protocol.START, {"run": "1", "time": when})
+    assert module._item(frame, 0.0) == StartOfRun("1", None, {})
