@@ -381,7 +381,7 @@ def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [b"[" * 4000, json.dumps({"protocol": 1, "stream": "d", "answer": "\u00e9"}).encode(), b"\xff", b'{"a":NaN}']
+    "head", [b"[" * 4000, json.dumps({"protocol": 1, "stream": "d", "answer": "\u00e9"}).encode(), b"\xff"]
 )
 def test_a_strangers_odd_first_words_are_refused_and_the_daq_goes_on(head: bytes, tmp_path: Path) -> None:
     key = tmp_path / "key"
