@@ -129,7 +129,11 @@ class Subscriber:
             old = sorted(self._known.values())[REMEMBERED // 2]
             self._known = {one: last for one, last in self._known.items() if last > old}
         kind, run, name = parsed(topic)
-        return Message(kind, run, name, orjson.loads(header), body)
+        try:
+            said = orjson.loads(header)
+        except ValueError:
+            return None  # of whoever publishes it; the broker keeps it, so raising would never come to an end
+        return Message(kind, run, name, said, body) if isinstance(said, dict) else None
 
     def _part_ends(self, reached: int, until: int) -> None:
         if self._asked is None or reached < self._from:

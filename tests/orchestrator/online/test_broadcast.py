@@ -194,3 +194,12 @@ def test_a_topic_that_is_none_is_refused() -> None:
     for wrong in (b"", b"plot", b"plot/", b"\x00x/1", b"other/1/x"):
         with pytest.raises(ValueError, match="is no topic"):
             Cache().take(wrong, b"", b"")
+
+
+@pytest.mark.parametrize("header", [b"", b"no JSON", b"[1]", b"\xff"])
+def test_a_header_that_is_none_is_left_out_and_all_others_come(header: bytes) -> None:
+    with broker() as one, Publisher(one.at[0]) as publisher:
+        publisher.send(b"plot/1/odd", header, b"")
+        publisher.publish("plot", "1", "good", {"n": 1})
+        with Subscriber(one.at[1]) as subscriber:
+            assert [message.name for message in gather(subscriber, shows(good=1))] == ["good"]
