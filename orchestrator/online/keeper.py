@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator import faults
-from orchestrator.errors import DatabaseError, NotFound, OrchestratorError, Unauthorised
+from orchestrator.errors import DatabaseError, NotFound, OrchestratorError, TransientError, Unauthorised
 from orchestrator.online.store import Outcome, RunRecord, Stores
 from orchestrator.online.transform import Run
 
@@ -146,7 +146,7 @@ class Keeper:
                 found = call()
             except Unauthorised:
                 raise  # repeated attempts lock the account
-            except DatabaseError as error:
+            except (DatabaseError, TransientError) as error:  # the latter: a disk without room for large spills
                 self.away = str(error)
                 if time.monotonic() - told > 60.0:
                     log.warning("%s; nothing is lost, it is tried again", error)

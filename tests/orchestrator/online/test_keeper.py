@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import Unauthorised, Unavailable
+from orchestrator.errors import TransientError, Unauthorised, Unavailable
 from orchestrator.online import keeper as module
 from orchestrator.online.keeper import Keeper
 from orchestrator.online.store import Outcome, RunRecord
@@ -82,14 +82,17 @@ def test_what_waits_goes_in_one_round_trip(stores: OneStore) -> None:
     assert keeper.close(5)
 
 
-def test_an_outage_is_waited_for_and_nothing_is_lost(stores: OneStore) -> None:
+@pytest.mark.parametrize(
+    "outage", [Unavailable("the database does not answer"), TransientError("no room on the disk for large spills")]
+)
+def test_an_outage_is_waited_for_and_nothing_is_lost(stores: OneStore, outage: Exception) -> None:
     keeper, run = Keeper(stores, lambda: None), Run("1", 1)
     keeper.save(run, RunRecord("1"))
     until(lambda: keeper.answers())
-    stores.store.fails = Unavailable("the database does not answer")
+    stores.store.fails = outage
     for one in outcomes(1, 2, 3):
         keeper.put(run, one)
-    until(lambda: keeper.away == "the database does not answer")
+    until(lambda: keeper.away == str(outage))
     assert keeper.alive and not stored(keeper)
     stores.store.fails = None
     found: list[int] = []
