@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 import threading
 import time
@@ -12,17 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy
+
 from orchestrator.errors import OrchestratorError, SettingsError
 from orchestrator.online.module import Input
 from orchestrator.online.packing import packed
-from orchestrator.online.spill import Item, Spill
-from orchestrator.online.stores.names import checked_run
+from orchestrator.online.spill import EndOfRun, Item, Spill, StartOfRun
+from orchestrator.online.stores.names import checked_run, text
 
 log = logging.getLogger(__name__)
 
 AHEAD = 256  # items read ahead of who takes them
 AHEAD_BYTES = 64 * 2**20  # and bytes of them, packed
 LOOK = 0.1  # s between two looks at whether to stop, or what has become safe
+DEEPEST = 20  # levels of a run's header that are kept
 PAUSE = 0.01  # s after an input has said that it has nothing: one that does not wait itself must not spin
 
 
@@ -129,7 +133,7 @@ class Reader:
                 self._pause(PAUSE)
                 continue
             self._waits = None
-            item = self._named(item)
+            item = _plain_mark(self._named(item))
             payload = self._packed(item) if isinstance(item, Spill) else b""
             was_empty = not self._taken
             self._taken.append(Read(item, payload, self._input.position))
@@ -183,3 +187,31 @@ class Reader:
             positions, self._safe = self._safe, []
         for position in positions:
             self._input.safe(position)
+
+
+def _plain_mark(item: Item) -> Item:
+    """A run's header and trailer come from outside, and go into documents, messages and pages: as JSON for all."""
+    if isinstance(item, StartOfRun) and item.header:
+        return replace(item, header=_plain(dict(item.header)))
+    if isinstance(item, EndOfRun) and item.trailer:
+        return replace(item, trailer=_plain(dict(item.trailer)))
+    return item
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """``value`` without what some JSON has not: NaN, large integers and half characters become text."""
+    if isinstance(value, numpy.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict | list | tuple):
+        if depth >= DEEPEST:
+            return "nested too deep"
+        if isinstance(value, dict):
+            return {text(str(key)): _plain(one, depth + 1) for key, one in value.items()}
+        return [_plain(one, depth + 1) for one in value]
+    return text(str(value))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import orjson
 
 from orchestrator.errors import FormatError
 from orchestrator.online import reader as module
@@ -137,3 +138,20 @@ def test_an_input_that_hangs_does_not_keep_the_transform_from_ending() -> None:
     begun = time.monotonic()
     reader.stop(patience=0.1)
     assert time.monotonic() - begun < 30
+
+
+def test_what_a_header_holds_can_be_written_everywhere() -> None:
+    deep: Any = 1
+    for _ in range(500):
+        deep = [deep]
+    odd = {
+        "mask": 2**70, "name": "\ud800", "\udfff": 1, "field": float("nan"), "top": -float("inf"), "deep": deep,
+        3: {"n": np.int64(7), "of": (1, None, True)}, "good": "as it is",
+    }  # fmt: skip
+    found, _ = read(Given([StartOfRun("1", header=odd), EndOfRun("1", trailer={"mask": 2**64})]))
+    start, end = found[0].item, found[1].item
+    assert isinstance(start, StartOfRun) and isinstance(end, EndOfRun)
+    assert orjson.loads(orjson.dumps(start.header)) == start.header
+    assert start.header["mask"] == str(2**70) and start.header["field"] == "nan" and start.header["good"] == "as it is"
+    assert start.header["3"] == {"n": 7, "of": [1, None, True]}
+    assert end.trailer == {"mask": str(2**64)}
