@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator.embedded.testing import Link
 from orchestrator.errors import Conflict, DataError, SettingsError, Unavailable
-from orchestrator.online.packing import pack
+from orchestrator.online.packing import MAGIC, pack
 from orchestrator.online.spill import EndOfRun, Item, Spill, StartOfRun
 from procs.online.inputs import daq_protocol as protocol
 from procs.online.inputs import socket as module
@@ -423,3 +423,11 @@ def _hung_up(one: socket.socket) -> bool:
 def test_a_time_that_is_none_is_left_out(when: float) -> None:
     frame = protocol.Frame(protocol.START, {"run": "1", "time": when})
     assert module._item(frame, 0.0) == StartOfRun("1", None, {})
+
+
+@pytest.mark.parametrize("described", [["i4,(", [1], 0], ["U0", [2**50], 0], ["f8", [-1], 0]])
+def test_a_packed_spill_whose_arrays_are_none_is_refused_in_a_sentence(described: list[Any]) -> None:
+    tree = json.dumps({"$array": described}).encode()
+    body = MAGIC + len(tree).to_bytes(4, "little") + tree
+    with pytest.raises(DataError, match="damaged"):
+        module._item(protocol.Frame(protocol.SPILL, {"run": "1", "number": 0, "packed": True}, body), 0.0)
