@@ -177,7 +177,8 @@ class Transform:
         workers: who does the work.
         position: of the input, from where it is read.
         most: items that may be on their way at once; with more the input is held back.
-        most_bytes: the same in bytes of packed spills.
+        most_bytes: the same in bytes of packed spills. With as many bytes of results that wait for the store, workers
+            get nothing new: a spill that refers to a file comes back far larger than it went.
     """
 
     def __init__(
@@ -193,6 +194,8 @@ class Transform:
         self._backlog: deque[Entry] = deque()
         self._bytes: dict[int, int] = {}  # of what is on its way, by order
         self._held = 0
+        self._results: dict[int, int] = {}  # bytes of what waits for the store, by order
+        self._waiting = 0
         self._out: list[Command] = []
         self._stopping = False
         self.started = False  # the first run's spills are being worked on, or were
@@ -304,7 +307,8 @@ class Transform:
         run = self.run
         if run is not None and not self._stopping and run.state in ("birth", "running", "ending"):
             self._out += [Birth(worker.key, run) for worker in self.workers.ask(run.serial, now)]
-            self._out += [Give(worker.key, task) for worker, task in self.workers.gives(now)]
+            if self._waiting < self._most_bytes:
+                self._out += [Give(worker.key, task) for worker, task in self.workers.gives(now)]
         found, self._out = self._out, []
         return found
 
@@ -430,6 +434,8 @@ class Transform:
     def _keep(self, task: Task, outcome: Outcome) -> None:
         assert self.run is not None  # a run ends only when none of its spills is on its way
         self.run.keeping[task.number] = (task.order, outcome.failed)
+        self._results[task.order] = len(outcome.packed or b"")
+        self._waiting += self._results[task.order]
         self._out.append(Keep(self.run, outcome))
 
     def _drop_first(self) -> None:
@@ -437,4 +443,5 @@ class Transform:
 
     def _settle(self, order: int) -> None:
         self._held -= self._bytes.pop(order)
+        self._waiting -= self._results.pop(order, 0)
         self.ledger.settle(order)

@@ -355,6 +355,26 @@ def test_the_input_is_held_back_when_much_is_on_its_way() -> None:
     assert world.place == 3
 
 
+def test_workers_get_nothing_new_while_large_results_wait_for_the_store() -> None:
+    world = World(spills("1", *range(40)))
+    world.machine = Transform(Dispatcher(tries=1, timeout=1.0), position=0, most_bytes=200)  # a result has 8 bytes
+    key = world.join("a")
+    for _ in range(40):
+        world.read()
+    world.answer()
+    while not world.given.get(key):
+        world.keep_one()
+        world.answer()
+    while world.given.get(key):
+        world.do(key)
+    assert 25 <= len(world.waiting) < 40 and all(isinstance(one, Keep) for one in world.waiting)
+    while not world.given[key]:
+        world.keep_one()
+    assert world.waiting, "they wait until some are in, not until all are"
+    world.finish()
+    assert sorted(world.store["1"]) == list(range(40))
+
+
 def test_a_position_is_safe_when_all_before_it_is() -> None:
     ledger = Ledger("begin")
     orders = [ledger.add(word) for word in ("a", "b", "c")]
