@@ -7,6 +7,7 @@ through ``orchestrator.online.stores.served``.
 from __future__ import annotations
 
 import copy
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -51,11 +52,15 @@ class MemoryStores:
 
 
 class MemoryStore:
-    """The spills of one run, in the order of their coming. A mark is how many have come before."""
+    """The spills of one run, in the order of their coming. A mark: which life of the store, how many have come before.
+
+    In another life they come in another order: who went on from a number alone would miss some for ever.
+    """
 
     def __init__(self, run: str, files: SpillFiles | None = None, inline: int = 65536) -> None:
         self.run = run
         self._files, self._inline = files, inline
+        self._life = secrets.token_hex(8)
         self._record: RunRecord | None = None
         self._saved = 0  # how often; tells followers that the record has changed
         self._arrived: list[Outcome] = []
@@ -119,7 +124,7 @@ class MemoryStore:
 
     def follow(self, mark: str | None, *, wait: Callable[[float], bool], most: int = 500) -> Iterator[Arrivals]:
         """Outcomes from ``mark`` on, then new ones as they come. A mark of a store that is gone begins anew."""
-        place, seen = self._place(mark), -1
+        (life, place), seen = self._place(mark), -1
         while True:
             with self._news:
                 self._must_exist()
@@ -130,7 +135,7 @@ class MemoryStore:
                 place += len(some)
                 record = copy.deepcopy(self._record) if seen != self._saved else None
                 seen = self._saved
-            yield Arrivals(str(place), tuple(self._whole(one) for one in some), record)
+            yield Arrivals(f"{life}-{place}", tuple(self._whole(one) for one in some), record)
             if wait(0.0):
                 return
 
@@ -143,10 +148,11 @@ class MemoryStore:
             stop += 1
         return self._arrived[place:stop]
 
-    def _place(self, mark: str | None) -> int:
+    def _place(self, mark: str | None) -> tuple[str, int]:
         with self._news:
-            known = mark is not None and mark.isascii() and mark.isdigit() and int(mark) <= len(self._arrived)
-            return int(mark) if known and mark is not None else 0
+            life, _, place = (mark or "").partition("-")
+            known = life == self._life and place.isascii() and place.isdigit() and int(place) <= len(self._arrived)
+            return self._life, int(place) if known else 0
 
     def spill(self, number: int) -> Spill | None:
         """One spill, unpacked; None where it is not in or failed without data."""
@@ -159,7 +165,7 @@ class MemoryStore:
     def drop(self) -> None:
         """Remove all of it; who follows it gets NotFound."""
         with self._news:
-            self._record = None
+            self._record, self._life = None, secrets.token_hex(8)
             self._arrived, self._places, self._large = [], {}, {}
             self._news.notify_all()
         if self._files is not None:

@@ -195,6 +195,13 @@ def test_a_mark_of_another_life_of_the_store_begins_anew(stores: Stores) -> None
     assert set(came(all_of(store, mark))) <= {1, 2}  # a sequence that another database knows may skip, never invent
 
 
+def test_a_mark_of_an_earlier_process_hides_no_spill_that_came_in_another_order() -> None:
+    before, after = begun(MemoryStores()), begun(MemoryStores())
+    before.put([outcome(number) for number in range(5)])
+    after.put([outcome(number) for number in (0, 1, 2, 3, 7, 4)])
+    assert came(all_of(after, all_of(before)[-1].mark)) == [0, 1, 2, 3, 7, 4]
+
+
 def test_the_record_is_kept_and_a_final_run_stays_final(stores: Stores) -> None:
     store = stores.of("6008")
     assert store.record() is None
