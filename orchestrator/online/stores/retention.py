@@ -15,10 +15,14 @@ log = logging.getLogger(__name__)
 
 FIRST = 30.0  # s after the transform's start, which has more important things to do
 EVERY = 600.0  # s between two looks
+INPUTS = 16  # of which the newest run stays, the ones used last; each replay may be another one
 
 
 def expired(records: Iterable[RunRecord], *, now: datetime, keep: float, most: int) -> list[str]:
-    """The runs whose spills may be removed, the oldest first. Never the newest run: its record says where the input is.
+    """The runs whose spills may be removed, the oldest first.
+
+    Never the newest run, nor that of an input used lately: its record says where the input is, and a replay in
+    between must not make the DAQ's files be read from their beginning.
 
     Args:
         records: of all runs.
@@ -27,11 +31,16 @@ def expired(records: Iterable[RunRecord], *, now: datetime, keep: float, most: i
         most: final runs that stay at most, the newest ones.
     """
     known = list(records)
-    newest = max(known, key=lambda one: (one.begun, one.run), default=None)
+    in_time = sorted(known, key=lambda one: (one.begun, one.run), reverse=True)
+    newest: dict[str, str] = {}
+    for one in in_time:
+        if len(newest) < INPUTS:
+            newest.setdefault(str(one.configuration.get("input")), one.run)
+    stays = set(newest.values())
     final = sorted((one for one in known if one.state == "final"), key=lambda one: (_time(one), one.run))
     surplus = {one.run for one in final[: max(0, len(final) - most)]}
     late = {one.run for one in final if (now - _time(one)).total_seconds() >= keep}
-    return [one.run for one in final if one is not newest and one.run in surplus | late]
+    return [one.run for one in final if one.run not in stays and one.run in surplus | late]
 
 
 def prune(stores: Stores, *, now: datetime, keep: float, most: int, spare: Iterable[str] = ()) -> list[str]:

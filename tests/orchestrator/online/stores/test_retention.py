@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.online.store import RunRecord
 from orchestrator.online.stores.memory import MemoryStores
-from orchestrator.online.stores.retention import Pruning, expired, prune
+from orchestrator.online.stores.retention import INPUTS, Pruning, expired, prune
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -30,6 +30,14 @@ def test_spills_go_some_time_after_the_snapshot_and_beyond_so_many_runs() -> Non
 def test_the_newest_run_stays_for_its_record_says_where_the_input_is() -> None:
     assert expired([record("1", 50)], now=NOW, keep=0, most=1) == []
     assert expired([record("1", 50), record("2", 40)], now=NOW, keep=0, most=1) == ["1"]
+
+
+def test_the_newest_run_of_each_input_used_lately_stays_so_a_replay_costs_the_daq_no_place() -> None:
+    live = [record(str(n), 50 - n, configuration={"input": "daq"}) for n in range(3)]
+    replayed = [record(f"2.again-{n}", 20 - n, configuration={"input": "files"}) for n in range(4)]
+    assert expired(live + replayed, now=NOW, keep=0, most=1) == ["0", "1", "2.again-0", "2.again-1", "2.again-2"]
+    many = [record(f"other-{n}", 15 - n / 10, configuration={"input": str(n)}) for n in range(INPUTS)]
+    assert "2" in expired(live + many, now=NOW, keep=0, most=1)
 
 
 def test_a_run_whose_snapshot_has_no_time_goes_by_its_end() -> None:
