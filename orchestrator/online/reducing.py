@@ -273,7 +273,8 @@ class Reducing:
         for record in self._stores.runs():
             if record.state == "final":
                 continue
-            if snapshot.finished(self._places.runs, record.run, self._entry.name, record.opened) is not None:
+            runs, name = self._places.runs, self._entry.name
+            if snapshot.finished(runs, record.run, name, record.opened, record.begun) is not None:
                 self._conclude(record)  # a kill may have come in between
                 continue
             self._work = RunReducer(self._entry, record, self._places.states)
@@ -350,6 +351,7 @@ class Reducing:
             "version": VERSION, "module": work.entry.module, "settings": work.entry.settings,
             "counted": len(work.counted.numbers), "shown": work.counted.shown, "failed": work.counted.failed,
             "hidden": work.counted.hidden, "wrong": work.counted.wrong, "opened": self._record.opened,
+            "begun": self._record.begun,
         }  # fmt: skip
         snapshot.write(self._places.runs, work.run, work.entry.name, shown, about)
         faults.point("reducer.finished")

@@ -108,10 +108,11 @@ def undrawn(runs: Path, reducer: str) -> Iterator[tuple[str, list[Shown]]]:
             yield run, [Shown(Header(**header), body, rootjson.loads(body)) for header, body in there]
 
 
-def finished(runs: Path, run: str, reducer: str, opened: int = 1) -> dict[str, Any] | None:
+def finished(runs: Path, run: str, reducer: str, opened: int = 1, begun: str = "") -> dict[str, Any] | None:
     """What a reducer has written at the end of a run; None where it has not finished.
 
-    ``opened``: how often the run has begun; what was written before it began the last time does not count.
+    ``opened``: how often the run has begun; what was written before it began the last time does not count. ``begun``:
+    when it began first; what belongs to an older run of the same name does not count either.
     """
     try:
         found = orjson.loads((run_folder(runs, run) / f"{reducer}.json").read_bytes())
@@ -119,7 +120,8 @@ def finished(runs: Path, run: str, reducer: str, opened: int = 1) -> dict[str, A
         return None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         return None
-    return found if found.get("opened", 1) >= opened else None
+    another = begun and found.get("begun", begun) != begun
+    return found if found.get("opened", 1) >= opened and not another else None
 
 
 def unite(runs: Path, run: str, reducers: Iterable[str], record: dict[str, Any]) -> dict[str, Any] | None:
@@ -127,7 +129,8 @@ def unite(runs: Path, run: str, reducers: Iterable[str], record: dict[str, Any])
 
     Safe to be done again, and by several at once: the files come out the same. Raises OSError.
     """
-    parts = {name: finished(runs, run, name, record.get("opened", 1)) for name in reducers}
+    opened, begun = record.get("opened", 1), record.get("begun", "")
+    parts = {name: finished(runs, run, name, opened, begun) for name in reducers}
     if not all(part is not None for part in parts.values()):
         return None
     folder = run_folder(runs, run)

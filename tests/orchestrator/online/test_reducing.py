@@ -154,6 +154,26 @@ def test_a_run_is_whole_before_the_next_one_begins_empty(tmp_path: Path) -> None
     assert second.record().state == "final" and not list((tmp_path / "online" / "state").glob("*.state"))
 
 
+def test_a_run_of_an_old_name_is_counted_though_the_old_snapshot_is_there(tmp_path: Path) -> None:
+    stores, sent = MemoryStores(), Sent()
+    store = begun(stores, "1", spills=3)
+    end(store, 3)
+    reducing(stores, tmp_path, sent).step()
+    assert store.record().state == "final"
+    store.drop()  # or a store in the memory of a process that has ended
+    store.save(RunRecord("1", begun="2026-02-02T00:00:00Z"))
+    store.put([outcome("1", number) for number in range(5)])
+    one = reducing(stores, tmp_path, sent)
+    one.step()
+    assert store.record().state == "begun", "it goes on"
+    assert sent.last("1", "all/values")[1].sum() == 10
+    end(store, 5)
+    one.step()
+    assert store.record().state == "final"
+    said = snapshot.finished(tmp_path / "online" / "runs", "1", "one")
+    assert said is not None and said["counted"] == 5
+
+
 def test_failed_and_hidden_spills_close_the_run_and_are_in_no_plot(tmp_path: Path) -> None:
     stores, sent = MemoryStores(), Sent()
     store = begun(stores, "1", spills=1)
