@@ -34,6 +34,7 @@ SET_BYTES = 20_000
 RELOADS = (2, 3600)
 
 Name = Annotated[str, Query(max_length=400)]
+Pause = Annotated[float, Query(allow_inf_nan=False)]
 Names = Annotated[list[str], Query(max_length=SHOWN, default_factory=list)]
 
 
@@ -106,7 +107,7 @@ class Pages:
     # ---- live
 
     async def control_room(
-        self, request: Request, show: Names, run: Name = "", at: Name = "", rotate: float = 0, reload: float = 5
+        self, request: Request, show: Names, run: Name = "", at: Name = "", rotate: Pause = 0, reload: Pause = 5
     ) -> Response:  # fmt: skip
         """The control room. The query is the whole view; scripts read it themselves, the rest is for those without."""
         await self._load(run)

@@ -104,7 +104,8 @@ def test_what_cannot_be_shown_is_said_in_one_shape(room: Any) -> None:
     filled(room)
     for path, status in (
         ("/png?plot=none", 404), ("/png?plot=hits/0&size=huge", 400), ("/runs/none", 404), ("/none", 404),
-        ("/compare?how=under", 400), ("/search?q=" + "x" * 300, 400), ("/api/plots?" + "plots=a&" * 100, 400),
+        ("/compare?how=under", 400), ("/?rotate=nan", 400), ("/search?q=" + "x" * 300, 400),
+        ("/api/plots?" + "plots=a&" * 100, 400),
     ):  # fmt: skip
         answer = room.get(path, headers={"Accept": "application/json"})
         assert answer.status_code == status, path
