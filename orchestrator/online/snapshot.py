@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,21 +178,44 @@ def listed(runs: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_root(path: Path, histograms: Mapping[str, Any], titles: Mapping[str, str] | None = None) -> None:
-    """Histograms as TH1D and TH2D in a ROOT file, which appears whole. Raises OSError."""
+    """Histograms as TH1D and TH2D in a ROOT file, which appears whole. Raises OSError.
+
+    ROOT has no histogram without bins (channels that come with their first spill): it is left out. Nor can a histogram
+    be called as a folder is: ``hits`` beside ``hits/board_1`` is called ``hits_`` there.
+    """
     import uproot
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        folders = _folders(histograms)
         with uproot.recreate(temporary) as out:
             for name, one in histograms.items():
-                out[name] = writable(one, (titles or {}).get(name, ""))
+                if all(len(axis) for axis in one.axes):
+                    out[_apart(name, histograms, folders)] = writable(one, (titles or {}).get(name, ""))
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """The folders that names with slashes stand in."""
+    found: set[str] = set()
+    for name in names:
+        while "/" in name and (name := name.rpartition("/")[0]) not in found:
+            found.add(name)
+    return found
+
+
+def _apart(name: str, names: Container[str], folders: Container[str]) -> str:
+    """The name, longer where it is that of a folder."""
+    made = name
+    while made in folders or (made != name and made in names):
+        made += "_"
+    return made
 
 
 def read_root(path: Path) -> dict[str, Any]:

@@ -409,3 +409,16 @@ def test_pictures_are_written_while_a_run_goes_on(tmp_path: Path) -> None:
     assert sorted(one.name for one in path.parent.iterdir()) == [
         "x_all.values_000000.hist.json", "x_all.values_000000.json", "x_all.values_000000.png",
     ]  # fmt: skip
+
+
+def test_a_root_file_is_written_of_whatever_plots_there_are(tmp_path: Path) -> None:
+    one = hist.Hist(hist.axis.Regular(3, 0, 1)).fill([0.5])
+    none = hist.Hist(hist.axis.StrCategory([], growth=True))
+    names = ["hits", "hits/board", "hits_", "deep/er", "deep", "deep/er/still"]
+    path = tmp_path / "run.root"
+    snapshot.write_root(path, {"nothing": none, **dict.fromkeys(names, one)})
+    found = snapshot.read_root(path)
+    assert sorted(found) == ["deep/er/still", "deep/er_", "deep_", "hits/board", "hits_", "hits__"]
+    assert all(made.sum() == 1 for made in found.values())
+    snapshot.write_root(path, {})
+    assert snapshot.read_root(path) == {}
