@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from orchestrator.errors import DataError, SettingsError
@@ -9,6 +10,7 @@ from orchestrator.online.spill import MOST_SPILLS
 
 MOST_BYTES = 8 * 1024 * 1024  # of packed data in one Arrivals, or one spill: whoever follows has some of them in memory
 LONGEST = 80  # characters of a run's name; a database's name may be three times as long, and a file's 255 bytes
+LONGEST_DATABASE = 200  # characters of a database's name: CouchDB takes 238, and files of it have longer names
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*\Z")
 _SPILL = re.compile(r"spill:([0-9]{9})\Z")
 
@@ -31,11 +33,16 @@ def possible_run(run: str) -> bool:
 def database_name(prefix: str, run: str) -> str:
     """The name of a run's database: ``spills-6008``, ``spills-6008$2ereplay1``.
 
-    CouchDB takes lower-case letters, digits and a few signs there; each other character is ``$`` and its number.
+    CouchDB takes lower-case letters, digits and a few signs there; each other character is ``$`` and its number. One
+    that would be too long ends with a hash of the run's name.
     """
-    return f"{prefix}-" + "".join(
+    name = f"{prefix}-" + "".join(
         one if one in "abcdefghijklmnopqrstuvwxyz0123456789_" else f"${ord(one):02x}" for one in checked_run(run)
     )
+    if len(name) <= LONGEST_DATABASE:
+        return name
+    tail = hashlib.sha256(run.encode()).hexdigest()[:16]
+    return f"{name[: LONGEST_DATABASE - len(tail) - 1]}_{tail}"
 
 
 def spill_id(number: int) -> str:

@@ -202,6 +202,14 @@ def test_a_mark_of_an_earlier_process_hides_no_spill_that_came_in_another_order(
     assert came(all_of(after, all_of(before)[-1].mark)) == [0, 1, 2, 3, 7, 4]
 
 
+def test_the_longest_name_of_capitals_is_a_run_like_any_other(stores: Stores) -> None:
+    first, second = "A" * 80, "A" * 79 + "B"
+    begun(stores, first).put([outcome(1, run=first)])
+    begun(stores, second).put([outcome(2, run=second)])
+    assert stores.of(first).numbers() == {1: False} and stores.of(second).numbers() == {2: False}
+    assert {record.run for record in stores.runs()} == {first, second}
+
+
 def test_the_record_is_kept_and_a_final_run_stays_final(stores: Stores) -> None:
     store = stores.of("6008")
     assert store.record() is None
