@@ -110,13 +110,17 @@ def test_what_somebody_else_has(site: Any) -> None:
 
 
 def test_a_login_that_is_refused(site: Any, server: EmbeddedServer, monkeypatch: Any) -> None:
-    Users(Server(server.url, Credentials(*server.credentials))).add("somebody", "right", ["admin"])
-    monkeypatch.setenv("ORCHESTRATOR_COUCH_USER", "somebody")
-    monkeypatch.setenv("ORCHESTRATOR_COUCH_PASSWORD", "wrong")
-    said = site("status")
-    assert said.code == Exit.UNAUTHORISED and "login refused" in said.err
-    monkeypatch.setenv("ORCHESTRATOR_COUCH_PASSWORD", "right")
-    assert site("status").code == 0
+    users = Users(Server(server.url, Credentials(*server.credentials)))
+    users.add("somebody", "right", ["admin"])
+    try:
+        monkeypatch.setenv("ORCHESTRATOR_COUCH_USER", "somebody")
+        monkeypatch.setenv("ORCHESTRATOR_COUCH_PASSWORD", "wrong")
+        said = site("status")
+        assert said.code == Exit.UNAUTHORISED and "login refused" in said.err
+        monkeypatch.setenv("ORCHESTRATOR_COUCH_PASSWORD", "right")
+        assert site("status").code == 0
+    finally:
+        users.remove("somebody")  # the server is that of all tests
 
 
 def test_what_a_documents_state_does_not_allow(one: Any, database: Database) -> None:
