@@ -123,9 +123,32 @@ class Keeper:
             outcomes.append(what)
             size += len(what.packed or b"")
         faults.point("transform.storing")
-        self._patiently(lambda: self._put_all(run, outcomes))
+        self._patiently(lambda: self._put_what_goes(run, outcomes))
         faults.point("transform.stored")
         self._answers.append(("stored", run, [one.number for one in outcomes]))
+
+    def _put_what_goes(self, run: Run, outcomes: list[Outcome]) -> None:
+        """Keep outcomes; one that the store refuses for what it is must not hold up the others: it has failed."""
+        try:
+            self._put_all(run, outcomes)
+            return
+        except (Unauthorised, NotFound):
+            raise
+        except DatabaseError as error:
+            if error.transient:
+                raise
+            log.warning("some spills of run %s are refused: %s; each is tried by itself", run.name, error)
+        for one in outcomes:
+            try:
+                self._put_all(run, [one])
+            except (Unauthorised, NotFound):
+                raise
+            except DatabaseError as error:
+                if error.transient:
+                    raise
+                log.error("spill %d of run %s cannot be kept: %s", one.number, run.name, error)
+                why = f"its result cannot be kept: {error}"
+                self._put_all(run, [Outcome(one.number, None, why, "store", one.shown, one.worker, one.seconds)])
 
     def _put_all(self, run: Run, outcomes: list[Outcome]) -> None:
         store = self._stores.of(run.name)

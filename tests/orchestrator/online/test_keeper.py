@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import TransientError, Unauthorised, Unavailable
+from orchestrator.errors import DatabaseError, TransientError, Unauthorised, Unavailable
 from orchestrator.online import keeper as module
 from orchestrator.online.keeper import Keeper
 from orchestrator.online.store import Outcome, RunRecord
@@ -26,12 +26,15 @@ class Counted(MemoryStore):
         self.gate = threading.Event()
         self.gate.set()
         self.fails: Exception | None = None
+        self.refused = b""  # what it does not take
 
     def put(self, outcomes: Iterable[Outcome]) -> int:
         given = list(outcomes)
         self.gate.wait(10)
         if self.fails is not None:
             raise self.fails
+        if self.refused and any(one.packed == self.refused for one in given):
+            raise DatabaseError("the document is too large")
         self.trips.append(len(given))
         return super().put(given)
 
@@ -99,6 +102,21 @@ def test_an_outage_is_waited_for_and_nothing_is_lost(stores: OneStore, outage: E
     until(lambda: found.extend(stored(keeper)) or len(found) == 3)
     assert keeper.away == ""
     assert keeper.close(5)
+
+
+def test_a_spill_that_the_store_refuses_has_failed_and_holds_up_no_other(stores: OneStore) -> None:
+    keeper, run = Keeper(stores, lambda: None), Run("1", 1)
+    keeper.save(run, RunRecord("1"))
+    until(lambda: keeper.answers())
+    stores.store.refused = b"odd"
+    stores.store.gate.clear()
+    for one in (*outcomes(1, 2), Outcome(3, b"odd"), *outcomes(4)):
+        keeper.put(run, one)
+    stores.store.gate.set()
+    found: list[int] = []
+    until(lambda: found.extend(stored(keeper)) or len(found) == 4)
+    assert stores.store.numbers() == {1: False, 2: False, 3: True, 4: False}
+    assert keeper.away == "" and keeper.close(5)
 
 
 def test_a_refused_login_is_not_tried_again(stores: OneStore) -> None:
