@@ -91,7 +91,8 @@ class RunReducer:
         self.run = record.run
         self._module = kind(entry.settings, logging.getLogger(f"{__name__}.{entry.name}"))
         self._birth = RunConfiguration(record.run, record.header)
-        belongs = digest(entry.module, kind.version, entry.settings)
+        # With the run's beginning: a run of this name whose store is gone is another run.
+        belongs = f"{digest(entry.module, kind.version, entry.settings)} {record.begun}"
         self.checkpoint = Checkpoint(checkpoint_folder, entry.name, record.run, belongs)
         self.counted = Counted(record.run)
         self.new = 0  # spills since the last plots
@@ -244,7 +245,11 @@ class Reducing:
                     stop.wait(PAUSE)
         finally:
             if self._work is not None and self._work.unsaved:
-                self._work.save()
+                try:
+                    self._work.save()
+                except OSError as error:
+                    log.error("what was counted last of run %s cannot be saved (%s): it is counted again at the next "
+                              "start", self._run_name(), error)  # fmt: skip
             self._gallery.close()
 
     def _draw_what_is_missing(self) -> None:
