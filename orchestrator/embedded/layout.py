@@ -19,7 +19,7 @@ from orchestrator.embedded.problems import Problem
 
 SUFFIX = ".couch.sqlite"
 SYSTEM_DATABASES = ("_users", "_replicator", "_global_changes")
-MAX_NAME = 238  # characters, CouchDB's own limit (the file system's, less its suffixes)
+MAX_NAME = 234  # characters; CouchDB takes 238. A file's name has 255, less our suffix and SQLite's `-journal`
 
 _NAME = re.compile(r"^[a-z][a-z0-9_$()+/-]*\Z")
 
