@@ -58,6 +58,15 @@ def save(database: DatabaseStore, document: dict[str, Any]) -> str:
     return outcome.rev
 
 
+def test_the_longest_name_is_one_that_the_disk_can_hold(store: Store) -> None:
+    longest = "a" * layout.MAX_NAME
+    made = store.create(longest)
+    save(made, {"_id": "x"})
+    assert layout.name_of(made.path) == longest
+    with pytest.raises(Problem, match="illegal_database_name"):
+        store.create(longest + "a")
+
+
 def test_a_name_and_its_file_belong_together(store: Store, database: DatabaseStore) -> None:
     assert layout.name_of(database.path) == "runs/2026"
     assert store.names() == ["_replicator", "_users", "runs/2026"]

@@ -131,6 +131,24 @@ def test_spills_are_counted_and_published_while_they_come(tmp_path: Path) -> Non
     assert numbers == sorted(set(numbers))
 
 
+def test_what_was_saved_of_another_run_of_this_name_counts_for_nothing(tmp_path: Path) -> None:
+    def counted(begun: str, numbers: range) -> float:
+        stores, sent = MemoryStores(), Sent()
+        store = stores.of("7")
+        store.save(RunRecord("7", begun=begun))
+        store.put(outcome("7", number) for number in numbers)
+        one = reducing(stores, tmp_path, sent)
+        one.step()
+        stop = threading.Event()
+        stop.set()
+        one.run(stop)  # saves what is counted
+        return float(sent.last("7", "all/values")[1].sum())
+
+    assert counted("2026-01-01T00:00:00Z", range(5)) == 10
+    assert counted("2026-01-01T00:00:00Z", range(6)) == 12  # the first five from the saved state
+    assert counted("2026-01-02T00:00:00Z", range(2)) == 4
+
+
 def test_a_run_is_whole_before_the_next_one_begins_empty(tmp_path: Path) -> None:
     stores, sent = MemoryStores(), Sent()
     first = begun(stores, "1", spills=3)
