@@ -21,7 +21,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -88,6 +88,8 @@ class Job:
         self._scratch = scratch
         self._unborn = ""
         self._interrupted: str | None = None
+        self._places = {task.attempt: place for place, task in enumerate(self.tasks)}
+        self._before = 0  # so many documents an earlier start of this job has dealt with
 
     def claim(self) -> bool:
         """Whether the task is this job's to do: the marker is made once, and belongs to one job of the batch system.
@@ -119,7 +121,7 @@ class Job:
             held = Marker.from_json(value_of(path.read_bytes()))
         except FileNotFoundError:  # nobody waits for the task any more
             return False
-        self._interrupted = held.attempt
+        self._interrupted, self._before = held.attempt, held.position
         return not self._works(held)
 
     def _works(self, held: Marker) -> bool:
@@ -176,7 +178,7 @@ class Job:
                     self._heard.wake = pool.wake
                 if closed:
                     break
-            self._mark(None)
+            self._mark(None, left)
             self._hand_back([*skipped, *left])
             faults.point("job.ended")
         finally:
@@ -187,7 +189,13 @@ class Job:
         return 0
 
     def _dealt_with(self, attempt: str) -> bool:
-        """Whether an earlier start of this job has left a result of the attempt, or has handed it back."""
+        """Whether an earlier start of this job has left a result of the attempt, or has handed it back.
+
+        The result of one that is recorded is gone: then the marker tells. It does not tell those apart that were
+        skipped because they had been withdrawn, so these are looked at again.
+        """
+        if self._places[attempt] < self._before and attempt not in self._withdrawn().attempts:
+            return True
         if (self.folder / jobfiles.result_name(attempt)).exists():
             return True
         try:
@@ -269,9 +277,11 @@ class Job:
             seconds=round(max(0.0, now - started), 3), exit_code=None, error_class=kind, reason=reason,
         )  # fmt: skip
 
-    def _mark(self, task: Task | None) -> None:
-        """Say which attempt is in work."""
+    def _mark(self, task: Task | None, left: Sequence[Task] = ()) -> None:
+        """Say which attempt is in work; None at the end, with what is left undone."""
         self.marker.attempt = task.attempt if task else None
+        first = task or next(iter(left), None)
+        self.marker.position = self._places[first.attempt] if first else len(self.tasks)
         self.marker.attempt_started = time.time() if task else 0.0
         # No two marks that follow each other are of one size: over SFTP a file's time is whole seconds, and who reads
         # marks only where time or size has changed would miss the second of two.

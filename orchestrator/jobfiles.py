@@ -110,7 +110,10 @@ class Chunk:
 
 @dataclass
 class Marker:
-    """A task's marker: the batch system's number, the node, the process, since when (s), the attempt in work."""
+    """A task's marker: the batch system's number, the node, the process, since when (s), the attempt in work.
+
+    ``position``: so many of the chunk's documents come before it, and are dealt with.
+    """
 
     number: str
     host: str
@@ -118,6 +121,7 @@ class Marker:
     started: float
     attempt: str | None = None
     attempt_started: float = 0.0
+    position: int = 0
 
     @classmethod
     def from_json(cls, data: Any) -> Marker:

@@ -120,6 +120,22 @@ def test_a_job_that_is_started_again_skips_what_is_done(tmp_path: Path) -> None:
     assert report["error_class"] == "transient" and "started its job again" in report["reason"]
 
 
+def test_a_job_started_again_knows_what_is_done_though_its_results_are_recorded_and_gone(tmp_path: Path) -> None:
+    """As HTCondor does: the job had ended, and its schedd was killed before it had noted that down."""
+    task = Task(tmp_path, 3, slow=[2])
+    first = task.start()
+    task.wait_for("a2")
+    for name in ("a0", "a1"):
+        (tmp_path / jobfiles.result_name(name)).unlink()
+    first.kill()
+    first.wait()
+    assert task.start().wait(60) == 0
+    assert task.effects() == ["d0", "d1"] and set(task.results()) == {"a2"}
+    (tmp_path / jobfiles.result_name("a2")).unlink()
+    assert task.start().wait(60) == 0
+    assert task.effects() == ["d0", "d1"] and not task.results() and not task.returned()
+
+
 def test_a_job_that_is_started_again_waits_for_its_first_start(tmp_path: Path) -> None:
     """As Grid Engine does after its node's daemon was gone for a moment: the first one had never ended."""
     task = Task(tmp_path, 3, slow=[1])
