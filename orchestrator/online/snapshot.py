@@ -14,6 +14,7 @@ for them; those that a kill has prevented are drawn after the next start.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from orchestrator.online.presenting import Shown, worst
 from orchestrator.online.publication import Header
 from orchestrator.online.rootjson import flow_values
 from orchestrator.online.stores.names import checked_run, possible_run
+
+log = logging.getLogger(__name__)
 
 WHOLE = "snapshot.root"
 RECORD = "run.json"
@@ -59,7 +62,9 @@ def write(runs: Path, run: str, reducer: str, shown: Sequence[Shown], about: dic
     """
     folder = run_folder(runs, run)
     titles = {one.header.name: one.header.title for one in shown}
-    write_root(folder / f"{reducer}.root", {one.header.name: one.histogram for one in shown}, titles)
+    problem = _write_root_or_say(
+        folder / f"{reducer}.root", {one.header.name: one.histogram for one in shown}, titles
+    )
     faults.point("reducer.snapshot")
     folders: set[Path] = set()
     for one in shown:
@@ -71,7 +76,7 @@ def write(runs: Path, run: str, reducer: str, shown: Sequence[Shown], about: dic
         sync_folder(path)
     content = {
         "format": FORMAT, "run": run, "reducer": reducer, "quality": worst(one.header.quality for one in shown),
-        "plots": [images.document(one) for one in shown], **about,
+        "plots": [images.document(one) for one in shown], "root": problem, **about,
     }  # fmt: skip
     write_safely(folder / f"{reducer}.json", _pretty(content))
 
@@ -135,9 +140,10 @@ def unite(runs: Path, run: str, reducers: Iterable[str], record: dict[str, Any])
         return None
     folder = run_folder(runs, run)
     histograms: dict[str, Any] = {}
-    for name in parts:
-        histograms.update(read_root(folder / f"{name}.root"))
-    write_root(folder / WHOLE, histograms)
+    for name, part in parts.items():
+        if part is not None and not part.get("root"):
+            histograms.update(read_root(folder / f"{name}.root"))
+    _write_root_or_say(folder / WHOLE, histograms, None)
     verdicts = {
         plot["name"]: plot["quality"]
         for part in parts.values()
@@ -216,6 +222,22 @@ def _apart(name: str, names: Container[str], folders: Container[str]) -> str:
     while made in folders or (made != name and made in names):
         made += "_"
     return made
+
+
+def _write_root_or_say(path: Path, histograms: Mapping[str, Any], titles: Mapping[str, str] | None) -> str:
+    """Histograms as a ROOT file, or why there is none. A histogram that ROOT cannot hold must not keep a run from its end.
+
+    The plots are there as ROOT's JSON all the same. Raises OSError.
+    """
+    try:
+        write_root(path, histograms, titles)
+    except OSError:
+        raise
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        log.error("%s cannot be written as a ROOT file: %s: %s", path, type(error).__name__, error)
+        return f"{type(error).__name__}: {error}"[:500]
+    return ""
 
 
 def read_root(path: Path) -> dict[str, Any]:

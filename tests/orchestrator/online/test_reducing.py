@@ -429,6 +429,23 @@ def test_pictures_are_written_while_a_run_goes_on(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_histogram_that_root_cannot_hold_keeps_no_run_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise TypeError("no such thing in ROOT")
+
+    stores, sent = MemoryStores(), Sent()
+    store = begun(stores, "1", spills=3)
+    end(store, 3)
+    monkeypatch.setattr(snapshot, "write_root", refuse)
+    reducing(stores, tmp_path, sent).step()
+    assert store.record().state == "final" and "cannot be written as a ROOT file: TypeError" in caplog.text
+    part = snapshot.finished(Places.of(tmp_path).runs, "1", "one")
+    assert part is not None and part["root"] == "TypeError: no such thing in ROOT"
+    assert [header["entries"] for header, _ in snapshot.plots(Places.of(tmp_path).runs, "1")] == [6]
+
+
 def test_a_root_file_is_written_of_whatever_plots_there_are(tmp_path: Path) -> None:
     one = hist.Hist(hist.axis.Regular(3, 0, 1)).fill([0.5])
     none = hist.Hist(hist.axis.StrCategory([], growth=True))
