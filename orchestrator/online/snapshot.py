@@ -225,7 +225,7 @@ def _apart(name: str, names: Container[str], folders: Container[str]) -> str:
 
 
 def _write_root_or_say(path: Path, histograms: Mapping[str, Any], titles: Mapping[str, str] | None) -> str:
-    """Histograms as a ROOT file, or why there is none. A histogram that ROOT cannot hold must not keep a run from its end.
+    """Histograms as a ROOT file, or why there is none: what ROOT cannot hold must not keep a run from its end.
 
     The plots are there as ROOT's JSON all the same. Raises OSError.
     """
