@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -66,10 +67,12 @@ class Sshd:
     def signal_sessions(self, number: int = signal.SIGKILL) -> int:
         """Sends a signal to what serves the present connections; how many processes got it."""
         server = psutil.Process(int((self.folder / "sshd.pid").read_text()))
-        children = server.children(recursive=True)
-        for child in children:
-            child.send_signal(number)
-        return len(children)
+        reached = 0
+        for child in server.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now, by itself or with another one
+                child.send_signal(number)
+                reached += 1
+        return reached
 
     def commands(self) -> list[str]:
         """The command lines of all processes of the account, without sshd's own and without those that have ended."""
