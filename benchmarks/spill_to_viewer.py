@@ -61,6 +61,18 @@ def site(folder: Path, refresh: float) -> tuple[str, str]:
     return f"tcp://127.0.0.1:{daq}", f"http://127.0.0.1:{web}"
 
 
+def wait_for(page: str, seconds: float = 30.0) -> None:
+    """Until the display answers. Raises SystemExit where it does not."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        try:
+            requests.get(f"{page}/healthz", timeout=5)
+            return
+        except requests.ConnectionError:
+            time.sleep(0.1)
+    raise SystemExit(f"the display at {page} does not answer")
+
+
 def watch(page: str, late: list[float], stop: threading.Event) -> None:
     """Read the display's events, and note the age of each plot's newest spill."""
     seen = b""
@@ -92,6 +104,7 @@ def main() -> None:
         late: list[float] = []
         stop = threading.Event()
         try:
+            wait_for(page)
             reader = threading.Thread(target=watch, args=(page, late, stop), daemon=True)
             reader.start()
             options = {"date_runs": 1, "date_spills": given.spills, "pace": given.pace, "socket": daq}
