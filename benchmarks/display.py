@@ -35,6 +35,7 @@ from typing import Any
 import hist
 import numpy as np
 import psutil
+from common import free_ports
 
 from orchestrator.online import rootjson
 from orchestrator.online.presenting import iso
@@ -43,17 +44,6 @@ from orchestrator.online.publishing import Publisher
 
 RUN = "6008"
 SENT = re.compile(rb'"sent":([0-9.]+)')
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 async def view(port: int, names: list[str], period: float, late: list[float] | None, since: float, stop: float) -> int:

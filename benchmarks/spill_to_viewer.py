@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,20 +27,10 @@ from pathlib import Path
 import numpy as np
 import requests
 import yaml
+from common import free_ports
 
 TAKEN = re.compile(rb'"input_time":"([^"]+)"')
 PLOT = "events/triggers"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def site(folder: Path, refresh: float) -> tuple[str, str]:

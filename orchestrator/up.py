@@ -59,6 +59,19 @@ class Signals:
         return self.count > 0
 
 
+def stop_in_order(supervisor: Supervisor, signals: Signals) -> None:
+    """End all children in order; a further signal meanwhile ends everything at once. Returns when nothing runs."""
+    before = signals.count
+    supervisor.stop(time.monotonic())
+    while not supervisor.over:
+        supervisor.tick(time.monotonic())
+        signals.wait(TICK / 2)
+        if signals.count > before:
+            before = signals.count
+            supervisor.stop(time.monotonic())
+    supervisor.tick(time.monotonic())
+
+
 class Site:
     """A site that is being run by this process: ``start``, then ``tick`` often, then ``finish``."""
 
@@ -146,13 +159,5 @@ class Site:
         supervisor = self.supervisor
         if supervisor is None:
             return
-        before = signals.count
-        supervisor.stop(time.monotonic())
-        while not supervisor.over:
-            supervisor.tick(time.monotonic())
-            signals.wait(TICK / 2)
-            if signals.count > before:
-                before = signals.count
-                supervisor.stop(time.monotonic())
-        supervisor.tick(time.monotonic())
+        stop_in_order(supervisor, signals)
         self._lock.release()

@@ -18,7 +18,7 @@ from orchestrator.online.stores import FOLDER
 from orchestrator.runtime import Lock, end_leftovers
 from orchestrator.settings import Settings
 from orchestrator.supervise import Spec, Supervisor
-from orchestrator.up import TICK, Signals
+from orchestrator.up import TICK, Signals, stop_in_order
 
 PATIENCE = 60.0  # s until all processes and workers must be there; a worker loads numerical libraries first
 
@@ -67,7 +67,7 @@ class System:
             try:
                 self._watch(supervisor, signals, say)
             finally:
-                self._stop(supervisor, signals)
+                stop_in_order(supervisor, signals)
         finally:
             self._lock.release()
 
@@ -88,18 +88,6 @@ class System:
                 say(f"The online system in {self._settings.folder} is running.")
             elif time.monotonic() > end:
                 raise OrchestratorError(self._why_not(supervisor))
-
-    def _stop(self, supervisor: Supervisor, signals: Signals) -> None:
-        """All end what they have in hand; a further signal ends everything at once, and nothing is lost by it."""
-        before = signals.count
-        supervisor.stop(time.monotonic())
-        while not supervisor.over:
-            supervisor.tick(time.monotonic())
-            signals.wait(TICK / 2)
-            if signals.count > before:
-                before = signals.count
-                supervisor.stop(time.monotonic())
-        supervisor.tick(time.monotonic())
 
     def _workers_there(self) -> bool:
         """Whether every worker that must be there has acknowledged the configuration."""

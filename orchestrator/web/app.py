@@ -15,13 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
 
 from orchestrator.chain import Chain
 from orchestrator.errors import NotFound, OrchestratorError, Unauthorised, Unavailable
 from orchestrator.version import VERSION
 from orchestrator.web import human, replication
 from orchestrator.web.acts import Acts
+from orchestrator.web.answers import Answers, Static
 from orchestrator.web.control_room import ControlRoom
 from orchestrator.web.controlling import Controlling
 from orchestrator.web.headers import Guard, problem
@@ -38,15 +38,6 @@ from orchestrator.web.versions import Versions
 log = logging.getLogger(__name__)
 
 Folders = Path | Sequence[Path] | None
-
-
-class _Static(StaticFiles):
-    """Our own files: their address changes with them, so browsers may keep them."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "public, max-age=86400"
-        return response
 
 
 class _App(FastAPI):
@@ -136,7 +127,7 @@ def create_app(
         app.include_router(login.router(pages))
         if closed:
             app.add_middleware(Gate, login=login)
-    app.mount("/static", _Static(directory=HERE / "static"), name="static")
+    app.mount("/static", Static(directory=HERE / "static"), name="static")
     answers = _Answers(pages)
     app.add_exception_handler(OrchestratorError, answers.ours)
     app.add_exception_handler(HTTPException, answers.http)
@@ -171,7 +162,7 @@ class Changes:
             self._follower.close()
 
 
-class _Answers:
+class _Answers(Answers):
     """Errors as pages or as JSON, all in one shape."""
 
     def __init__(self, pages: Pages) -> None:
@@ -220,16 +211,3 @@ class _Answers:
         if error.status_code == 405:
             response.headers["Allow"] = "GET, HEAD"
         return response
-
-    def query(self, request: Request, error: Exception) -> Response:
-        """A number that is none, a text that is too long."""
-        assert isinstance(error, RequestValidationError)
-        faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
-        return self._answer(request, 400, "bad query", "; ".join(faults))
-
-    def fault(self, request: Request, error: Exception) -> Response:
-        """A fault of ours: the log has it all, the page says so."""
-        log.error("a fault in the page %s", request.scope.get("path"), exc_info=error)
-        return self._answer(
-            request, 500, "fault", "The page could not be made: a fault of ours, and its log has the details."
-        )

@@ -31,7 +31,7 @@ from orchestrator.web.acts import to_login
 from orchestrator.web.forms import Fields
 from orchestrator.web.headers import problem
 from orchestrator.web.links import Links
-from orchestrator.web.operations import Acting, Operations, body_of
+from orchestrator.web.operations import ANSWERS, Acting, Operations, body_of
 from orchestrator.web.paging import BadQuery
 from orchestrator.web.render import html, json_answer
 from orchestrator.web.roles import Person, require
@@ -81,12 +81,7 @@ class Controlling:
             self.router.add_api_route(
                 f"/api/control/{what}", self._route(what), methods=["POST"], summary=words,
                 openapi_extra={"requestBody": body},
-                responses={
-                    200: {"content": {"application/json": {"schema": {"type": "object"}}}},
-                    401: {"description": "nobody has logged in"},
-                    403: {"description": "the person may not do this"},
-                    409: {"description": "many documents, and no confirm"},
-                },
+                responses=ANSWERS,
             )  # fmt: skip
         self.router.add_api_route("/control/{what}", self.form, methods=["GET"], include_in_schema=False)
         self.router.add_api_route("/control/{what}", self.sent, methods=["POST"], include_in_schema=False)

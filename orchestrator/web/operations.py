@@ -89,6 +89,15 @@ class Job:
         return self.desk.perform(self.order, self.names, self.selection, dry_run=dry_run)
 
 
+#: What a call that changes something may answer, for the description of all calls.
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"schema": {"type": "object"}}}},
+    401: {"description": "nobody has logged in"},
+    403: {"description": "the person may not do this"},
+    409: {"description": "many documents, and no confirm"},
+}
+
+
 class Operations:
     """The routes that change documents."""
 
@@ -100,12 +109,7 @@ class Operations:
             self.router.add_api_route(
                 f"/api/operations/{one.name}", self._route(one.name), methods=["POST"], summary=one.help,
                 openapi_extra={"requestBody": body},
-                responses={
-                    200: {"content": {"application/json": {"schema": {"type": "object"}}}},
-                    401: {"description": "nobody has logged in"},
-                    403: {"description": "the person may not do this"},
-                    409: {"description": "many documents, and no confirm"},
-                },
+                responses=ANSWERS,
             )  # fmt: skip
         self.router.add_api_route(
             "/api/operations", self.listed, methods=["GET"], summary="What people have done to documents",

@@ -8,19 +8,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.staticfiles import StaticFiles
 
 from orchestrator.errors import FormatError, NotFound, OrchestratorError
 from orchestrator.online.broadcast import Secure
 from orchestrator.online.configuration import Online
 from orchestrator.version import VERSION
+from orchestrator.web.answers import Answers, Static
 from orchestrator.web.headers import Guard, problem
 from orchestrator.web.online.board import Board
 from orchestrator.web.online.hub import Full, Hub
@@ -83,22 +82,13 @@ def create_app(
     app.state.board = board
     app.include_router(pages.router)
     app.add_api_route("/static/jsroot/jsroot.min.js", _Script(jsroot), methods=["GET"])
-    app.mount("/static", _Static(directory=HERE / "static"), name="static")
+    app.mount("/static", Static(directory=HERE / "static"), name="static")
     answers = _Answers(pages)
     app.add_exception_handler(OrchestratorError, answers.ours)
     app.add_exception_handler(HTTPException, answers.http)
     app.add_exception_handler(RequestValidationError, answers.query)
     app.add_middleware(Guard, names=tuple(allowed_hosts), fault=answers.fault)
     return app
-
-
-class _Static(StaticFiles):
-    """Our own files: their address changes with them, so browsers may keep them."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "public, max-age=86400"
-        return response
 
 
 class _Script:
@@ -123,8 +113,10 @@ class _Script:
         return "jsroot"
 
 
-class _Answers:
+class _Answers(Answers):
     """Errors as pages or as JSON, all in one shape."""
+
+    fault_sentence = "The page could not be made: a fault of ours; its log has more."
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
@@ -153,14 +145,3 @@ class _Answers:
         words = {404: ("not found", "There is no such page."), 405: ("not allowed", "That cannot be done here.")}
         name, reason = words.get(error.status_code, ("error", str(error.detail)))
         return self._answer(request, error.status_code, name, reason)
-
-    def query(self, request: Request, error: Exception) -> Response:
-        """A number that is none, a text that is too long."""
-        assert isinstance(error, RequestValidationError)
-        faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
-        return self._answer(request, 400, "bad query", "; ".join(faults))
-
-    def fault(self, request: Request, error: Exception) -> Response:
-        """A fault of ours: the log has it all, the page says so."""
-        log.error("a fault in the page %s", request.scope.get("path"), exc_info=error)
-        return self._answer(request, 500, "fault", "The page could not be made: a fault of ours; its log has more.")
