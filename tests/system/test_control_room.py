@@ -188,6 +188,27 @@ def test_redraw_resets_the_axes_of_the_same_data_and_reload_brings_the_newest_wh
 
 
 @needs_jsroot
+def test_an_answer_to_reload_that_comes_late_does_not_undo_newer_data(viewer: Open, room: Any) -> None:
+    page = viewer("/?reload=0.2")
+    entries(page, "hits/0", 7)
+    held: list[Any] = []
+    page.route("**/api/plots*", lambda route: held.append((route, route.fetch())))
+    page.click("#reload")
+    for _ in range(150):
+        if held:
+            break
+        page.wait_for_timeout(100)
+    room.plot("6008", "hits/0", 18)
+    entries(page, "hits/0", 18)
+    (route, answer), *_ = held
+    with page.expect_response("**/api/plots*") as late:
+        route.fulfill(response=answer)
+    late.value.finished()
+    page.wait_for_timeout(500)
+    entries(page, "hits/0", 18)
+
+
+@needs_jsroot
 def test_back_next_rotation_choice_and_the_link(viewer: Open, room: Any) -> None:
     page = viewer("/")
     title = page.locator("#canvas")

@@ -81,16 +81,18 @@
 
   // The newest data now, paused or not: asked for, so that it is what the server has at this moment.
   async function reload() {
-    const names = Array.from(cells.keys());
-    if (!names.length) return;
-    const query = new URLSearchParams(names.map((name) => ["plots", name]));
+    const before = new Map(Array.from(cells, ([name, cell]) => [name, cell.newest]));
+    if (!before.size) return;
+    const query = new URLSearchParams(Array.from(before.keys(), (name) => ["plots", name]));
     if (state.run) query.append("run", state.run);
     try {
       const answer = await fetch(`${base}/api/plots?${query}`, { headers: { Accept: "application/json" }, cache: "no-store" });
       if (!answer.ok) throw new Error();
       for (const data of await answer.json()) {
         const cell = cells.get(data.header.name);
-        if (cell) { cell.newest = data; cell.draw(); }
+        // What the stream has brought since is newer than this answer.
+        if (cell && cell.newest === before.get(data.header.name)) cell.newest = data;
+        if (cell) cell.draw();
       }
       held();
       if (state.help === "1") help();
