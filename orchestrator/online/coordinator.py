@@ -20,6 +20,7 @@ from orchestrator import faults
 from orchestrator.documents import iso
 from orchestrator.errors import OrchestratorError, SettingsError
 from orchestrator.online import wire
+from orchestrator.online.commands import Begin, Birth, Command, Configure, Death, End, Give, Keep, Open, Refuse
 from orchestrator.online.configuration import Online
 from orchestrator.online.crew import Crew
 from orchestrator.online.dispatch import Dispatcher
@@ -28,23 +29,11 @@ from orchestrator.online.keys import Secure
 from orchestrator.online.module import Input
 from orchestrator.online.progress import Progress, counts
 from orchestrator.online.reader import Reader
+from orchestrator.online.run import Run
 from orchestrator.online.spill import EndOfRun
 from orchestrator.online.store import RunRecord, Stores
 from orchestrator.online.talk import Talk
-from orchestrator.online.transform import (
-    Begin,
-    Birth,
-    Command,
-    Configure,
-    Death,
-    End,
-    Give,
-    Keep,
-    Open,
-    Refuse,
-    Run,
-    Transform,
-)
+from orchestrator.online.transform import Transform
 
 log = logging.getLogger(__name__)
 

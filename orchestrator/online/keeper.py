@@ -12,8 +12,8 @@ from typing import Any
 
 from orchestrator import faults
 from orchestrator.errors import DatabaseError, NotFound, OrchestratorError, TransientError, Unauthorised
+from orchestrator.online.run import Run
 from orchestrator.online.store import Outcome, RunRecord, Stores
-from orchestrator.online.transform import Run
 
 log = logging.getLogger(__name__)
 

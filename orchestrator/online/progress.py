@@ -12,7 +12,8 @@ from typing import Any
 
 from orchestrator.documents import iso
 from orchestrator.online.crew import Crew
-from orchestrator.online.transform import Run, Transform
+from orchestrator.online.run import Run
+from orchestrator.online.transform import Transform
 from orchestrator.runtime import write_atomically
 
 FILE = "transform.json"

@@ -9,11 +9,12 @@ from typing import Any
 import zmq
 
 from orchestrator.online import wire
+from orchestrator.online.commands import Birth, Configure, Death, Give, Refuse
 from orchestrator.online.configuration import Online, maps_as_json
 from orchestrator.online.crew import Crew
 from orchestrator.online.keys import Secure
 from orchestrator.online.pipeline import Pipeline, differing, versions
-from orchestrator.online.transform import Birth, Configure, Death, Give, Refuse, Transform
+from orchestrator.online.transform import Transform
 
 log = logging.getLogger(__name__)
 

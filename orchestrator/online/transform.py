@@ -11,11 +11,14 @@ wait meanwhile. A run that the store has as ended is *dormant*: only a spill tha
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.online.commands import Begin, Birth, Command, Configure, Death, End, Give, Keep, Open, Refuse
 from orchestrator.online.dispatch import Dispatcher, Task
+from orchestrator.online.ledger import Ledger
 from orchestrator.online.numbers import Numbers
+from orchestrator.online.run import Run
 from orchestrator.online.spill import EndOfRun, Item, Spill, StartOfRun
 from orchestrator.online.store import Outcome
 
@@ -27,147 +30,6 @@ class Entry:
     order: int
     item: Item
     payload: bytes = b""
-
-
-@dataclass
-class Run:
-    """A run that is being worked on. ``serial``: which one of this process, so that a run begun anew is another."""
-
-    name: str
-    serial: int
-    state: str = "opening"
-    header: dict[str, Any] = field(default_factory=dict)
-    known: Numbers = field(default_factory=Numbers)
-    read: int = 0
-    done: int = 0
-    failed: int = 0
-    again: int = 0  # spills that came a second time and were left alone
-    keeping: dict[int, tuple[int, bool]] = field(default_factory=dict)  # number: order, whether it failed
-    first: int | None = None  # the order of the item that opened it, if that was a start of run
-    end: EndOfRun | None = None
-    last: int | None = None  # the order of the item that ended it
-
-    @property
-    def pending(self) -> int:
-        """Read, and neither done nor failed in the store."""
-        return self.read - self.done - self.failed
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The counts that close: read = done + failed + pending."""
-        return {"read": self.read, "done": self.done, "failed": self.failed, "pending": self.pending}
-
-
-# -- what is to be done outside
-
-
-@dataclass(frozen=True, slots=True)
-class Configure:
-    """Send the modules and versions to a worker."""
-
-    worker: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Tell a worker why it is not wanted."""
-
-    worker: bytes
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Birth:
-    """Tell a worker of a run."""
-
-    worker: bytes
-    run: Run
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """Tell a worker that a run is over."""
-
-    worker: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Give:
-    """Send a spill to a worker."""
-
-    worker: bytes
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Find out what the store has of a run; answer with ``opened``."""
-
-    run: Run
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Write down that a run has begun; answer with ``begun``. ``position``: of the input, safe once that is done."""
-
-    run: Run
-    position: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Put an outcome into the run's store; answer with ``stored``."""
-
-    run: Run
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Write down that a run has ended; answer with ``ended``."""
-
-    run: Run
-    end: EndOfRun
-    position: Any
-
-
-Command = Configure | Refuse | Birth | Death | Give | Open | Begin | Keep | End
-
-
-class Ledger:
-    """How far the input is safe: everything up to ``position`` is in the store."""
-
-    def __init__(self, position: Any = None) -> None:
-        self.position = position
-        self.changes = 0  # grows with each change of ``position``
-        self._positions: dict[int, Any] = {}
-        self._settled: set[int] = set()
-        self._next = 0
-        self._low = 0
-
-    def add(self, position: Any) -> int:
-        """One more item was read, and the input stands at ``position`` after it. Returns the item's order."""
-        self._positions[self._next] = position
-        self._next += 1
-        return self._next - 1
-
-    def at(self, order: int | None) -> Any:
-        """The position after an item, or else the safe one."""
-        return self.position if order is None else self._positions.get(order, self.position)
-
-    def settle(self, order: int) -> None:
-        """An item needs nothing more."""
-        self._settled.add(order)
-        while self._low in self._settled:
-            self._settled.remove(self._low)
-            self.position = self._positions.pop(self._low)
-            self._low += 1
-            self.changes += 1
-
-    @property
-    def open(self) -> int:
-        """Items that are not settled, or lie behind one that is not."""
-        return self._next - self._low
 
 
 class Transform:
@@ -192,10 +54,6 @@ class Transform:
         self.over = False
         self._most, self._most_bytes = most, most_bytes
         self._backlog: deque[Entry] = deque()
-        self._bytes: dict[int, int] = {}  # of what is on its way, by order
-        self._held = 0
-        self._results: dict[int, int] = {}  # bytes of what waits for the store, by order
-        self._waiting = 0
         self._out: list[Command] = []
         self._stopping = False
         self.started = False  # the first run's spills are being worked on, or were
@@ -205,14 +63,12 @@ class Transform:
     @property
     def room(self) -> bool:
         """Whether the input may go on."""
-        return self.ledger.open < self._most and self._held < self._most_bytes
+        return self.ledger.open < self._most and self.ledger.held < self._most_bytes
 
     def read(self, item: Item, payload: bytes, position: Any) -> None:
         """The input has an item; afterwards it stands at ``position``. ``payload``: a spill, packed."""
-        order = self.ledger.add(position)
+        order = self.ledger.add(position, len(payload))
         self._backlog.append(Entry(order, item, payload))
-        self._held += len(payload)
-        self._bytes[order] = len(payload)
 
     def resume(self, run: str) -> None:
         """An earlier life left this run without its end. To be called before anything is read."""
@@ -257,13 +113,13 @@ class Transform:
             order, failed = run.keeping.pop(number)
             run.failed += failed
             run.done += not failed
-            self._settle(order)
+            self.ledger.settle(order)
 
     def ended(self, run: Run) -> None:
         """The run's end is written down."""
         self._out += [Death(worker.key) for worker in self.workers.dead(run.serial)]
         if run.last is not None:
-            self._settle(run.last)
+            self.ledger.settle(run.last)
         self.run, self.last = None, run
 
     # -- the workers
@@ -307,7 +163,7 @@ class Transform:
         run = self.run
         if run is not None and not self._stopping and run.state in ("birth", "running", "ending"):
             self._out += [Birth(worker.key, run) for worker in self.workers.ask(run.serial, now)]
-            if self._waiting < self._most_bytes:
+            if self.ledger.waiting < self._most_bytes:
                 self._out += [Give(worker.key, task) for worker, task in self.workers.gives(now)]
         found, self._out = self._out, []
         return found
@@ -388,7 +244,7 @@ class Transform:
 
     def _opened_by(self, run: Run) -> None:
         if run.first is not None:
-            self._settle(run.first)
+            self.ledger.settle(run.first)
             run.first = None
 
     def _may_start(self) -> bool:
@@ -434,14 +290,8 @@ class Transform:
     def _keep(self, task: Task, outcome: Outcome) -> None:
         assert self.run is not None  # a run ends only when none of its spills is on its way
         self.run.keeping[task.number] = (task.order, outcome.failed)
-        self._results[task.order] = len(outcome.packed or b"")
-        self._waiting += self._results[task.order]
+        self.ledger.resulted(task.order, len(outcome.packed or b""))
         self._out.append(Keep(self.run, outcome))
 
     def _drop_first(self) -> None:
-        self._settle(self._backlog.popleft().order)
-
-    def _settle(self, order: int) -> None:
-        self._held -= self._bytes.pop(order)
-        self._waiting -= self._results.pop(order, 0)
-        self.ledger.settle(order)
+        self.ledger.settle(self._backlog.popleft().order)

@@ -12,9 +12,9 @@ import pytest
 from orchestrator.errors import DatabaseError, TransientError, Unauthorised, Unavailable
 from orchestrator.online import keeper as module
 from orchestrator.online.keeper import Keeper
+from orchestrator.online.run import Run
 from orchestrator.online.store import Outcome, RunRecord
 from orchestrator.online.stores.memory import MemoryStore, MemoryStores
-from orchestrator.online.transform import Run
 
 
 class Counted(MemoryStore):

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import Conflict, SettingsError
 from orchestrator.online import wire
+from orchestrator.online.commands import Configure, Give, Open
 from orchestrator.online.configuration import loads
 from orchestrator.online.crew import Crew
 from orchestrator.online.dispatch import Dispatcher
 from orchestrator.online.spill import Spill
 from orchestrator.online.store import Outcome
 from orchestrator.online.talk import Talk
-from orchestrator.online.transform import Configure, Give, Open, Transform
+from orchestrator.online.transform import Transform
 
 ONLINE = loads("input: {module: 'a:B'}\nworkers: {address: 'tcp://127.0.0.1:*'}\n")
 

@@ -10,24 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from orchestrator.online.commands import Begin, Birth, Command, Configure, Death, End, Give, Keep, Open, Refuse
 from orchestrator.online.dispatch import AGAIN, GRACE, Dispatcher
+from orchestrator.online.run import Run
 from orchestrator.online.spill import EndOfRun, Item, Spill, StartOfRun
 from orchestrator.online.store import Outcome
-from orchestrator.online.transform import (
-    Begin,
-    Birth,
-    Command,
-    Configure,
-    Death,
-    End,
-    Give,
-    Keep,
-    Ledger,
-    Open,
-    Refuse,
-    Run,
-    Transform,
-)
+from orchestrator.online.transform import Transform
 
 TRIES = 3
 
@@ -373,17 +361,6 @@ def test_workers_get_nothing_new_while_large_results_wait_for_the_store() -> Non
     assert world.waiting, "they wait until some are in, not until all are"
     world.finish()
     assert sorted(world.store["1"]) == list(range(40))
-
-
-def test_a_position_is_safe_when_all_before_it_is() -> None:
-    ledger = Ledger("begin")
-    orders = [ledger.add(word) for word in ("a", "b", "c")]
-    ledger.settle(orders[1])
-    assert (ledger.position, ledger.open) == ("begin", 3)
-    ledger.settle(orders[0])
-    assert (ledger.position, ledger.open) == ("b", 1)
-    ledger.settle(orders[2])
-    assert (ledger.position, ledger.open, ledger.changes) == ("c", 0, 3)
 
 
 RUNS = st.lists(
