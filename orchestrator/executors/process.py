@@ -1,4 +1,4 @@
-"""One worker process as its poller sees it: what it has been given, whether it lives, and its end."""
+"""One worker process as its poller sees it: its birth, what it has been given and says, whether it lives, its end."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.capture import output_path
+from orchestrator.engine.spool import read_reports
 from orchestrator.executors import memory
-from orchestrator.runner import Task
+from orchestrator.jobchain import ChainData
+from orchestrator.lines import line_of
+from orchestrator.reports import Report
+from orchestrator.runner import Places, Task
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +27,8 @@ log = logging.getLogger(__name__)
 KILL_WAIT = 5.0
 #: How long (s) a worker that has closed its pipe may take to end by itself.
 LAST_WAIT = 0.5
+#: Bytes that are written to a pipe, or read from one, at once.
+CHUNK = 1 << 20
 
 
 @dataclass
@@ -41,6 +49,11 @@ class Batch:
         task = self.tasks.popleft()
         self.steps[task.step] -= 1
         return task
+
+    def unheard(self) -> list[Report]:
+        """Reports of these tasks that the worker has spooled and not sent, or that have not been read yet."""
+        expected = {task.attempt for task in self.tasks}
+        return [report for report in read_reports(self.spool) if report.attempt in expected]
 
 
 @dataclass
@@ -71,6 +84,74 @@ class Worker:
     born: bool = False
     #: What is known of the movement of the attempt in work, where its step has a limit for standing still.
     movement: Movement | None = None
+
+    @classmethod
+    def birth(cls, number: int, name: str, chain: ChainData, places: Places) -> Worker:
+        """Start a worker for the steps of a chain, and tell it where it works. Raises OSError if there can be none."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "orchestrator.worker", str(write), str(os.getpid())],
+                stdin=subprocess.PIPE, pass_fds=[write], start_new_session=True, bufsize=0, env=worker_environment(),
+            )  # fmt: skip
+        except OSError:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        worker = cls(number, process, os.fdopen(read, "rb", buffering=0), output_path(places.scratch, name))
+        os.set_blocking(read, False)
+        os.set_blocking(worker.writer, False)
+        hello: dict[str, Any] = {
+            "name": name,
+            "chain": chain.data(),
+            "output": str(places.output), "scratch": str(places.scratch), "logs": str(places.logs),
+            "path": [path for path in sys.path if path],
+        }  # fmt: skip
+        worker.unsent += line_of(hello)
+        return worker
+
+    @property
+    def writer(self) -> int:
+        """The pipe to it, a descriptor."""
+        assert self.process.stdin is not None
+        return self.process.stdin.fileno()
+
+    def send(self) -> bool:
+        """Write what its pipe takes now of ``unsent``; whether that was all."""
+        try:
+            while self.unsent:
+                del self.unsent[: os.write(self.writer, self.unsent[:CHUNK])]
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.unsent.clear()  # it is dead: its pipe says so when it is read
+        return True
+
+    def read(self) -> tuple[list[bytes], bool]:
+        """The whole lines that it has written since, and whether its pipe has ended."""
+        ended = False
+        chunks = [self.unread]
+        while True:
+            try:
+                chunk = self.reader.read(CHUNK)
+            except OSError:
+                chunk = b""
+            if not chunk:
+                ended = chunk is not None  # None: nothing more to read yet
+                break
+            chunks.append(chunk)
+        *lines, self.unread = b"".join(chunks).split(b"\n")
+        return lines, ended
+
+    def close(self) -> None:
+        """Close both pipes: an idle worker closes its steps then, and goes."""
+        assert self.process.stdin is not None
+        self.reader.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            log.debug("worker %s ended with unread commands", self.number)
 
     def outstanding(self) -> int:
         return sum(len(batch.tasks) for batch in self.batches)

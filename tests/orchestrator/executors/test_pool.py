@@ -16,7 +16,8 @@ import pytest
 from orchestrator import chain as chains
 from orchestrator.documents import Report
 from orchestrator.engine.spool import Spool, read_reports
-from orchestrator.executors.pool import BatchDone, Event, Pool, Progressed, Returned
+from orchestrator.executors.events import BatchDone, Event, Progressed, Returned
+from orchestrator.executors.pool import Pool
 from orchestrator.runner import Places, Task
 
 STEPS = """
