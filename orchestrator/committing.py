@@ -14,8 +14,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from orchestrator.engine.engine import BULK, Engine
-from orchestrator.engine.flight import Flight
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.flight import BULK, Flight
 from orchestrator.runner import Task
 
 #: Bulks that are written at the same time: one more would only wait for the database's one writer.
@@ -35,7 +35,7 @@ class Committer:
     """Writes what an engine decides. Use from the engine's thread; ``wake`` is called from others, after an answer."""
 
     def __init__(self, engine: Engine, wake: Callable[[], None], few: int = FEW) -> None:
-        self._engine, self._wake, self._few = engine, wake, few
+        self._engine, self._outbox, self._wake, self._few = engine, engine.outbox, wake, few
         self._leaving: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._landed: deque[Flight] = deque()
         self._change = threading.Condition()
@@ -49,14 +49,14 @@ class Committer:
 
     def busy(self) -> bool:
         """Whether anything is decided and not written, as far as is known."""
-        return bool(self._engine.flying or self._engine.outbox)
+        return bool(self._outbox.flying or self._outbox)
 
     def commit(self, now: float) -> list[Task]:
         """Send off what waits, take in what has been answered; the tasks whose claims are now in the database.
 
         Raises Unavailable or Unauthorised with all that was not written waiting in the engine.
         """
-        if not self._engine.flying and len(self._engine.outbox) <= self._few:
+        if not self._outbox.flying and len(self._outbox) <= self._few:
             return self._engine.commit(now)
         while self._may_leave():
             self._leave()
@@ -66,17 +66,17 @@ class Committer:
     def finish(self, now: float) -> list[Task]:
         """The same, and wait until everything is written."""
         with self._change:
-            self._change.wait_for(lambda: len(self._landed) == len(self._engine.flying))
+            self._change.wait_for(lambda: len(self._landed) == len(self._outbox.flying))
         self._land(now)
         return self._engine.commit(now)
 
     def _may_leave(self) -> bool:
-        aloft = len(self._engine.flying) - len(self._landed)
-        return aloft < TOGETHER and len(self._engine.outbox) >= (WORTH if aloft else 1)
+        aloft = len(self._outbox.flying) - len(self._landed)
+        return aloft < TOGETHER and len(self._outbox) >= (WORTH if aloft else 1)
 
     def _leave(self) -> None:
-        flight = self._engine.depart()
-        if len(self._threads) < min(len(self._engine.flying), TOGETHER):
+        flight = self._outbox.depart()
+        if len(self._threads) < min(len(self._outbox.flying), TOGETHER):
             number = len(self._threads)
             self._threads.append(threading.Thread(target=self._write, name=f"writer-{number}", daemon=True))
             self._threads[-1].start()

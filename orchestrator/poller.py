@@ -27,12 +27,14 @@ from orchestrator.control import Control
 from orchestrator.couch import Database, Follower
 from orchestrator.documents import Claimant, Report, iso
 from orchestrator.engine import controls
-from orchestrator.engine.engine import DEPTH, Engine
+from orchestrator.engine.costs import DEPTH
+from orchestrator.engine.engine import Engine
 from orchestrator.engine.heartbeat import Heartbeat
 from orchestrator.engine.recovery import Recovery
 from orchestrator.engine.spool import Spool
 from orchestrator.errors import ChainError, DatabaseError, NotFound, Refused, Unauthorised, Unavailable
-from orchestrator.executors.pool import LOST, BatchDone, Event, Pool, Progressed, Returned
+from orchestrator.executors.events import LOST, BatchDone, Event, Progressed, Returned
+from orchestrator.executors.pool import Pool
 from orchestrator.renewal import Renewal, boottime
 from orchestrator.runner import Places, Task
 
@@ -95,7 +97,7 @@ class Poller:
         own = replace(places, scratch=self.spool.scratch or places.scratch)
         self.pool = Pool(
             chain, own, self.spool, self.terms.workers, name=self.claimant.poller,
-            cost=self.engine.cost_of, depth=DEPTH,
+            cost=self.engine.costs.of, depth=DEPTH,
         )  # fmt: skip
         self.renewal = Renewal(self.claimant.poller, self.terms.lease)
         self.committer = Committer(self.engine, self.pool.wake)

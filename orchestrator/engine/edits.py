@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.documents import Document
-from orchestrator.engine.engine import BULK, Database
+from orchestrator.engine.flight import BULK, FINAL, Database
 from orchestrator.errors import IllegalTransition, Unauthorised, Unavailable
 
 log = logging.getLogger(__name__)
 
 #: So often a document is read and decided on again that somebody else keeps changing.
 TRIES = 5
-#: What a database answers to a write that it will not have, however often it is asked.
-FINAL = frozenset({"forbidden", "doc_validation", "bad_request", "document_too_large"})
 
 
 @dataclass(frozen=True)

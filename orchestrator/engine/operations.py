@@ -20,7 +20,7 @@ from typing import Any
 from orchestrator import faults, people
 from orchestrator.chain import Chain
 from orchestrator.documents import Document, iso
-from orchestrator.engine.engine import BULK, Database
+from orchestrator.engine.flight import BULK, Database
 from orchestrator.engine.outputs import OutputFault, Outputs
 from orchestrator.errors import DatabaseError, IllegalTransition, NotFound, SettingsError
 from orchestrator.people import OUTPUTS, Asked, Changed, Decide, Order

@@ -17,7 +17,8 @@ from memory import Memory
 from orchestrator import committing
 from orchestrator.committing import Committer
 from orchestrator.documents import Report
-from orchestrator.engine.engine import BULK, Engine
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.flight import BULK
 from orchestrator.errors import Unavailable
 from orchestrator.runner import Task
 
@@ -83,7 +84,7 @@ def test_two_large_bulks_are_written_side_by_side_and_no_more(make_engine: Make,
     with_documents(engine, memory, *(f"d{n}" for n in range(2 * BULK + committing.WORTH)))
     engine.claim(1000.0, 1e9)
     committer.commit(1000.0)
-    assert [len(flight.writes) for flight in engine.flying] == [BULK, BULK]
+    assert [len(flight.writes) for flight in engine.outbox.flying] == [BULK, BULK]
     assert len(finished(committer, memory)) == 2 * BULK + committing.WORTH
     assert len(engine.held) == 2 * BULK + committing.WORTH
 

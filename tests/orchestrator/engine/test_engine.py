@@ -15,7 +15,9 @@ from memory import Memory
 from orchestrator import documents
 from orchestrator.chain import Chain
 from orchestrator.documents import Report
-from orchestrator.engine.engine import REFUSED_FOR, TRIES, Engine
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.flight import TRIES
+from orchestrator.engine.remembered import REFUSED_FOR
 from orchestrator.errors import Unauthorised, Unavailable
 from orchestrator.runner import Task
 
@@ -167,7 +169,7 @@ def test_a_refused_claim_is_not_asked_for_again_until_the_document_changes(make_
     assert engine.commit(1000.0) == []
     offer_all(engine, memory)
     engine.claim(1000.0, 1.0)
-    assert engine.outbox == []
+    assert not engine.outbox
     memory.refuse.clear()
     memory.add({**memory.documents["d"], "comment": "mended"})
     offer_all(engine, memory)
