@@ -113,6 +113,7 @@ function validate(doc, old, user, security) {
       return "from '" + old.status + "' to '" + doc.status + "' is for the daemons of a step's site";
     }
     if (!same(doc.forced, old.forced)) return "'forced' is for admins";
+    if (old.operation && !doc.operation) return "'operation' says who changed it last: it cannot be taken out";
     if (doc.operation && !same(doc.operation, old.operation) && !mine(doc.operation.by)) {
       return "'operation' says it is by " + JSON.stringify(doc.operation.by) + ": sign it with your own name, " + user.name;
     }
@@ -126,13 +127,47 @@ function validate(doc, old, user, security) {
     return "";
   }
 
+  function kinds() { return "@types@"; }
+
+  // Whether something in it carries another's name that did not carry it before. Of a list the places do not matter.
+  function forged(now, was) {
+    var name, j;
+    if (!now || typeof now !== "object" || same(now, was)) return false;
+    if (Array.isArray(was)) for (j = 0; j < was.length; j++) if (same(now, was[j])) return false;
+    if (now.by !== undefined && !mine(now.by)) return true;
+    for (name in now) {
+      if (forged(now[name], Array.isArray(now) ? was : was && typeof was === "object" ? was[name] : undefined)) return true;
+    }
+    return false;
+  }
+
+  // Why a person may not write this record; "" if he may.
+  function unsigned(act, type, one) {
+    var by = type === "past" ? (one.operation || {}).by : one.by, j;
+    var fixed = type === "past" ? ["operation", "document"] : ["by", "what", "at", "reason"];
+    if (type === "control") return forged(one, old) ? "what you change there is signed by you, " + user.name : "";
+    if (act === "create") {
+      if (type === "attempt") return "";
+      return mine(by) ? "" : "it is not signed by you: 'by' must be " + user.name;
+    }
+    if (act === "delete") return "";
+    // One person's record another may end, and change nothing else of it.
+    for (j = 0; j < fixed.length; j++) {
+      if (!same(one[fixed[j]], old[fixed[j]])) return "'" + fixed[j] + "' of a record cannot change";
+    }
+    if (type === "past" && !mine(by) && !same(one.entries, old.entries)) return "'entries' is " + by + "'s record";
+    return "";
+  }
+
   // Documents of ours that have no chain.
   function other(act, type, one) {
-    var types = "@types@", rule = types.hasOwnProperty(type) ? types[type][act] : [], why;
+    var types = kinds(), rule = types.hasOwnProperty(type) ? types[type][act] : [], why;
+    // Names tell types apart: no record takes the name of a file, nor one record that of another.
+    if (act === "create" && types.hasOwnProperty(type) && one._id.indexOf(type + ":") !== 0) {
+      no("the id of a document of type '" + type + "' begins with '" + type + ":'");
+    }
     if (person && rule.indexOf("person") >= 0) {
-      why = one.by === undefined ? (one.operation || {}).by : one.by;
-      if (act === "create" && why !== undefined && !mine(why)) no("it is signed by another: you are " + user.name);
-      if (act === "change" && old.by !== one.by) no("who has signed a record cannot change");
+      if ((why = unsigned(act, type, one))) no(why);
       return;
     }
     if (site && rule.indexOf("site") >= 0) {
@@ -207,6 +242,9 @@ function validate(doc, old, user, security) {
     return;
   }
   branch = branches[doc.type];
+  if (!old && !admin && !carries && doc._id.indexOf(":") > 0 && kinds().hasOwnProperty(doc._id.split(":")[0])) {
+    no("an id that begins with '" + doc._id.split(":")[0] + ":' is for documents of that type");
+  }
   judge(doc, old, branch.sites, "");
   for (i in branch.lanes) judge(part(doc, i), old && part(old, i), branch.lanes[i], i);
 }

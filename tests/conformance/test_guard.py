@@ -116,11 +116,19 @@ REFUSALS: list[tuple[str, str, dict[str, Any] | None, dict[str, Any], str]] = [
     ("an entry that is none", "here", doc("a"), doc("a", proc0=[1]), "must be an object"),
     ("a daemon deletes", "here", doc("a"), {"_id": "a", "_deleted": True}, "delete"),
     ("an operator deletes", "operator", doc("a"), {"_id": "a", "_deleted": True}, "delete"),
-    ("another site's attempt", "here", None, {"_id": "a", "type": "attempt", "step": "proc1"}, "site:lyon"),
-    ("an attempt is changed", "here", {"_id": "a", "type": "attempt", "step": "proc0"},
-     {"_id": "a", "type": "attempt", "step": "proc0", "reason": "another"}, "to change"),
-    ("a daemon pauses", "here", None, {"_id": "a", "type": "control", "site": "here"}, "operator"),
-    ("a daemon writes an operation", "here", None, {"_id": "a", "type": "operation", "site": "here"}, "operator"),
+    ("another site's attempt", "here", None, {"_id": "attempt:a", "type": "attempt", "step": "proc1"}, "site:lyon"),
+    ("an attempt is changed", "here", {"_id": "attempt:a", "type": "attempt", "step": "proc0"},
+     {"_id": "attempt:a", "type": "attempt", "step": "proc0", "reason": "another"}, "to change"),
+    ("a daemon pauses", "here", None, {"_id": "control:here", "type": "control", "site": "here"}, "operator"),
+    ("a daemon writes an operation", "here", None,
+     {"_id": "operation:a", "type": "operation", "site": "here"}, "operator"),
+    ("a file's name is taken", "here", None, {"_id": "a", "type": "attempt", "step": "proc0"}, "begins with"),
+    ("another site's control document is taken", "here", None,
+     {"_id": "control:lyon", "type": "attempt", "step": "proc0"}, "begins with"),
+    ("a file is named as a record", "here", None, {**doc("a"), "_id": "operation:a"}, "for documents of that type"),
+    ("an operation by nobody", "operator", None, {"_id": "operation:a", "type": "operation"}, "not signed"),
+    ("a pause in another's name", "operator", None,
+     {"_id": "control:here", "type": "control", "stops": {"site": {"by": "bob"}}}, "signed by you"),
     ("a type of nobody's", "operator", None, {"_id": "a", "type": "note"}, "admin"),
 ]  # fmt: skip
 
@@ -142,7 +150,7 @@ def test_refused(guarded: Any, accounts: Any, who: str, old: Any, new: Any, word
     answer = account.post("/_bulk_docs", json={"docs": [forged(new, rev)], "new_edits": False})
     assert [row["error"] for row in answer.json()] == ["forbidden"], answer.text
     assert "new_edits=false" in answer.json()[0]["reason"]
-    found = guarded.get("/a", params={"conflicts": "true"})
+    found = guarded.get("/" + quote(new["_id"], safe=""), params={"conflicts": "true"})
     if old is None:
         assert found.status_code == 404
     else:
@@ -185,8 +193,9 @@ def test_a_whole_life_by_those_whose_it_is(guarded: Any, accounts: Any) -> None:
         assert answer.status_code == 201, (number, answer.text)
         rev = answer.json()["rev"]
     for account, record in (
-        (lyon, {"_id": "x", "type": "attempt", "step": "proc1"}), (operator, {"_id": "y", "type": "operation"}),
-        (operator, {"_id": "z", "type": "control"}),
+        (lyon, {"_id": "attempt:x", "type": "attempt", "step": "proc1"}),
+        (operator, {"_id": "operation:y", "type": "operation", "by": accounts["operator"][0]}),
+        (operator, {"_id": "control:z", "type": "control"}),
     ):  # fmt: skip
         assert account.put(f"/{record['_id']}", json=record).status_code == 201
     assert guarded.as_user(accounts["chief"]).delete("/a", params={"rev": rev}).status_code == 200

@@ -84,7 +84,7 @@ def test_the_guard_lets_an_operator_cancel_and_the_sites_daemon_end_it(
     call: Any, built: Any, chain: Any, queued: dict[str, Any], then: str
 ) -> None:
     guard = built["_design/guard"]["validate_doc_update"]
-    operator, site = ({"db": "runs", "name": "x", "roles": [role]} for role in ("operator", "site:here"))
+    operator, site = ({"db": "runs", "name": "me", "roles": [role]} for role in ("operator", "site:here"))
 
     def passes(new: dict[str, Any], old: dict[str, Any] | None, user: dict[str, Any]) -> bool:
         if old is not None:

@@ -297,9 +297,15 @@ def test_attempts_are_written_once_by_the_site_of_their_step(verdict: Verdict) -
     assert passes(verdict(attempt(reason="x"), attempt(), ADMIN))
 
 
+def record(kind: str, by: Any = "somebody", **more: Any) -> dict[str, Any]:
+    """A record that a person writes, signed as each type is."""
+    signature = {"past": {"operation": {"id": "operation:1", "by": by}, "document": "a"}, "operation": {"by": by}}
+    return {"_id": f"{kind}:x", "type": kind, "site": "here", **signature.get(kind, {}), **more}
+
+
 @pytest.mark.parametrize("kind", ["operation", "past", "control"])
 def test_what_people_do_is_recorded_by_people(verdict: Verdict, kind: str) -> None:
-    old = {"_id": "x", "type": kind, "site": "here"}
+    old = record(kind)
     assert passes(verdict(old, None, OPERATOR))
     assert passes(verdict({**old, "state": "done"}, old, OPERATOR))
     for who in (HERE, VIEWER):
@@ -311,15 +317,65 @@ def test_people_sign_with_their_own_name(verdict: Verdict) -> None:
     old = doc("good", operation={"by": "bob", "at": "1"})
     for by in ("somebody", "somebody@daq1"):
         assert passes(verdict({**old, "operation": {"by": by, "at": "2"}}, old, OPERATOR))
-        assert passes(verdict({"_id": "x", "type": "operation", "by": by}, None, OPERATOR))
-        assert passes(verdict({"_id": "x", "type": "past", "operation": {"by": by}}, None, OPERATOR))
+        assert passes(verdict(record("operation", by), None, OPERATOR))
+        assert passes(verdict(record("past", by), None, OPERATOR))
     for by in ("bob", "somebodyelse", "", None, 3, ["somebody"], {"a": 1}):
         assert "sign it with your own name" in forbidden(verdict({**old, "operation": {"by": by}}, old, OPERATOR))
-        assert "signed by another" in forbidden(verdict({"_id": "x", "type": "operation", "by": by}, None, OPERATOR))
+        assert "not signed by you" in forbidden(verdict(record("operation", by), None, OPERATOR))
+        assert "not signed by you" in forbidden(verdict(record("past", by), None, OPERATOR))
+    for kind in ("operation", "past"):
+        assert "not signed" in forbidden(verdict({"_id": f"{kind}:x", "type": kind}, None, OPERATOR)), "by nobody"
     assert passes(verdict({**old, "note": 1}, old, OPERATOR)), "another's signature may stay"
-    record = {"_id": "x", "type": "operation", "by": "bob"}
-    assert passes(verdict({**record, "state": "done"}, record, OPERATOR)), "another ends what one has begun"
-    assert "cannot change" in forbidden(verdict({**record, "by": "somebody"}, record, OPERATOR))
+    assert "cannot be taken out" in forbidden(verdict(doc("good"), old, OPERATOR))
+
+
+def test_a_record_may_be_ended_by_another_and_says_for_ever_who_did_what(verdict: Verdict) -> None:
+    theirs = record("operation", "bob", what="hold", at="1", reason="x", state="begun")
+    assert passes(verdict({**theirs, "state": "done", "counts": {}}, theirs, OPERATOR))
+    for change in ({"by": "somebody"}, {"what": "release"}, {"at": "2"}, {"reason": "y"}, {"reason": None}):
+        assert "cannot change" in forbidden(verdict({**theirs, **change}, theirs, OPERATOR))
+    past = record("past", "bob", entries={"proc0": {"state": "done"}}, outputs={"state": "pending"})
+    assert passes(verdict({**past, "outputs": {"state": "moved"}}, past, OPERATOR))
+    assert "bob's record" in forbidden(verdict({**past, "entries": {}}, past, OPERATOR))
+    assert "cannot change" in forbidden(verdict({**past, "document": "b"}, past, OPERATOR))
+    mine = record("past", entries={"proc0": {"state": "done"}})
+    assert passes(verdict({**mine, "entries": {}}, mine, OPERATOR)), "decided anew after a conflict"
+
+
+def test_what_is_paused_and_limited_is_signed_by_who_does_it(verdict: Verdict) -> None:
+    def control(stops: Any, limits: Any = None, history: Any = ()) -> dict[str, Any]:
+        return record("control", stops=stops, limits=limits or {}, history=list(history))
+
+    ours, bobs = {"mode": "pause", "by": "somebody@daq1", "at": "2"}, {"mode": "pause", "by": "bob", "at": "1"}
+    old = control({"site": bobs}, {"lyon": {"queued": {"value": 1, "by": "bob"}}}, [bobs, {**bobs, "at": "0"}])
+    assert passes(verdict(control({"site": ours}), None, OPERATOR))
+    assert "signed by you" in forbidden(verdict(control({"site": bobs}), None, OPERATOR))
+    assert passes(verdict({**old, "stops": {"step:a": ours, "site": bobs}}, old, OPERATOR))
+    assert passes(verdict({**old, "stops": {}}, old, OPERATOR)), "who lets it go on stands in the history"
+    assert passes(verdict({**old, "history": [*old["history"][1:], ours]}, old, OPERATOR)), "the list is kept short"
+    for change in (
+        {"stops": {"site": {**bobs, "mode": "drain"}}}, {"stops": {"site": bobs, "step:a": bobs}},
+        {"limits": {"lyon": {"queued": {"value": 2, "by": "bob"}}}}, {"history": [{**bobs, "at": "3"}]},
+    ):  # fmt: skip
+        assert "signed by you" in forbidden(verdict({**old, **change}, old, OPERATOR))
+        assert passes(verdict({**old, **change}, old, ADMIN))
+
+
+@pytest.mark.parametrize("kind", ["attempt", "operation", "past", "control"])
+def test_no_record_takes_the_name_of_a_file_and_no_file_that_of_a_record(verdict: Verdict, kind: str) -> None:
+    """A document under another's name would keep the real one from ever being made."""
+    step = {"step": "proc0"} if kind == "attempt" else {}
+    another = "operation:x" if kind == "control" else "control:lyon"
+    for name in ("ma22a000_000", another, kind, f"x{kind}:", f" {kind}:x"):
+        for who in (HERE, OPERATOR):
+            assert not passes(verdict({**record(kind), **step, "_id": name}, None, who))
+        if kind == "attempt":
+            assert "begins with 'attempt:'" in forbidden(verdict({**record(kind), **step, "_id": name}, None, HERE))
+    file = {**doc("closed"), "_id": f"{kind}:x"}
+    assert "is for documents of that type" in forbidden(verdict(file, None, HERE))
+    assert passes(verdict(file, None, ADMIN)), "as an import may bring it"
+    assert passes(verdict({**file, "note": 1}, file, HERE)), "one that is there lives on"
+    assert passes(verdict({**file, "_id": "file:x"}, None, HERE))
 
 
 def test_documents_of_a_type_that_is_not_ours_are_for_admins(verdict: Verdict) -> None:

@@ -135,6 +135,6 @@ def test_who_gathers_puts_it_back_when_members_have_come(verdict: Verdict) -> No
 
 def test_attempts_are_for_the_site_that_they_name(verdict: Verdict) -> None:
     for step in ("archive_proc0", "proc0"):
-        record = {"_id": "x", "type": "attempt", "step": step, "site": "lyon"}
+        record = {"_id": "attempt:x", "type": "attempt", "step": step, "site": "lyon"}
         assert verdict(record, None, LYON) == ""
         assert "site:lyon" in verdict(record, None, HERE)
