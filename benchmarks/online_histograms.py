@@ -26,7 +26,7 @@ from orchestrator.online import configuration
 from orchestrator.online.module import RunConfiguration
 from orchestrator.online.packing import packed
 from orchestrator.online.presenting import Contents, Presenter
-from orchestrator.online.reducing import RunReducer
+from orchestrator.online.run_reducer import RunReducer
 from orchestrator.online.spill import Spill
 from orchestrator.online.store import Outcome, RunRecord
 from procs.online.reducers.pulses import PulseAmplitude
@@ -134,6 +134,7 @@ def reducing(size: int, rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
             work = RunReducer(entry, RunRecord("1"), Path(folder))
+            work.begin()
             start = time.perf_counter()
             work.take(outcomes, "1")
             taken.append(time.perf_counter() - start)

@@ -194,10 +194,13 @@ def _show(site: Context, found: dict[str, Any]) -> None:
     )  # fmt: skip
     if found["reducers"]:
         out.table(
-            ("reducer", "run", "spills counted and saved", "behind", "snapshot"),
-            [(one["name"], one["run"] or "-", _or(one["counted"]), _or(one["lag"]), "safe" if one["finished"] else "-")
-             for one in found["reducers"]],
+            ("reducer", "run", "spills counted", "of these failed", "behind", "snapshot"),
+            [(one["name"], one["run"] or "-", _or(one["counted"]), _or(one["failed"]), _or(one["lag"]),
+              "safe" if one["finished"] else "-") for one in found["reducers"]],
         )  # fmt: skip
+        for one in found["reducers"]:
+            if one["trouble"]:
+                out.line(f"  {one['trouble']}; the log online-reduce-{one['name']}.log has the trace")
 
 
 def _sentence(said: dict[str, Any]) -> str:

@@ -102,7 +102,7 @@ class Coordinator:
         self._records: dict[str, RunRecord] = {}
         self._saved = 0  # changes of the ledger that are written down, or told to the input
         self._saving = False
-        self._idle: list[Any] = []  # workers as they were told last while no run was on
+        self._idle: Any = None  # workers and trouble as they were told last while no run was on
         self._next_tick = self._next_save = self._next_ping = 0.0
 
     # -- the loop
@@ -234,6 +234,7 @@ class Coordinator:
 
     def _save(self, run: Run, record: RunRecord, position: Any) -> None:
         record.done, record.failed, record.position = run.done, run.failed, position
+        run.begun, run.opened = record.begun, record.opened
         self._records[run.name] = record
         self._keeper.save(run, record)
 
@@ -258,6 +259,7 @@ class Coordinator:
             record, known = what
             if record is not None:
                 self._records[run.name] = record
+                run.begun, run.opened = record.begun, record.opened
             self._machine.opened(run, known, record.state if record else "", record.header if record else {})
             return
         self._saving = False
@@ -295,8 +297,9 @@ class Coordinator:
         run, last = self._machine.run, self._machine.last
         if run is not None:
             self._outside.publish("counts", run.name, said)
-        elif last is not None and said["workers"] != self._idle:
-            self._idle = said["workers"]  # pages show the last run until the next one, and the workers as they are now
+        elif last is not None and (said["workers"], said["trouble"]) != self._idle:
+            # Pages show the last run until the next one, and the workers as they are now.
+            self._idle = said["workers"], said["trouble"]
             self._outside.publish("counts", last.name, said | {"run": last.name, "run_state": "ended", **last.counts})
 
     # -- the end

@@ -7,10 +7,12 @@ import json
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.documents import iso
+from orchestrator.online import reducer_status
 from orchestrator.online.crew import Crew
 from orchestrator.online.run import Run
 from orchestrator.online.transform import Transform
@@ -27,10 +29,12 @@ class Progress:
     Args:
         path: the file.
         about: what stands in it besides.
+        reducers: names of those that may say, beside the file, what is wrong with them.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, about: dict[str, Any] | None = None, reducers: Sequence[str] = ()) -> None:
         self._path = path
+        self._reducers = reducers
         self._about = {"pid": os.getpid(), "started": iso(time.time()), **(about or {})}
         self._next = float("-inf")
         self._done: deque[tuple[float, int]] = deque()
@@ -43,7 +47,9 @@ class Progress:
         if now < self._next:
             return None
         self._next = now + EVERY
-        header = counts(machine, crew, store_away)
+        run = machine.run or machine.last
+        trouble = reducer_status.troubles(self._path.parent, self._reducers, run.name) if run else ""
+        header = counts(machine, crew, store_away, trouble)
         said = {
             **self._about, "state": "running", "time": iso(time.time()), **header,
             "rate": self._rate(now, machine.workers.results),
@@ -57,7 +63,7 @@ class Progress:
         """The transform has ended."""
         run = machine.run
         self._write({**self._about, "state": "ended", "time": iso(time.time()), "run": run.name if run else None,
-                     **(run.counts if run else {}), "last": _last(machine), "workers": []})  # fmt: skip
+                     **(_which(run) | run.counts if run else {}), "last": _last(machine), "workers": []})  # fmt: skip
 
     def _rate(self, now: float, done: int) -> float:
         self._done.append((now, done))
@@ -73,11 +79,18 @@ class Progress:
 
 def _last(machine: Transform) -> dict[str, Any] | None:
     run = machine.last
-    return None if run is None else {"run": run.name, "how": run.end.how if run.end else "", **run.counts}
+    if run is None:
+        return None
+    return {"run": run.name, "how": run.end.how if run.end else "", **_which(run), **run.counts}
 
 
-def counts(machine: Transform, crew: Crew, store_away: str = "") -> dict[str, Any]:
-    """The header of ``counts/<run>``: the counts, what is waited for, and each worker."""
+def _which(run: Run) -> dict[str, Any]:
+    """What tells a run from an older one of its name."""
+    return {"begun": run.begun, "opened": run.opened}
+
+
+def counts(machine: Transform, crew: Crew, store_away: str = "", trouble: str = "") -> dict[str, Any]:
+    """The header of ``counts/<run>``: the counts, what is waited for, what is wrong with reducers, and each worker."""
     run: Run | None = machine.run
     restarts = {place.name: place.restarts for place in crew.places}
     there = {one.name: one for one in machine.workers.workers.values()}
@@ -94,9 +107,9 @@ def counts(machine: Transform, crew: Crew, store_away: str = "") -> dict[str, An
             }
         )  # fmt: skip
     return {
-        "run": run.name if run else None, "run_state": run.state if run else "",
+        "run": run.name if run else None, "run_state": run.state if run else "", **(_which(run) if run else {}),
         **(run.counts if run else {}), "again": run.again if run else 0,
-        "waits_for": machine.waits_for(), "store_away": store_away, "input_over": machine.over,
+        "waits_for": machine.waits_for(), "store_away": store_away, "trouble": trouble, "input_over": machine.over,
         "deaths": machine.workers.deaths, "workers": workers,
     }  # fmt: skip
 

@@ -11,24 +11,23 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from orchestrator import faults
-from orchestrator.errors import DatabaseError, DataError, NotFound, SettingsError
+from orchestrator.errors import DatabaseError, DataError, NotFound, SettingsError, Unauthorised
 from orchestrator.online import configuration, snapshot
-from orchestrator.online.checkpoint import Checkpoint, Counted, digest
 from orchestrator.online.images import Gallery
 from orchestrator.online.module import Reduce, RunConfiguration, find
-from orchestrator.online.packing import unpacked
 from orchestrator.online.plot import Plot
-from orchestrator.online.presenting import Contents, Presenter, Shown, iso
+from orchestrator.online.presenting import Presenter, Shown, iso
 from orchestrator.online.publication import encoded, topic
+from orchestrator.online.reducer_status import Said, Teller
 from orchestrator.online.references import Compared
-from orchestrator.online.store import Arrivals, Outcome, RunRecord, Stores
+from orchestrator.online.run_reducer import FAULTS, RunReducer
+from orchestrator.online.store import Arrivals, RunRecord, Stores
 from orchestrator.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -37,10 +36,10 @@ LOOK = 0.1  # s between two looks at the transform's file, which names the run
 SWEEP = 2.0  # s between two looks into the store for a new run, whatever the file says
 SAVE = 5.0  # s between two saved states; what is counted again after a kill
 PAUSE = 2.0  # s until a store that is away is tried again
+BIRTHS = (1.0, 30.0)  # s until a birth that has failed is tried again: at first, and at most
 REMIND = 60.0  # s between two lines in the log about spills that do not come
 AT_ONCE = 200  # spills taken from the store at once
 REASONS = 100  # for which plots were left out that are told; more are variants of one
-WRONG = 20  # spills that could not be counted, kept with their reasons
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,12 @@ class Places:
 
     states: Path
     runs: Path
+    status: Path
 
     @classmethod
     def of(cls, folder: Path) -> Places:
         """Those in the site's folder."""
-        return cls(folder / "online" / "state", snapshot.runs_folder(folder))
+        return cls(folder / "online" / "state", snapshot.runs_folder(folder), folder / "online")
 
 
 def check_names(online: configuration.Online) -> None:
@@ -70,112 +70,6 @@ def check_names(online: configuration.Online) -> None:
                     "setting `prefix`, or leave it out"
                 )
         module.death()
-
-
-class RunReducer:
-    """One reducer and one run: what is counted, and what follows from it. Knows no store and no clock of its own.
-
-    Args:
-        entry: the reducer as configured.
-        record: the run.
-        checkpoint_folder: of the saved states.
-        log: the module's.
-
-    Raises:
-        SettingsError: the module or its settings cannot be used.
-    """
-
-    def __init__(self, entry: configuration.Reducer, record: RunRecord, checkpoint_folder: Path) -> None:
-        kind = cast(type[Reduce], find(entry.module, Reduce))
-        self.entry = entry
-        self.run = record.run
-        self._module = kind(entry.settings, logging.getLogger(f"{__name__}.{entry.name}"))
-        self._birth = RunConfiguration(record.run, record.header)
-        # With the run's beginning: a run of this name whose store is gone is another run.
-        belongs = f"{digest(entry.module, kind.version, entry.settings)} {record.begun}"
-        self.checkpoint = Checkpoint(checkpoint_folder, entry.name, record.run, belongs)
-        self.counted = Counted(record.run)
-        self.new = 0  # spills since the last plots
-        self.unsaved = 0  # and since the last saved state
-        self._module.birth(self._birth)
-
-    def restore(self) -> bool:
-        """Take up what was saved. Returns whether there was something."""
-        saved, why = self.checkpoint.load()
-        if saved is not None:
-            try:
-                self._module.merge(saved.state)
-            except Exception as error:
-                saved, why = None, f"{self.checkpoint.path} cannot be used: {error}"
-                self._module.birth(self._birth)
-        if why:
-            log.warning("%s; the spills of run %s are counted anew", why, self.run)
-        if saved is None:
-            return False
-        self.counted = saved
-        return True
-
-    def take(self, outcomes: Iterable[Outcome], mark: str) -> int:
-        """Count those that are not counted yet. Returns how many there were."""
-        taken = 0
-        for outcome in outcomes:
-            if self.counted.numbers.add(outcome.number):
-                self._count(outcome)
-                taken += 1
-        self.counted.mark = mark
-        self.new += taken
-        self.unsaved += taken
-        return taken
-
-    def _count(self, outcome: Outcome) -> None:
-        counted = self.counted
-        if outcome.failed or outcome.packed is None:
-            counted.failed += 1
-            return
-        if not outcome.shown:
-            counted.hidden += 1
-            return
-        try:
-            spill = unpacked(outcome.packed)
-            self._module.process(spill)
-        except Exception as error:  # a student's class may raise anything; the next spill goes on
-            if len(counted.wrong) < WRONG:
-                counted.wrong[str(outcome.number)] = f"{type(error).__name__}: {error}"[:500]
-                log.error("spill %d of run %s: %s", outcome.number, self.run, "".join(traceback.format_exc(limit=-3)))
-            counted.failed += 1
-            return
-        counted.shown += 1
-        counted.spill = outcome.number if counted.spill is None else max(counted.spill, outcome.number)
-        if spill.taken is not None:
-            counted.taken = spill.taken if counted.taken is None else max(counted.taken, spill.taken)
-
-    def save(self) -> None:
-        """Save everything. Raises OSError."""
-        self.checkpoint.save(replace(self.counted, state=self._module.state()))
-        self.unsaved = 0
-
-    def plots(self) -> list[Plot]:
-        """What the module has to show now."""
-        return list(self._module.plots())
-
-    @property
-    def contents(self) -> Contents:
-        """What is in the plots."""
-        return Contents(self.run, self.counted.spill, self.counted.shown, self.counted.taken)
-
-    def complete(self, record: RunRecord) -> bool:
-        """Whether the run has ended and all its spills are counted."""
-        if record.state == "begun":
-            return False
-        spills = record.done + record.failed if record.spills is None else record.spills
-        return len(self.counted.numbers) >= spills
-
-    def close(self) -> None:
-        """The module's death; what it raises is logged."""
-        try:
-            self._module.death()
-        except Exception:
-            log.exception("the end of %s", self.entry.module)
 
 
 class Reducing:
@@ -224,9 +118,15 @@ class Reducing:
         self._rung: str | None = None
         self._looked = 0.0
         self._published = self._saved = self._reminded = 0.0
+        self._teller = Teller(places.status, now)
+        self._left_out: list[str] = []
+        self._next_birth, self._birth_wait = 0.0, BIRTHS[0]
 
     def run(self, stop: threading.Event) -> None:
-        """Reduce run after run until ``stop`` is set. What was counted is saved at the end."""
+        """Reduce run after run until ``stop`` is set. What was counted is saved at the end.
+
+        Raises Unauthorised where the database refuses the login, which is not tried again: that locks the account.
+        """
         self._draw_what_is_missing()
         try:
             while not stop.is_set():
@@ -239,6 +139,8 @@ class Reducing:
                 except NotFound:
                     log.warning("the spills of run %s are gone before they were all counted", self._run_name())
                     self._leave()
+                except Unauthorised:
+                    raise
                 except (DatabaseError, OSError) as error:
                     log.warning("run %s: %s; tried again", self._run_name(), error)
                     self._rung = None
@@ -247,7 +149,7 @@ class Reducing:
             if self._work is not None and self._work.unsaved:
                 try:
                     self._work.save()
-                except OSError as error:
+                except (DataError, OSError) as error:
                     log.error("what was counted last of run %s cannot be saved (%s): it is counted again at the next "
                               "start", self._run_name(), error)  # fmt: skip
             self._gallery.close()
@@ -283,18 +185,50 @@ class Reducing:
                 self._conclude(record)  # a kill may have come in between
                 continue
             self._work = RunReducer(self._entry, record, self._places.states)
-            known = self._work.restore()
             self._record = record
-            self._published = self._saved = self._reminded = self._now()
-            words = f"goes on after {len(self._work.counted.numbers)} spills" if known else "begins"
-            log.info("run %s %s", record.run, words)
+            self._birth_wait = BIRTHS[0]
+            self._give_birth(self._work)
+            return True
+        return False
+
+    def _give_birth(self, work: RunReducer) -> bool:
+        """Have the module prepare for the run. A student's class may raise anything: then it is tried again later."""
+        before = work.error
+        born = work.begin()
+        now = self._now()
+        if born:
+            self._published = self._saved = self._reminded = now
+            counted = len(work.counted.numbers)
+            log.info("run %s %s", work.run, f"goes on after {counted} spills" if counted else "begins")
             self._publish(final=False)
             return True
+        if work.error != before:
+            log.error("run %s cannot begin here; it is tried again: %s", work.run, work.trace)
+        self._next_birth = now + self._birth_wait
+        self._birth_wait = min(BIRTHS[1], 2 * self._birth_wait)
+        self._say()
+        return False
+
+    def _born(self, work: RunReducer, stop: Any) -> bool:
+        """Whether the module is ready for the run. A run that has ended waits for so many tries and for no more."""
+        if work.born:
+            return True
+        if self._now() < self._next_birth:
+            stop.wait(LOOK)
+            return False
+        if self._give_birth(work):
+            return True
+        self._record = self._stores.of(work.run).record() or self._record
+        if self._record is not None and work.complete(self._record):
+            log.error("run %s has ended without this reducer: %s", work.run, work.error)
+            self._finish()
         return False
 
     def _follow(self, stop: Any) -> None:
         assert self._work is not None and self._record is not None
         work = self._work
+        if not self._born(work, stop):
+            return
         store = self._stores.of(work.run)
         if work.complete(self._record) and work.counted.mark is not None:
             self._finish()
@@ -318,9 +252,10 @@ class Reducing:
             self._gallery.offer(self._publish(final=False))
             faults.point("reducer.published")
         if work.unsaved and now - self._saved >= SAVE:
-            work.save()
             self._saved = now
+            self._save()
             faults.point("reducer.saved")
+        self._say()
         if self._record is not None and self._record.state != "begun" and now - self._reminded > REMIND:
             self._reminded = now
             counted = len(work.counted.numbers)
@@ -329,10 +264,11 @@ class Reducing:
     def _publish(self, *, final: bool) -> Sequence[Shown]:
         assert self._work is not None
         work = self._work
+        self._left_out = []
         try:
-            shown = self._presenter.present(work.plots(), work.contents, final=final, fault=self._once)
-        except Exception as error:  # a student's class again: its spills are counted all the same
-            self._once(f"all of {work.entry.module}: {type(error).__name__}: {error}")
+            shown = self._presenter.present(work.plots(), work.contents, final=final, fault=self._leave_out)
+        except FAULTS as error:  # a student's class again: its spills are counted all the same
+            self._leave_out(f"all of {work.entry.module}: {type(error).__name__}: {error}")
             shown = []
         for one in shown:
             self._publisher.send(topic("plot", work.run, one.header.name), encoded(one.header), one.body)
@@ -340,23 +276,52 @@ class Reducing:
         self._published = self._now()
         return shown
 
-    def _once(self, fault: DataError | str) -> None:
-        """Tell of plots that are left out, each reason once: there is a next try at every refresh."""
-        if str(fault) not in self._told and len(self._told) < REASONS:
-            self._told.add(str(fault))
-            log.error("plots are left out: %s", fault)
+    def _leave_out(self, fault: DataError | str) -> None:
+        """Plots are left out. There is a next try at every refresh."""
+        if len(self._left_out) < REASONS:
+            self._left_out.append(str(fault)[:500])
+        self._once(f"plots are left out: {fault}")
+
+    def _save(self) -> None:
+        """Save what is counted. A module whose state cannot be had is counted anew after the next start, and told."""
+        assert self._work is not None
+        try:
+            self._work.save()
+        except DataError as error:
+            self._once(f"what is counted cannot be saved, and is counted again after a restart: {error}")
+
+    def _once(self, words: str) -> None:
+        """Into the log, each sentence once."""
+        if words not in self._told and len(self._told) < REASONS:
+            self._told.add(words)
+            log.error("%s", words)
+
+    def _say(self, state: str = "counting") -> None:
+        """How it is, for who looks on."""
+        if self._work is None or self._record is None:
+            return
+        work, counted = self._work, self._work.counted
+        self._teller.say(
+            Said(
+                self._entry.name, "cannot begin" if state == "counting" and not work.born else state, work.run,
+                self._record.begun, self._record.opened, len(counted.numbers), counted.shown, counted.failed,
+                work.error, work.tries, dict(counted.wrong), list(self._left_out),
+            )
+        )  # fmt: skip
 
     def _finish(self) -> None:
         assert self._work is not None and self._record is not None
         work = self._work
-        work.save()
-        faults.point("reducer.complete")
-        shown = self._publish(final=True)
+        shown: Sequence[Shown] = []
+        if work.born:
+            self._save()
+            faults.point("reducer.complete")
+            shown = self._publish(final=True)
         about = {
             "version": VERSION, "module": work.entry.module, "settings": work.entry.settings,
             "counted": len(work.counted.numbers), "shown": work.counted.shown, "failed": work.counted.failed,
             "hidden": work.counted.hidden, "wrong": work.counted.wrong, "opened": self._record.opened,
-            "begun": self._record.begun,
+            "begun": self._record.begun, "error": work.error, "trace": work.trace,
         }  # fmt: skip
         snapshot.write(self._places.runs, work.run, work.entry.name, shown, about)
         faults.point("reducer.finished")
@@ -364,6 +329,7 @@ class Reducing:
         work.checkpoint.forget()
         self._gallery.last(shown, functools.partial(snapshot.draw, self._places.runs, work.run))
         log.info("run %s is finished: %d spills are in its plots", work.run, work.counted.shown)
+        self._say("finished")
         self._leave()
 
     def _conclude(self, record: RunRecord) -> None:
@@ -380,6 +346,9 @@ class Reducing:
         final = replace(latest, state="final", snapshot=when, quality=whole["quality"], verdicts=whole["verdicts"])
         store.save(final)
         said = {"state": "final", "quality": whole["quality"], "verdicts": whole["verdicts"], "time": when}
+        failed = whole["reducers_failed"]
+        if failed:
+            said["trouble"] = "; ".join(f"the reducer {name} has failed: {why}" for name, why in failed.items())
         said |= {"begun": latest.begun, "ended": latest.ended, "how": latest.how, "spills": latest.spills}
         self._publisher.send(topic("run", record.run), encoded(said))
 

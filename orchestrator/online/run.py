@@ -26,6 +26,8 @@ class Run:
     first: int | None = None  # the order of the item that opened it, if that was a start of run
     end: EndOfRun | None = None
     last: int | None = None  # the order of the item that ended it
+    begun: str = ""  # as in its record, once that is known: with its name it tells the run from an older one
+    opened: int = 0
 
     @property
     def pending(self) -> int:

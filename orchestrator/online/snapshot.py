@@ -152,7 +152,9 @@ def unite(runs: Path, run: str, reducers: Iterable[str], record: dict[str, Any])
         if plot["quality"] != "none"
     }
     quality = worst(verdicts.values())
-    found = {**record, "state": "final", "quality": quality, "verdicts": verdicts, "reducers": list(parts)}
+    failed = {name: str(part["error"]) for name, part in parts.items() if part is not None and part.get("error")}
+    found = {**record, "state": "final", "quality": quality, "verdicts": verdicts, "reducers": list(parts),
+             "reducers_failed": failed}  # fmt: skip
     write_safely(folder / RECORD, _pretty(found))
     return found
 

@@ -73,7 +73,8 @@ def transform(
         crew = Crew(local_names(online), lambda name: _local(settings, online, name), settings.logs,
                     log_size=settings.log_size * 1e6)  # fmt: skip
         outside = Outside(online, stores, input_, _about(online.input), publish, keys.listening if keys else None)
-        progress = Progress(folder / FILE, {"title": online.title, "input": online.input.module})
+        names = [one.name for one in online.reduce]
+        progress = Progress(folder / FILE, {"title": online.title, "input": online.input.module}, names)
         coordinator = Coordinator(outside, crew, progress, context, drain=settings.drain, until_end=until_end)
         ready(coordinator.address)
         coordinator.run(stopping)

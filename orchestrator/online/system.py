@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator import runtime
 from orchestrator.children import command
 from orchestrator.errors import Conflict, Exit, OrchestratorError, SettingsError
-from orchestrator.online import progress
+from orchestrator.online import progress, reducer_status
 from orchestrator.online.checking import Checks
 from orchestrator.online.configuration import Online
 from orchestrator.online.stores import FOLDER
@@ -56,6 +56,7 @@ class System:
             self.leftovers = end_leftovers(self.folder)
             with contextlib.suppress(OSError):
                 (self.folder / progress.FILE).unlink()
+            reducer_status.forget(self.folder)
             online = Checks(self._settings, self._environ).must_pass()
             supervisor = Supervisor(
                 specs(self._settings, online, self._workers_there),
@@ -143,11 +144,8 @@ def state(settings: Settings) -> dict[str, Any]:
 
 
 def _reducers(folder: Path, said: dict[str, Any], status: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """For each reducer how many spills of the run it has counted at its last saved state, and how many it lacks."""
+    """For each reducer how many spills of the run it has counted, how many it lacks, and what is wrong with it."""
     from orchestrator.online import snapshot
-    from orchestrator.online.checkpoint import SUFFIX, SUM
-    from orchestrator.online.numbers import Numbers
-    from orchestrator.online.packing import unpack
 
     names = [
         str(one["name"]).removeprefix("online-reduce-")
@@ -157,13 +155,14 @@ def _reducers(folder: Path, said: dict[str, Any], status: dict[str, Any] | None)
     run, stored = latest.get("run"), int(latest.get("done") or 0) + int(latest.get("failed") or 0)
     found = []
     for name in names:
-        counted, finished = None, run is not None and snapshot.finished(folder / "runs", str(run), name) is not None
-        with contextlib.suppress(Exception):  # none saved yet, or just being replaced
-            content = (folder / "state" / f"{name}.{run}{SUFFIX}").read_bytes()
-            counted = len(Numbers.of(unpack(memoryview(content)[:-SUM])["numbers"]))
-        if finished and counted is None:
-            counted = stored
+        words, finished, trouble = reducer_status.read(folder, name), False, ""
+        if run is not None and latest.get("begun"):
+            part = snapshot.finished(folder / "runs", str(run), name, int(latest["opened"]), str(latest["begun"]))
+            finished, trouble = part is not None, str((part or {}).get("error") or "")
+        counted = words.counted if words is not None and words.of(latest) else stored if finished else None
         found.append({"name": name, "run": run, "counted": counted, "finished": finished,
+                      "failed": words.failed if words is not None and words.of(latest) else None,
+                      "trouble": (words.trouble() if words is not None else "") or trouble,
                       "lag": None if counted is None or run is None else max(0, stored - counted)})  # fmt: skip
     return found
 
