@@ -24,18 +24,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import awkward as ak
 import numpy as np
 import uproot
 
 from orchestrator.errors import DataError
 from orchestrator.step import Work
+from procs.baskets import Lists, Trees
 from procs.convert_samba import HEADER
 from procs.formats import date
 from procs.formats.date_layout import EVENT_TYPES
 from procs.formats.date_spills import SpillBatch
 from procs.outputs import atomic_output, plain, storage
-from procs.rootio import PROVENANCE, Writer, branches, provenance, verified
+from procs.rootio import PROVENANCE, Writer, provenance, verified
 
 SPILLS_AT_ONCE = 500  # physics events in memory at most: small ones share baskets
 BYTES_AT_ONCE = 4_000_000  # of raw data in memory: some ten MB when decoded, and one basket of each branch
@@ -143,17 +143,14 @@ def convert_date(
         uproot.recreate(temporary, compression=squeeze) as out,
     ):
         out[PROVENANCE] = provenance("convert", document, work, path, {"format": "date"})
-        trees = {name: out.mktree(name, branches(columns)) for name, (_, columns) in _TREES.items()}
-        with Writer() as writer:
-            for batch in file.spills(
-                SPILLS_AT_ONCE, keep_truncated=chosen.keep_truncated, max_bytes=BYTES_AT_ONCE
-            ):
+        with Trees(out) as described, Writer() as writer:
+            trees = {name: described.add(name, columns) for name, (_, columns) in _TREES.items()}
+            for batch in file.spills(SPILLS_AT_ONCE, keep_truncated=chosen.keep_truncated, max_bytes=BYTES_AT_ONCE):
                 first = totals["triggers"] + np.concatenate([[0], np.cumsum(batch.triggers, dtype=np.int64)])
                 rows = _rows(batch, first, entries["spills"])
-                counted = {name: len(next(iter(columns.values()))) for name, columns in rows.items()}
-                writer.extend([(trees[name], rows[name]) for name, count in counted.items() if count])
-                for name, count in counted.items():
-                    entries[name] += count
+                writer.extend([(trees[name], columns) for name, columns in rows.items()])
+                for name, columns in rows.items():
+                    entries[name] += len(next(iter(columns.values())))
                 totals["triggers"] = int(first[-1])
                 totals["tdc_errors"] += int(batch.tdc_errors.sum())
                 triggers_per_spill.extend(batch.triggers.tolist())
@@ -193,11 +190,11 @@ def _rows(batch: SpillBatch, first: np.ndarray, spills_before: int) -> dict[str,
     result: dict[str, dict[str, Any]] = {}
     for tree, (prefix, columns) in _TREES.items():
         rows: dict[str, Any] = {}
-        for name, kind in columns.items():
+        for name in columns:
             if name == "trace":
-                rows[name] = ak.unflatten(batch.samples, batch.lengths)
+                rows[name] = Lists(batch.samples, batch.lengths)
             elif name == "words" and tree == "raw":
-                rows[name] = ak.unflatten(batch.raw_words, batch.raw_lengths)
+                rows[name] = Lists(batch.raw_words, batch.raw_lengths)
             elif name == "first_trigger":
                 rows[name] = first[:-1]
             elif name == "spill_entry":
@@ -207,7 +204,7 @@ def _rows(batch: SpillBatch, first: np.ndarray, spills_before: int) -> dict[str,
             elif name == "index" and tree != "scalers":
                 rows[name] = _index(batch, prefix)
             else:
-                rows[name] = getattr(batch, f"{prefix}{name}").astype(kind, copy=False)
+                rows[name] = getattr(batch, f"{prefix}{name}")
         result[tree] = rows
     return result
 

@@ -20,16 +20,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import awkward as ak
 import numpy as np
 import uproot
 
 from orchestrator.errors import DataError
 from orchestrator.step import Work
+from procs.baskets import Lists, Trees
 from procs.formats import samba
 from procs.formats.samba_batch import SambaBatch
 from procs.outputs import atomic_output, plain, storage
-from procs.rootio import PROVENANCE, Writer, branches, distinct, opened, provenance, verified
+from procs.rootio import PROVENANCE, Writer, distinct, opened, provenance, verified
 
 HEADER = "header"  # key of the JSON text with all header values
 NOTES_SHOWN = 20  # notes about oddities that a result carries
@@ -127,24 +127,23 @@ def convert_samba(
     ):
         out[PROVENANCE] = provenance("convert", document, work, path, {"format": "samba"})
         per_channel: np.ndarray
-        if file.is_stream:
-            points = _stream(file, out, chosen)
-            expected["stream"] = points
-            per_channel = np.full(len(file.channels), points, dtype=np.int64)
-            numbers = {"points": points, "channels": len(file.channels)}
-        else:
-            numbers, per_channel, samples = _events(file, out, constants, chosen, work)
-            expected |= {"events": numbers["events"], "pulses": numbers["pulses"]}
-        # Last: a file without a channel configuration shows its channels only in its events.
-        expected["channels"] = len(file.channels)
-        channels = out.mktree("channels", branches(CHANNELS))
-        if file.channels:
-            channels.extend(
+        with Trees(out) as trees:
+            if file.is_stream:
+                points = _stream(file, trees, chosen)
+                expected["stream"] = points
+                per_channel = np.full(len(file.channels), points, dtype=np.int64)
+                numbers = {"points": points, "channels": len(file.channels)}
+            else:
+                numbers, per_channel, samples = _events(file, trees, constants, chosen, work)
+                expected |= {"events": numbers["events"], "pulses": numbers["pulses"]}
+            # Last: a file without a channel configuration shows its channels only in its events.
+            expected["channels"] = len(file.channels)
+            trees.add("channels", CHANNELS).extend(
                 {
                     "index": np.arange(len(file.channels), dtype=np.int32),
-                    "name": ak.Array([c.name for c in file.channels]),
-                    "detector": ak.Array([c.detector or "" for c in file.channels]),
-                    "kind": ak.Array([c.kind for c in file.channels]),
+                    "name": [c.name for c in file.channels],
+                    "detector": [c.detector or "" for c in file.channels],
+                    "kind": [c.kind for c in file.channels],
                     "pulses": per_channel[: len(file.channels)],
                 }
             )
@@ -164,20 +163,22 @@ def convert_samba(
 
 
 def _events(
-    file: samba.SambaFile, out: Any, constants: dict[str, Any], chosen: SimpleNamespace, work: Work
+    file: samba.SambaFile, trees: Trees, constants: dict[str, Any], chosen: SimpleNamespace, work: Work
 ) -> tuple[dict[str, int], np.ndarray, int]:
     """Write the trees of events and pulses; counts, pulses per channel, and samples in all."""
-    events, pulses = (out.mktree(name, branches(kinds)) for name, kinds in (("events", EVENTS), ("pulses", PULSES)))
+    events, pulses = trees.add("events", EVENTS), trees.add("pulses", PULSES)
     done = {"events": 0, "pulses": 0, "with_trace": 0}
     samples = 0
     per_channel = np.zeros(max(len(file.channels), 1), dtype=np.int64)
     read = 0
     with Writer() as writer:
         for batch in file.batches(5000, keep_truncated=chosen.keep_truncated, max_bytes=chosen.chunk_bytes):
-            rows = [(events, _event_columns(batch, constants, done["pulses"]))]
-            if batch.pulses:
-                rows.append((pulses, _pulse_columns(batch, done["events"])))
-            writer.extend(rows)
+            writer.extend(
+                [
+                    (events, _event_columns(batch, constants, done["pulses"])),
+                    (pulses, _pulse_columns(batch, done["events"])),
+                ]
+            )
             seen = np.bincount(batch.channel, minlength=max(len(file.channels), len(per_channel)))
             per_channel = seen + np.pad(per_channel, (0, len(seen) - len(per_channel)))
             done["events"] += len(batch)
@@ -193,13 +194,13 @@ def _events(
 def _event_columns(batch: SambaBatch, constants: dict[str, Any], pulses_before: int) -> dict[str, Any]:
     count = len(batch)
     columns: dict[str, Any] = {
-        name: getattr(batch, name).astype(kind, copy=False)
-        for name, kind in EVENTS.items()
+        name: getattr(batch, name)
+        for name in EVENTS
         if hasattr(batch, name) and name != "pulses"
     }
-    columns["run"] = ak.Array([constants["run"]] * count)
-    columns["condition"] = ak.Array([constants["condition"]] * count)
-    columns["file_number"] = np.full(count, constants["file_number"], dtype=np.int32)
+    columns["run"] = [constants["run"]] * count
+    columns["condition"] = [constants["condition"]] * count
+    columns["file_number"] = np.broadcast_to(np.int64(constants["file_number"]), count)
     columns["first_pulse"] = pulses_before + np.concatenate([[0], np.cumsum(batch.counts[:-1], dtype=np.int64)])
     columns["pulses"] = batch.counts
     return columns
@@ -207,24 +208,24 @@ def _event_columns(batch: SambaBatch, constants: dict[str, Any], pulses_before: 
 
 def _pulse_columns(batch: SambaBatch, events_before: int) -> dict[str, Any]:
     columns: dict[str, Any] = {
-        name: getattr(batch, name).astype(kind, copy=False)
-        for name, kind in PULSES.items()
+        name: getattr(batch, name)
+        for name in PULSES
         if name not in ("event", "stamp", "trace")
     }
     columns["event"] = events_before + batch.event_of_pulse()
     columns["stamp"] = batch.pulse_stamp
-    columns["trace"] = ak.unflatten(batch.samples, batch.lengths)
+    columns["trace"] = Lists(batch.samples, batch.lengths)
     return columns
 
 
-def _stream(file: samba.SambaFile, out: Any, chosen: SimpleNamespace) -> int:
+def _stream(file: samba.SambaFile, trees: Trees, chosen: SimpleNamespace) -> int:
     """Write a stream's samples, one branch per channel; returns the points of each channel."""
     names = [f"channel_{index}" for index in range(len(file.channels))]
-    tree = out.mktree("stream", branches(dict.fromkeys(names, "int16")))
+    tree = trees.add("stream", dict.fromkeys(names, "int16"))
     points = 0
     for block in file.stream(
         max(1024, chosen.chunk_bytes // (2 * max(1, len(names)))), keep_truncated=chosen.keep_truncated
     ):
-        tree.extend({name: np.ascontiguousarray(block[:, index]) for index, name in enumerate(names)})
+        tree.extend({name: block[:, index] for index, name in enumerate(names)})
         points += len(block)
     return points
