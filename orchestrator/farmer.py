@@ -126,8 +126,8 @@ class Farmer:
         self._hindrance = (since, why) if why else None
         if why and (before is None or before[1] != why):
             log.warning("farm %s: %s", self.name, why)
-        if self.engine.away is None or self.engine.away is before:
-            self.engine.away = self._hindrance
+        if self.engine.witnesses.away is None or self.engine.witnesses.away is before:
+            self.engine.witnesses.away = self._hindrance
 
     # --- from outside ---
 
@@ -199,7 +199,7 @@ class Farmer:
             self.engine.load()
         while not self._rings.empty():
             rung = self._rings.get_nowait()
-            self.engine.note(*rung)
+            self.engine.held.note(*rung)
             for document in rung:
                 again = again or document["_id"] == self._steering
                 self.engine.backlog.offer(document, now)
@@ -209,7 +209,7 @@ class Farmer:
             held = [at.document for at in self.engine.held.values()]
             for start in range(0, len(held), PAGE):  # for changes that the feed has not told of
                 found = self.database.get_many(held[start : start + PAGE]).values()
-                self.engine.note(*(document for document in found if document is not None))
+                self.engine.held.note(*(document for document in found if document is not None))
         if monotonic >= self._next["sweep"] or self.engine.backlog.short():
             self._sweep(now)
             self._next["sweep"] = monotonic + self.settings.sweep
@@ -238,7 +238,7 @@ class Farmer:
         rows = self.database.view("farm/cancelled", startkey=mine, endkey=mine)
         for document in self.database.get_many([str(row.id) for row in rows]).values():
             if document is not None:
-                self.engine.note(document)
+                self.engine.held.note(document)
 
     def _new_name(self, step: Step) -> str:
         return f"{self.prefix}{step.name[:30]}-{uuid.uuid4().hex[:10]}"
@@ -277,7 +277,7 @@ class Farmer:
                     "while this one hung or was cut off: this one ends; stop that one first if it is to have the farm"
                 )
         states = dict(list(self.engine.states.items())[:SHOWN])
-        away = self.engine.away
+        away = self.engine.witnesses.away
         self.heartbeat.write(
             now, held=len(self.engine.held), backlog=len(self.engine.backlog), farm=self.name, states=states,
             scheduler=self.farm.scheduler, away={"since": iso(away[0]), "why": away[1]} if away else None,

@@ -514,11 +514,11 @@ def test_an_older_version_that_the_feed_shows_late_takes_nothing_away(tmp_path: 
     before = copy.deepcopy(model.database.documents["d0"])
     model.round()
     [at] = model.engine.held.values()
-    model.engine.note(before)
+    model.engine.held.note(before)
     model.round()
     assert not at.cancelled and model.statuses() == {"proc 0 queued": 1}
     away = {**copy.deepcopy(model.database.documents["d0"]), "status": "bad", "_rev": "9-p"}
     del away["proc0"]
-    model.engine.note(away)
+    model.engine.held.note(away)
     [at] = model.engine.held.values()
     assert at.cancelled, "a later one does"

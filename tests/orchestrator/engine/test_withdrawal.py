@@ -67,7 +67,7 @@ class Site(Model):
     def round(self) -> None:
         for document in self.database.documents.values():
             if document.get("type") == "daqdocument" and not self.engine.stale:
-                self.engine.note(document)
+                self.engine.held.note(document)
         super().round()
 
     def say(self, changed: dict[str, Any]) -> None:
