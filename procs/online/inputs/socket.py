@@ -2,7 +2,8 @@
 
 What was sent and not acknowledged comes again after a broken connection or a restart of either side; what had been
 taken already is known by its sequence, and what had been stored by its spill's number: no message is lost, none counts
-twice. ``procs.simulation.socket_daq`` is the other end; the protocol stands in ``daq_protocol``.
+twice. A spill whose content is damaged is a failed one, with its bytes and the reason, so that the DAQ goes on.
+``procs.simulation.socket_daq`` is the other end; the protocol stands in ``daq_protocol``.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class SocketInput(Input):
         self._clock = clock
         self._taken: dict[str, int] = {}  # the sequence up to which each stream was yielded, the latest stream last
         self._safe: dict[str, int] = {}
+        self._doubted: tuple[str, int] | None = None  # stream and sequence of a spill with a wrong checksum
         self._guest: _Guest | None = None
         self._lock = threading.Lock()  # of _guest, _safe and what is sent
         self.port = 0
@@ -234,12 +236,27 @@ class SocketInput(Input):
             return None
         if taken is not None and sequence != taken + 1:
             raise DataError(f"message {sequence} came after {taken}: what is between them is missing")
-        item = _item(frame, self._clock())
+        item = self._checked(frame, guest, sequence) or _item(frame, self._clock())
         self._taken.pop(guest.stream, None)
         self._taken[guest.stream] = sequence
         while len(self._taken) > STREAMS:
             del self._taken[next(iter(self._taken))]
         return item
+
+    def _checked(self, frame: Frame, guest: _Guest, sequence: int) -> Item | None:
+        """A spill whose bytes are not those of its checksum, as a failed one; None for all that is well.
+
+        Raises DataError the first time: sent once more it may come whole.
+        """
+        if "crc32" not in frame.head or frame.kind != protocol.SPILL or frame.head["crc32"] == zlib.crc32(frame.body):
+            return None
+        run, number = _named(frame.head)
+        said = f"spill {number} of run {run} arrived with other bytes than were sent"
+        if self._doubted != (guest.stream, sequence):
+            self._doubted = (guest.stream, sequence)
+            raise DataError(said)
+        self.log.error("%s, twice: it is kept as failed", said)
+        return _damaged(run, number, frame, self._clock(), f"{said}, twice")
 
     def _restore(self, position: Any) -> None:
         streams = position.get("streams") if isinstance(position, dict) else None
@@ -305,26 +322,49 @@ class _Guest:
 def _item(frame: Frame, now: float) -> Item:
     """Raises DataError for a message without what belongs into it."""
     head = frame.head
-    run, when = head.get("run"), head.get("time")
+    if frame.kind == protocol.SPILL:
+        run, number = _named(head)
+        if head.get("packed") is not True:
+            return Spill(run, number, _when(head), now, {"raw": {"bytes": frame.body}})
+        try:
+            data = unpack(frame.body)
+        except DataError as error:
+            return _damaged(run, number, frame, now, f"it cannot be unpacked: {error}")
+        if not isinstance(data, dict):
+            return _damaged(run, number, frame, now, "it is packed, and not as a dictionary")
+        return Spill(run, number, _when(head), now, data)
+    run = _run(head)
+    if frame.kind == protocol.START:
+        return StartOfRun(run, _when(head), _object(head, "header"))
+    spills = head.get("spills")
+    return EndOfRun(
+        run, "trailer", _when(head), spills if isinstance(spills, int) else None, _object(head, "trailer")
+    )
+
+
+def _damaged(run: str, number: int, frame: Frame, now: float, why: str) -> Spill:
+    """A spill that has failed before anybody looked at it; its bytes are kept as they came."""
+    return Spill(run, number, _when(frame.head), now, {"raw": {"bytes": frame.body}}, {"input": why})
+
+
+def _run(head: dict[str, Any]) -> str:
+    run = head.get("run")
     if not isinstance(run, str) or not run:
         raise DataError("a message names no run")
-    at = float(when) if isinstance(when, int | float) and abs(when) < LATEST and not isinstance(when, bool) else None
-    if frame.kind == protocol.START:
-        return StartOfRun(run, at, _object(head, "header"))
-    if frame.kind == protocol.END:
-        spills = head.get("spills")
-        return EndOfRun(run, "trailer", at, spills if isinstance(spills, int) else None, _object(head, "trailer"))
-    number = head.get("number")
+    return run
+
+
+def _named(head: dict[str, Any]) -> tuple[str, int]:
+    """Run and number of a spill. Raises DataError."""
+    run, number = _run(head), head.get("number")
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < MOST_SPILLS:
         raise DataError(f"a spill of run {run} has no number from 0 to {MOST_SPILLS - 1}")
-    if "crc32" in head and head["crc32"] != zlib.crc32(frame.body):
-        raise DataError(f"spill {number} of run {run} arrived with other bytes than were sent")
-    data = {"raw": {"bytes": frame.body}}
-    if head.get("packed") is True:
-        data = unpack(frame.body)
-        if not isinstance(data, dict):
-            raise DataError(f"spill {number} of run {run} is packed, and not as a dictionary")
-    return Spill(run, number, at, now, data)
+    return run, number
+
+
+def _when(head: dict[str, Any]) -> float | None:
+    when = head.get("time")
+    return float(when) if isinstance(when, int | float) and abs(when) < LATEST and not isinstance(when, bool) else None
 
 
 def _object(head: dict[str, Any], name: str) -> dict[str, Any]:
