@@ -16,12 +16,19 @@ import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from orchestrator.errors import SettingsError
+from orchestrator.online.words import is_name
 from orchestrator.units import Bytes, Model, Name, Seconds
 
 
 def _endpoint(value: str) -> str:
     if not re.match(r"(tcp://[^\s/]+:([0-9]{1,5}|\*)|ipc://\S+)\Z", value):
         raise ValueError(f"{value!r} is no address: write tcp://HOST:PORT, such as tcp://127.0.0.1:5610")
+    return value
+
+
+def _worker(value: str) -> str:
+    if not is_name(value):
+        raise ValueError(f"{value[:100]!r} cannot be a worker's name: use up to 100 printable characters")
     return value
 
 
@@ -63,7 +70,7 @@ class Workers(Model):
     key: Path | None = Field(
         None, description="file with the secret (mode 0600) that workers of other machines must have, too"
     )
-    remote: tuple[str, ...] = Field(
+    remote: tuple[Annotated[str, AfterValidator(_worker)], ...] = Field(
         (), description="names of workers on other machines that must be there before a run may start"
     )
     timeout: Seconds = Field(60.0, gt=0, description="a spill that takes longer is failed and its worker replaced")

@@ -18,6 +18,7 @@ FEWEST, MOST = 2, 64  # spills that a worker holds: one in hand and one waiting;
 MOST_BYTES = 32 * 2**20  # bytes that a worker holds beyond the fewest
 GRACE = 2.0  # s beyond the time limit: the worker ends itself first and leaves a trace in its log
 AGAIN = 10.0  # s until a worker whose birth failed is asked again
+REFUSED = 100  # names of refused workers that are remembered, besides those that must be there
 
 
 @dataclass(slots=True)
@@ -97,6 +98,8 @@ class Dispatcher:
         if differs:
             del self.workers[key]
             self.refused[worker.name] = differs
+            for name in [one for one in self.refused if one not in self.expected][:-REFUSED]:
+                del self.refused[name]
             return False
         self.refused.pop(worker.name, None)
         worker.state = "configured"
@@ -135,6 +138,8 @@ class Dispatcher:
         if worker is None:
             return []
         self.deaths += blame
+        if worker.name not in self.expected:
+            self.useful.pop(worker.name, None)  # nobody starts it again from here, and there may be ever new names
         held = list(worker.tasks.values())
         failed: list[tuple[Task, str]] = []
         if held and blame:

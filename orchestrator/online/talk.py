@@ -15,10 +15,12 @@ from orchestrator.online.crew import Crew
 from orchestrator.online.keys import Secure
 from orchestrator.online.pipeline import Pipeline, differing, versions
 from orchestrator.online.transform import Transform
+from orchestrator.online.words import LONGEST_NAME, is_name, sentence
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 500  # messages that are looked at before the next kind of thing
+MOST_WORKERS = 1024  # that work at once
 COPIED = 65536  # bytes; larger messages are not copied on their way to the socket
 
 
@@ -101,10 +103,11 @@ class Talk:
             self._heard_ready(key, wire.fields(frames[1]))
         elif word == b"born":
             said = wire.fields(frames[1])
-            if said.get("error"):
-                log.error("worker %s: %s", self._name(key), said["error"])
+            error = sentence(said.get("error") or "")
+            if error:
+                log.error("worker %s: %s", self._name(key), error)
             serial = said.get("serial")
-            self._machine.born(key, serial if isinstance(serial, int) else 0, str(said.get("error") or ""), now)
+            self._machine.born(key, serial if isinstance(serial, int) else 0, error, now)
 
     def _heard_result(self, key: bytes, frames: list[bytes], now: float) -> None:
         order = wire.order_of(self._session, frames[1])
@@ -115,23 +118,32 @@ class Talk:
             log.warning("spill %d failed in %s: %s", outcome.number, outcome.module, outcome.error.split("\n")[0])
 
     def _heard_join(self, key: bytes, said: dict[str, Any], now: float) -> None:
-        name = str(said.get("name", ""))[:100]
+        name, host = said.get("name"), sentence(said.get("host", "?"), LONGEST_NAME)
+        if not is_name(name):
+            log.warning("a worker from %s has a name that is none: it is refused", host)
+            self._send(key, b"refuse", b"has a name that is none: printable characters, 100 at most")
+            return
+        if len(self._workers.workers) >= MOST_WORKERS and key not in self._workers.workers:
+            log.warning("the worker %s from %s is one too many: it is refused", name, host)
+            self._send(key, b"refuse", b"is one too many: %d are there" % MOST_WORKERS)
+            return
         if self._crew.has(name) and said.get("pid") != self._crew.pid(name):
-            log.warning("a worker from %s calls itself %s as a local one does: it is refused", said.get("host"), name)
+            log.warning("a worker from %s calls itself %s as a local one does: it is refused", host, name)
             self._send(key, b"refuse", b"has the name of a local worker: give it another one")
             return
         for other in list(self._workers.workers.values()):
             if other.name == name and other.key != key and not self._crew.has(name) and self._send(other.key, b"ping"):
-                log.warning("a second worker calls itself %s, from %s; it has to wait", name, said.get("host"))
+                log.warning("a second worker calls itself %s, from %s; it has to wait", name, host)
                 return
-        self._machine.joined(key, name, f"{said.get('host', '?')}, process {said.get('pid', '?')}"[:200], now)
+        self._machine.joined(key, name, f"{host}, process {sentence(said.get('pid', '?'), 20)}", now)
         log.info("worker %s reports from %s", name, self._workers.workers[key].where)
 
     def _heard_ready(self, key: bytes, said: dict[str, Any]) -> None:
         theirs = said.get("versions")
-        wrong = str(said.get("error") or "")
+        wrong = sentence(said.get("error") or "")
         if not wrong and said.get("digest") != self.digest:
-            wrong = differing(theirs if isinstance(theirs, dict) else {}, self.versions) or "has other settings"
+            differs = differing(theirs if isinstance(theirs, dict) else {}, self.versions)
+            wrong = sentence(differs) or "has other settings"
         elif wrong:
             wrong = f"says: {wrong}"
         if wrong:

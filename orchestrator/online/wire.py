@@ -19,7 +19,8 @@ A worker (a DEALER) says:
     done        the spill's sixteen bytes, JSON: error, module, shown, seconds; the packed result (empty: none)
     leave       nothing: it ends in good order
 
-Nothing is unpickled. What does not have this form is left alone.
+Nothing is unpickled. What does not have this form is left alone. What a worker says of itself goes into logs, documents
+and pages, so it is cut to a length and freed of control characters first.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import orjson
 import zmq
 
 from orchestrator.errors import Conflict, SettingsError
+from orchestrator.online import words
 from orchestrator.online.store import Outcome
 
 MOST_BYTES = 2**30  # of one message; a spill that is larger goes by reference
@@ -81,7 +83,9 @@ def outcome_of(frames: list[bytes], worker: str) -> Outcome | None:
         packed = frames[3] or None
         if not error and packed is None:
             return None
-        return Outcome(-1, packed, str(error), str(module), bool(shown), worker, float(seconds))
+        trace = words.text(error, words.LONGEST_TRACE) or ("it is said to have failed" if error else "")
+        where = words.sentence(module, 2 * words.LONGEST_NAME)
+        return Outcome(-1, packed, trace, where, bool(shown), worker, float(seconds))
     except (ValueError, TypeError, IndexError):
         return None
 

@@ -17,7 +17,7 @@ from orchestrator.online import wire
 from orchestrator.online.commands import Configure, Give, Open
 from orchestrator.online.configuration import loads
 from orchestrator.online.crew import Crew
-from orchestrator.online.dispatch import Dispatcher
+from orchestrator.online.dispatch import REFUSED, Dispatcher
 from orchestrator.online.spill import Spill
 from orchestrator.online.store import Outcome
 from orchestrator.online.talk import Talk
@@ -69,7 +69,7 @@ def end(context: Any) -> Iterator[End]:
     made.talk.socket.close(0)
 
 
-def join(end: End, name: str = "w") -> None:
+def join(end: End, name: Any = "w") -> None:
     end.say(b"join", orjson.dumps({"name": name, "host": "h", "pid": 1}))
     end.pump()
 
@@ -131,6 +131,53 @@ def test_nobody_takes_the_name_of_a_local_worker(context: Any) -> None:
     assert not end.machine.workers.workers
     end.socket.close(0)
     end.talk.socket.close(0)
+
+
+@pytest.mark.parametrize("name", ["", " w", "w\x1b[31m", "two\nlines", "\u202ew", "w" * 101, 7, None, ["w"]])
+def test_a_name_that_is_none_is_refused(end: End, name: Any) -> None:
+    join(end, name)
+    word, why = end.told()
+    assert word == b"refuse" and why.startswith(b"has a name that is none")
+    assert not end.machine.workers.workers
+
+
+def test_more_workers_than_can_be_of_use_are_refused(end: End, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.online.talk.MOST_WORKERS", 1)
+    end.machine.joined(b"another", "v", "elsewhere", 0.0)
+    join(end)
+    assert end.told() == [b"refuse", b"is one too many: 1 are there"]
+
+
+def test_what_a_worker_says_is_cut_and_no_terminal_obeys_it(end: End, caplog: pytest.LogCaptureFixture) -> None:
+    bad = "\x1b]0;title\x07\n" + "x" * 10**6
+    end.say(b"join", orjson.dumps({"name": "w", "host": bad, "pid": bad}))
+    key, worker = next(iter(end.machine.workers.workers.items()))
+    assert len(worker.where) < 200 and worker.where.isprintable()
+    worker.state, worker.serial = "birth", 3
+    end.say(b"born", orjson.dumps({"serial": 3, "error": bad}))
+    assert worker.state == "unborn" and len(worker.reason) <= 500 and worker.reason.isprintable()
+    said = wire.outcome_of([b"done", b"", orjson.dumps([bad, bad, True, 0.1]), b""], "w")
+    assert said is not None and said.failed and len(said.error) <= 10_000 and "\x1b" not in said.error
+    assert said.module.isprintable() and len(said.module) <= 200 and "\n" in said.error
+    worker.state = "joined"
+    end.say(b"ready", orjson.dumps({"error": bad}))
+    assert len(end.machine.workers.refused["w"]) < 600 and end.machine.workers.refused["w"].isprintable()
+    end.machine.joined(key, "w", "h", 0.0)
+    end.say(b"ready", orjson.dumps({"digest": "other", "versions": {bad: bad, "numpy": bad}}))
+    assert len(end.machine.workers.refused["w"]) < 600 and end.machine.workers.refused["w"].isprintable()
+    assert "\x1b" not in caplog.text and max(len(line) for line in caplog.text.splitlines()) < 1000
+
+
+def test_workers_with_ever_new_names_use_up_no_memory() -> None:
+    dispatcher = Dispatcher(tries=2, timeout=10.0, expected=("local-1",))
+    for number, name in enumerate(["local-1", *(f"w{number}" for number in range(2 * REFUSED))]):
+        key = str(number).encode()
+        dispatcher.joined(key, name, "there", 0.0)
+        dispatcher.acknowledged(key, "differs")
+        dispatcher.joined(key, name, "there", 0.0)
+        dispatcher.gone(key, "is gone")
+    assert len(dispatcher.refused) == REFUSED + 1 and "local-1" in dispatcher.refused
+    assert list(dispatcher.useful) == ["local-1"]
 
 
 def test_a_port_in_use_and_an_address_that_is_none_are_refused(end: End, context: Any) -> None:
