@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import queue
 import signal
 import socket
 import threading
@@ -25,14 +24,16 @@ from orchestrator import batchjobs, control, documents
 from orchestrator.capture import safe_file_name
 from orchestrator.chain import Chain, Step
 from orchestrator.clock import Jumps
-from orchestrator.couch import Database, Follower
-from orchestrator.documents import Claimant, iso
+from orchestrator.couch import Database
+from orchestrator.documents import Claimant, Document, iso
 from orchestrator.engine import controls
 from orchestrator.engine.farm import FarmEngine
 from orchestrator.engine.farmworld import World
 from orchestrator.engine.heartbeat import PREFIX, Heartbeat, beats
 from orchestrator.engine.submission import places
-from orchestrator.errors import ChainError, Conflict, DatabaseError, SettingsError, Unauthorised, Unavailable
+from orchestrator.engine.sweep import PAGE, sweep
+from orchestrator.errors import ChainError, Conflict, SettingsError, Unauthorised, Unavailable
+from orchestrator.feed import Feed
 from orchestrator.renewal import HELD_FOR, boottime
 from orchestrator.schedulers import Query, SchedulerError, get
 from orchestrator.settings import Settings
@@ -44,12 +45,8 @@ log = logging.getLogger(__name__)
 #: After a ring from the feed the next round begins at the earliest so long after the last (s), so that files that come
 #: together share an array.
 SHORTEST = 1.0
-#: Documents that a sweep reads in one request.
-PAGE = 500
 #: Jobs that the heartbeat names, for people.
 SHOWN = 200
-#: Batches of the feed that wait at most; a sweep finds the rest.
-QUEUE = 4
 #: While the database is away it is asked again after this long (s), doubled each time up to the longest.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 
@@ -88,10 +85,9 @@ class Farmer:
         #: Tells this daemon from others of the same farm, which beat in the same document.
         self._mark, self._beaten, self._until = uuid.uuid4().hex, False, 0.0
         self.heartbeat = Heartbeat(database, self.claimant, [s.key for s in self.engine.steps], time.time(), 0)
-        self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
         self._steering = control.name_of(settings.site)
+        self.feed = Feed(database, self._selectors(), self._steering, self._ring)
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._follower: Follower | None = None
         self._since = ""
         self._next = {"beat": 0.0, "sweep": 0.0}
         self._wait = FIRST_WAIT
@@ -156,7 +152,6 @@ class Farmer:
         """
         log.info("farm %s: steps %s", self.name, ", ".join(step.name for step in self.engine.steps))
         self._look_for_another()
-        feed = threading.Thread(target=self._follow, name="feed", daemon=True)
         try:
             while not self._stop.is_set():
                 began = time.monotonic()
@@ -164,8 +159,7 @@ class Farmer:
                 try:
                     self.round(time.time())
                     self._wait = FIRST_WAIT
-                    if not feed.is_alive() and self._follower is None:
-                        feed.start()
+                    self.feed.start(self._since)
                     if until_idle and self._idle():
                         break
                 except Unavailable as error:
@@ -197,13 +191,11 @@ class Farmer:
         again = self.engine.stale
         if again:
             self.engine.load()
-        while not self._rings.empty():
-            rung = self._rings.get_nowait()
+        for rung in self.feed.take():
             self.engine.held.note(*rung)
             for document in rung:
-                again = again or document["_id"] == self._steering
                 self.engine.backlog.offer(document, now)
-        if again or monotonic >= self._next["sweep"]:
+        if again or self.feed.steered or monotonic >= self._next["sweep"]:
             self._obey()
         if monotonic >= self._next["sweep"]:
             held = [at.document for at in self.engine.held.values()]
@@ -211,7 +203,9 @@ class Farmer:
                 found = self.database.get_many(held[start : start + PAGE]).values()
                 self.engine.held.note(*(document for document in found if document is not None))
         if monotonic >= self._next["sweep"] or self.engine.backlog.short():
-            self._sweep(now)
+            for page in sweep(self.database, self.engine.open, self.engine.backlog):
+                for document in page:
+                    self.engine.backlog.offer(document, now)
             self._next["sweep"] = monotonic + self.settings.sweep
         listed = self.engine.watch(now)
         if not self._ready(now):
@@ -226,6 +220,7 @@ class Farmer:
 
     def _obey(self) -> None:
         """Heed what people have paused, drained and limited since, and which attempts they have cancelled."""
+        self.feed.steered = False
         found = controls.read(self.database, self.settings.site)
         if found != self.engine.control:
             self.engine.obey(found)
@@ -242,28 +237,6 @@ class Farmer:
 
     def _new_name(self, step: Step) -> str:
         return f"{self.prefix}{step.name[:30]}-{uuid.uuid4().hex[:10]}"
-
-    def _sweep(self, now: float) -> None:
-        """Look at all that is ready, later steps first. Raises NotFound if the couchapp has not been pushed."""
-        backlog = self.engine.backlog
-        backlog.more = False
-        for step in reversed(self.engine.open):
-            place: dict[str, Any] = {}
-            while True:
-                if backlog.room() <= 0:
-                    backlog.more = True
-                    return
-                rows = list(
-                    self.database.view(
-                        f"work/{step.key}", reduce=False, include_docs=True, conflicts=True, limit=PAGE, **place
-                    )
-                )
-                for row in rows:
-                    if row.doc is not None:
-                        backlog.offer(row.doc, now)
-                if len(rows) < PAGE:
-                    break
-                place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
 
     def _beat(self, now: float) -> None:
         """Beat once. Raises Conflict where another daemon has the farm by now, which thought that this one is dead."""
@@ -314,7 +287,7 @@ class Farmer:
 
     def _idle(self) -> bool:
         backlog = self.engine.backlog
-        return not (self.engine.held or backlog.claimable() or backlog.more or not self._rings.empty())
+        return not (self.engine.held or backlog.claimable() or backlog.more or self.feed.waits())
 
     def _pause(self, pause: float, began: float) -> None:
         """Wait for the next round, and beat meanwhile; the feed may ring, but not more often than every SHORTEST."""
@@ -329,35 +302,27 @@ class Farmer:
                     break  # the next round says so
         self._wake.clear()
 
-    def _follow(self) -> None:
-        """The feed's thread: ring with every document that may be ready, or that a person has changed."""
+    def _selectors(self) -> list[dict[str, Any]]:
+        """What the feed tells of: documents that may be ready, and those that a person has changed."""
         ready = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
-        cancels = [{f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps]
         taken = {"type": self.chain.type, "status": {"$in": ["failed", "bad"]}, "operation": {"$exists": True}}
-        selector = {"$or": [ready, taken, {"_id": self._steering}, *cancels]}
-        self._follower = Follower(
-            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous",
-            timeout=50,
-        )  # fmt: skip
-        try:
-            for batch in self._follower.batches():
-                found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
-                if found:
-                    self._rings.put(found)
-                    if any(self._urgent(document) for document in found):
-                        self._wake.set()
-        except DatabaseError as error:
-            log.error("the feed has ended, sweeps go on: %s", error)
+        return [ready, taken, *({f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps)]
 
-    def _urgent(self, document: dict[str, Any]) -> bool:
+    def _ring(self, found: list[Document]) -> None:
+        """In the feed's thread: documents have come, or the feed has ended."""
+        if self.feed.fault is not None:
+            log.error("the feed has ended, sweeps go on: %s", self.feed.fault)
+        elif any(self._urgent(document) for document in found):
+            self._wake.set()
+
+    def _urgent(self, document: Document) -> bool:
         """Whether a document is worth a round at once."""
         if document["_id"] == self._steering or documents.holder(document) is not None:
             return True
         return documents.ready_step(self.chain, document, self.engine.open) is not None
 
     def _end(self) -> None:
-        if self._follower is not None:
-            self._follower.close()
+        self.feed.close()
         try:
             if self._beaten:
                 self.heartbeat.stop()

@@ -1,15 +1,15 @@
 """The poller: a daemon that follows the run database and has the steps of its site done.
 
-One loop in one thread: hear what the workers say, hear what the feed says, decide, commit in bulk, hand out. Threads
-follow the feed, and wait for bulk writes. Before work, and every so often, it sweeps the work views, for a feed is a
-doorbell and state decides; and it looks for what dead pollers left. ``kill -9`` at any line is survived by the next.
+One loop in one thread: hear what the workers say (`orchestrator.foreman`), hear what the feed says
+(`orchestrator.feed`), decide, commit in bulk (`orchestrator.committing`), hand out. Before work, and every so often, it
+sweeps the work views, for a feed is a doorbell and state decides; and it looks for what dead pollers left. ``kill -9``
+at any line is survived by the next.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import queue
 import random
 import signal
 import socket
@@ -24,19 +24,21 @@ from orchestrator import control, faults
 from orchestrator.chain import Chain
 from orchestrator.committing import Committer
 from orchestrator.control import Control
-from orchestrator.couch import Database, Follower
-from orchestrator.documents import Claimant, Report, iso
+from orchestrator.couch import Database
+from orchestrator.documents import Claimant, iso
 from orchestrator.engine import controls
 from orchestrator.engine.costs import DEPTH
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.heartbeat import Heartbeat
 from orchestrator.engine.recovery import Recovery
 from orchestrator.engine.spool import Spool
+from orchestrator.engine.sweep import sweep
 from orchestrator.errors import ChainError, DatabaseError, NotFound, Refused, Unauthorised, Unavailable
-from orchestrator.executors.events import LOST, BatchDone, Event, Progressed, Returned
 from orchestrator.executors.pool import Pool
+from orchestrator.feed import Feed
+from orchestrator.foreman import Foreman
 from orchestrator.renewal import Renewal, boottime
-from orchestrator.runner import Places, Task
+from orchestrator.runner import Places
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +48,8 @@ BEATS = 4
 WATCHED = 2.0
 #: While the database is away it is asked again after this long (s), doubled each time up to the longest.
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
-#: The feed's queue (batches of up to 1,000 documents): the feed waits when the loop is behind.
-QUEUE = 4
-#: Documents that a sweep reads in one request.
-PAGE = 500
-#: A fault of the feed's thread is given so long (s) before it begins anew.
-FEED_WAIT = 5.0
 #: While a stop is carried out, the loop looks this often (s) whether it is done.
 STOPPING = 0.2
-#: Progress of at most so many attempts is shown in the heartbeat.
-SHOWN = 50
 
 
 @dataclass
@@ -100,27 +94,24 @@ class Poller:
             cost=self.engine.costs.of, depth=DEPTH,
         )  # fmt: skip
         self.renewal = Renewal(self.claimant.poller, self.terms.lease)
+        self.foreman = Foreman(self.engine, self.pool, self.spool, self.renewal)
         self.committer = Committer(self.engine, self.pool.wake)
-        self.pool.killed_because = lambda: self.renewal.why if self.renewal.expired() else ""
         self.recovery = Recovery(chain, database, self.engine, self.spool, self.terms.lease)
         self.heartbeat = Heartbeat(
             database, self.claimant, [step.key for step in steps], time.time(), self.terms.workers
         )
-        #: What people have paused here; ``_rang``: it may have changed.
-        self.control, self._rang = Control(site), True
-        self._rings: queue.Queue[list[dict[str, Any]]] = queue.Queue(QUEUE)
-        self._follower: Follower | None = None
+        #: What people have paused here.
+        self.control = Control(site)
+        # The last two tell of documents that a person has taken away from a step that runs here.
+        told = {"type": chain.type, "status": {"$in": ["closed", "good", "failed", "bad"]}}
+        self.feed = Feed(database, [told], control.name_of(site), lambda _: self.pool.wake())
         self._since = ""
-        self._feed_fault: DatabaseError | None = None
-        self._stop, self._ended = threading.Event(), threading.Event()
+        self._stop = threading.Event()
         self._stopping_since: float | None = None
         self._away_since: float | None = None
         self._next = {"beat": 0.0, "look": 0.0, "sweep": 0.0, "try": 0.0}
         self._beaten = 0.0
         self._wait = FIRST_WAIT
-        self._returned: list[Task] = []
-        self._batches: list[BatchDone] = []
-        self._progress: dict[str, Progressed] = {}
 
     # --- from outside ---
 
@@ -147,22 +138,16 @@ class Poller:
         Raises Unauthorised and NotFound (no database, no couchapp): a daemon cannot mend those. While the database is
         merely away it waits, for ever.
         """
-        feed = threading.Thread(target=self._follow, name="feed", daemon=True)
         log.info("poller %s: steps %s", self.claimant.poller, ", ".join(s.name for s in self.engine.steps))
         try:
-            started = False
             while True:
                 now, monotonic = time.time(), time.monotonic()
-                if self.renewal.expired():
-                    self.renewal.let_go(self.engine.ours())
-                    self.pool.end_all(self.renewal.why)
-                    self._returned = self._still_ours(self._returned, now)
-                self.renewal.tell(self.pool.processes())
-                if self._stop.is_set() and self._drained(now, monotonic):
+                self.foreman.keep_watch(now)
+                if self._stop.is_set() and self._drained(monotonic):
                     break
-                self._hear(self._timeout(now, monotonic))
-                if self._feed_fault is not None and not self._stop.is_set():
-                    raise self._feed_fault
+                self.foreman.hear(self._timeout(now, monotonic), go_on=not self._stop.is_set())
+                if self.feed.fault is not None and not self._stop.is_set():
+                    raise self.feed.fault
                 if time.monotonic() < self._next["try"]:
                     continue
                 try:
@@ -171,10 +156,8 @@ class Poller:
                     self._is_away(error)
                     continue
                 self._is_back()
-                if not started:
-                    started = True
-                    if self._documents is None:
-                        feed.start()
+                if self._documents is None:
+                    self.feed.start(self._since)
                 if until_idle and self._idle():
                     break
         except (Unauthorised, NotFound):
@@ -196,7 +179,22 @@ class Poller:
         if not self._since:
             # The feed begins where the database stood before the first sweep: between the two nothing is missed.
             self._since = str(self.database.info()["update_seq"])
-        stopping = self._stop.is_set()
+        self._keep_up(now, monotonic)
+        self.engine.backlog.clock(now, monotonic)
+        for batch in self.feed.take():
+            self.engine.offer(batch, now)
+        self.foreman.call_off()
+        if not self._stop.is_set():
+            self._look_for_work(now, monotonic)
+            self.engine.claim(now, self.pool.budget())
+        # While the database is away one request at a time asks whether it is back.
+        commit = self.committer.commit if self._away_since is None else self.committer.finish
+        self.foreman.hand_out(commit(now), now)
+        self.recovery.finish()
+        self.foreman.clear_spool()
+
+    def _keep_up(self, now: float, monotonic: float) -> None:
+        """What is due by time: a heartbeat, more often while people can watch something run; a look for lost claims."""
         if monotonic >= self._next["beat"]:
             self._beat(now)
             self._beaten, self._next["beat"] = monotonic, monotonic + self.terms.lease / BEATS
@@ -206,63 +204,14 @@ class Poller:
             self.recovery.look(now, monotonic)
             self.renewal.watched = self.recovery.watched
             self._next["look"] = monotonic + self.terms.lease / BEATS
-        self.engine.backlog.clock(now, monotonic)
-        for _ in range(QUEUE):
-            if self._rings.empty():
-                break
-            self.engine.offer(self._rings.get_nowait(), now)
-        while self.engine.unwanted:
-            self.pool.call_off(*self.engine.unwanted.popitem())
-        if not stopping:
-            if self._documents is None and (self._rang or monotonic >= self._next["sweep"]):
-                self._obey()
-            if monotonic >= self._next["sweep"] or self.engine.backlog.short():
-                self._sweep(now)
-                self._next["sweep"] = monotonic + self.terms.sweep
-            self.engine.claim(now, self.pool.budget())
-        # While the database is away one request at a time asks whether it is back.
-        commit = self.committer.commit if self._away_since is None else self.committer.finish
-        tasks = self._still_ours(commit(now), now)
-        self.recovery.finish()
-        if tasks or self._returned:
-            again, self._returned = self._returned, []
-            self.pool.submit([*again, *tasks])
-            faults.point("poller.handed-over")
-        self._clear_spool()
 
-    def _hear(self, timeout: float) -> None:
-        """Take in what the workers have to say."""
-        events = self.pool.events(timeout)
-        if events:
-            self.engine.room(self.pool.budget())
-            self._take_in(events, go_on=not self._stop.is_set())
-            faults.point("poller.heard")
-
-    def _take_in(self, events: list[Event], *, go_on: bool) -> None:
-        now = time.time()
-        for event in events:
-            if isinstance(event, Report):
-                self._progress.pop(event.attempt, None)
-                if event.error_class == LOST:
-                    self.engine.lost(event.attempt, event.reason, now)
-                else:
-                    self.engine.reported(event, now, go_on=go_on)
-            elif isinstance(event, Progressed):
-                self._progress[event.attempt] = event
-            elif isinstance(event, Returned) and event.unborn:
-                for task in event.tasks:
-                    self.engine.give_back(task, event.unborn, now)
-            elif isinstance(event, Returned):
-                self._returned.extend(self._still_ours(event.tasks, now))
-            elif isinstance(event, BatchDone):
-                self._batches.append(event)
-
-    def _still_ours(self, tasks: list[Task], now: float) -> list[Task]:
-        """Those tasks that may begin; those that were let go of are given back, if they are ours to give."""
-        for task in tasks:
-            if task.attempt in self.renewal.void:
-                self.engine.give_back(task, self.renewal.why, now)
-        return [task for task in tasks if task.attempt not in self.renewal.void]
+    def _look_for_work(self, now: float, monotonic: float) -> None:
+        """Heed what people say, and sweep, where either is due or the feed has rung for it."""
+        if self._documents is None and (self.feed.steered or monotonic >= self._next["sweep"]):
+            self._obey()
+        if monotonic >= self._next["sweep"] or self.engine.backlog.short():
+            self._sweep(now)
+            self._next["sweep"] = monotonic + self.terms.sweep
 
     def _timeout(self, now: float, monotonic: float) -> float:
         """How long nothing needs to be done (s)."""
@@ -270,7 +219,7 @@ class Poller:
         if monotonic < self._next["try"]:
             wait = self._next["try"] - monotonic
             return min(wait, STOPPING) if stopping else wait
-        if self.committer.due() or self._returned or not self._rings.empty():
+        if self.committer.due() or self.foreman.returned or self.feed.waits():
             return 0.0
         if stopping:
             return STOPPING
@@ -286,7 +235,7 @@ class Poller:
 
     def _obey(self) -> None:
         """Heed what people have paused since, and look at all work again where they have let some go on."""
-        self._rang = False
+        self.feed.steered = False
         found = controls.read(self.database, self.claimant.site)
         if found == self.control:
             return
@@ -298,56 +247,26 @@ class Poller:
 
     def _sweep(self, now: float) -> None:
         """Look at all that is ready, later steps first. Raises NotFound if the couchapp has not been pushed."""
-        self.engine.backlog.more = False
         if self._documents is not None:
+            self.engine.backlog.more = False
             named = self.database.get_many(self._documents).values()
             self.engine.offer([document for document in named if document is not None], now, swept=True)
             return
-        for step in reversed(self.engine.open):
-            place: dict[str, Any] = {}
-            while True:
-                if self.engine.backlog.room() <= 0:
-                    self.engine.backlog.more = True
-                    return
-                found = self.database.view(
-                    f"work/{step.key}", reduce=False, include_docs=True, conflicts=True, limit=PAGE, **place
-                )
-                self.engine.offer([row.doc for row in found if row.doc is not None], now, swept=True)
-                if len(found.rows) < PAGE:
-                    break
-                # Rows that were not kept (they wait for a retry, or were refused) must not hide those behind them.
-                place = {"startkey": found.rows[-1].key, "startkey_docid": found.rows[-1].id, "skip": 1}
+        for found in sweep(self.database, self.engine.open, self.engine.backlog):
+            self.engine.offer(found, now, swept=True)
 
     def _beat(self, now: float) -> None:
-        running = [
-            {
-                "document": held.document["_id"], "step": held.step.key, "attempt": attempt,
-                "fraction": self._progress[attempt].fraction if attempt in self._progress else None,
-                "text": self._progress[attempt].text if attempt in self._progress else "",
-            }
-            for attempt, held in list(self.engine.held.items())[:SHOWN]
-        ]  # fmt: skip
         began = boottime()
         try:
             self.heartbeat.write(
-                now, lease=self.terms.lease, branch=self.chain.branch.name, running=running, held=len(self.engine.held),
-                backlog=len(self.engine.backlog), counts=vars(self.engine.counts), draining=self._stop.is_set(),
-                since=self._follower.since if self._follower else None,
+                now, lease=self.terms.lease, branch=self.chain.branch.name, running=self.foreman.running(),
+                held=len(self.engine.held), backlog=len(self.engine.backlog), counts=vars(self.engine.counts),
+                draining=self._stop.is_set(), since=self.feed.since,
             )  # fmt: skip
             self.renewal.renewed(began)
         except Refused as error:
             log.error("the heartbeat was refused: %s", error)
         faults.point("poller.beaten")
-
-    def _clear_spool(self) -> None:
-        kept = []
-        for batch in self._batches:
-            if batch.attempts & self.engine.unrecorded:
-                kept.append(batch)
-            else:
-                self.spool.done(batch.name)
-                faults.point("poller.cleared")
-        self._batches = kept
 
     def _is_away(self, error: Unavailable) -> None:
         if self._away_since is None:
@@ -362,57 +281,15 @@ class Poller:
             self._away_since, self._wait = None, FIRST_WAIT
             self._next["sweep"] = 0.0
 
-    # --- the feed ---
-
-    def _follow(self) -> None:
-        """The feed's thread: ring, until the end, with every document that may be ready."""
-        while not self._ended.is_set():
-            try:
-                self._follow_once()
-            except DatabaseError as error:
-                self._feed_fault = error
-                self.pool.wake()
-                return
-            except Exception:
-                # A fault of ours must not leave the poller deaf: sweeps alone would find new documents late.
-                log.exception("following the feed failed; it begins anew in %.0f s", FEED_WAIT)
-                self._ended.wait(FEED_WAIT)
-
-    def _follow_once(self) -> None:
-        steering = control.name_of(self.claimant.site)
-        # The last two tell of documents that a person has taken away from a step that runs here.
-        told = {"type": self.chain.type, "status": {"$in": ["closed", "good", "failed", "bad"]}}
-        selector = {"$or": [told, {"_id": steering}]}
-        follower = Follower(
-            self.database, since=self._since, selector=selector, params={"conflicts": True}, mode="continuous",
-            timeout=50,
-        )  # fmt: skip
-        self._follower = follower
-        if self._ended.is_set():
-            return
-        for batch in follower.batches():
-            if any(change.id == steering for change in batch.changes):
-                self._rang = True
-                self.pool.wake()
-            found = [change.doc for change in batch.changes if change.doc is not None and not change.deleted]
-            while found and not self._ended.is_set():
-                try:
-                    self._rings.put(found, timeout=1.0)
-                except queue.Full:
-                    continue
-                self.pool.wake()
-                break
-            self._since = batch.last_seq
-
     # --- the end ---
 
     def _idle(self) -> bool:
         return not (
-            self.committer.busy() or self.engine.held or self._returned or self.engine.backlog.claimable()
-            or self.engine.backlog.more or not self._rings.empty()
+            self.committer.busy() or self.engine.held or self.foreman.returned or self.engine.backlog.claimable()
+            or self.engine.backlog.more or self.feed.waits()
         )  # fmt: skip
 
-    def _drained(self, now: float, monotonic: float) -> bool:
+    def _drained(self, monotonic: float) -> bool:
         """Whether a stop can be carried out now: nothing runs and nothing waits to be written, or time is up."""
         if self._stopping_since is None:
             self._stopping_since = monotonic
@@ -424,25 +301,22 @@ class Poller:
         self._stop.set()
         end = time.monotonic() + self.terms.drain
         while self.pool.outstanding() and time.monotonic() < end:
-            self._take_in(self.pool.events(STOPPING), go_on=False)
+            self.foreman.hear(STOPPING, go_on=False)
 
     def _end(self, *, told: bool = True) -> None:
         """Leave in order: free what was not begun and, if it may be ``told``, say so to the database.
 
         Whatever fails here is mended by the next poller's start.
         """
-        self._ended.set()
-        if self._follower is not None:
-            self._follower.close()
-        self._take_in(self.pool.close(), go_on=False)
-        self.renewal.close()
+        self.feed.close()
+        self.foreman.close()
         try:
             if told:
-                for task in [*self._returned, *self.committer.finish(time.time())]:
-                    self.engine.give_back(task, f"poller {self.claimant.poller} was stopped", time.time())
+                written = self.committer.finish(time.time())
+                self.foreman.give_back(written, f"poller {self.claimant.poller} was stopped", time.time())
                 self.engine.commit(time.time())
                 self.recovery.finish()
-                self._clear_spool()
+                self.foreman.clear_spool()
                 faults.point("poller.given-back")
                 self.heartbeat.stop()
                 faults.point("poller.left")

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from orchestrator import chain as chains
-from orchestrator import designs, documents, poller
+from orchestrator import designs, documents, feed
 from orchestrator.couch import Credentials, Database, Server, deploy
 from orchestrator.embedded.testing import EmbeddedServer
+from orchestrator.engine import sweep
 from orchestrator.errors import NotFound, Unauthorised
 from orchestrator.poller import Poller, Terms
 from orchestrator.runner import Places
@@ -166,7 +167,7 @@ def test_documents_with_odd_values_in_every_field_harm_nobody_else(
 def test_documents_that_wait_or_were_refused_do_not_hide_those_behind_them_in_the_view(
     make: Callable[..., Poller], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poller, "PAGE", 5)
+    monkeypatch.setattr(sweep, "PAGE", 5)
     later = {"step": "proc0", "number": 2, "not_before": documents.iso(time.time() + 3000)}
     database.bulk([raw(f"a{n}", retry=later) for n in range(23)] + [raw("z")])
     made = make()
@@ -250,18 +251,18 @@ def test_where_no_worker_can_be_made_documents_are_free_for_others(
 def test_a_fault_in_the_feeds_thread_does_not_leave_it_deaf(
     make: Callable[..., Poller], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poller, "FEED_WAIT", 0.1)
+    monkeypatch.setattr(feed, "FAULT_WAIT", 0.1)
     made = make(terms=Terms(workers=1, lease=60.0, sweep=60.0, drain=5.0))
-    follow, broken = made._follow_once, iter([True])
+    follow, broken = made.feed._follow, iter([True])
 
     def once() -> None:
         if next(broken, False):
             raise ZeroDivisionError("a bug")
         follow()
 
-    monkeypatch.setattr(made, "_follow_once", once)
+    monkeypatch.setattr(made.feed, "_follow", once)
     thread, faults = in_thread(made)
-    wait(lambda: made._follower is not None and made._follower.connected)
+    wait(lambda: made.feed.connected)
     database.bulk([raw("new")])
     wait(lambda: documents.complete(CHAIN, database.get("new")), 10.0)
     made.stop()
