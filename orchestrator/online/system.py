@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from orchestrator import runtime
 from orchestrator.children import command
 from orchestrator.errors import Conflict, Exit, OrchestratorError, SettingsError
@@ -24,15 +26,16 @@ PATIENCE = 60.0  # s until all processes and workers must be there; a worker loa
 
 
 def specs(settings: Settings, online: Online, ready: Callable[[], bool]) -> list[Spec]:
-    """The processes in the order of their start. The broadcast ends last, so that the last plots reach viewers."""
-    found = [
+    """The processes in the order of their start. The broadcast ends last, so that the last plots reach viewers.
+
+    The pages start beside the workers, which take as long, and show that these are waited for.
+    """
+    return [
         Spec("online-broadcast", command(settings, "online", "broadcast"), last=True),
+        Spec("online-display", command(settings, "online", "display")),
         Spec("online-transform", command(settings, "online", "transform"), ready=ready),
+        *(Spec(f"online-reduce-{one.name}", command(settings, "online", "reduce", one.name)) for one in online.reduce),
     ]
-    found += [
-        Spec(f"online-reduce-{one.name}", command(settings, "online", "reduce", one.name)) for one in online.reduce
-    ]
-    return [*found, Spec("online-display", command(settings, "online", "display"))]
 
 
 class System:
@@ -66,13 +69,13 @@ class System:
                        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "up": False},
             )  # fmt: skip
             try:
-                self._watch(supervisor, signals, say)
+                self._watch(supervisor, page_of(online), signals, say)
             finally:
                 stop_in_order(supervisor, signals)
         finally:
             self._lock.release()
 
-    def _watch(self, supervisor: Supervisor, signals: Signals, say: Callable[[str], None]) -> None:
+    def _watch(self, supervisor: Supervisor, page: str, signals: Signals, say: Callable[[str], None]) -> None:
         told, end = False, time.monotonic() + PATIENCE
         while not signals.wait(TICK):
             supervisor.tick(time.monotonic())
@@ -83,12 +86,12 @@ class System:
             for child in supervisor.children:
                 if child.state == "given up":
                     raise _ended(child.ended, child.exit_code, child.spec.name, child.log)
-            if supervisor.ready:
+            if supervisor.ready and not (pages := pages_missing(page)):
                 told = True
                 supervisor.say(up=True)
-                say(f"The online system in {self._settings.folder} is running.")
+                say(f"The online system in {self._settings.folder} is running, pages at {page}")
             elif time.monotonic() > end:
-                raise OrchestratorError(self._why_not(supervisor))
+                raise OrchestratorError(self._why_not(supervisor) if not supervisor.ready else pages)
 
     def _workers_there(self) -> bool:
         """Whether every worker that must be there has acknowledged the configuration."""
@@ -106,6 +109,17 @@ class System:
             )
         late = [f"{one.spec.name} {one.ended or one.state}" for one in supervisor.children if one.state != "running"]
         return f"after {PATIENCE:.0f} s not everything runs: {'; '.join(late)}"
+
+
+def pages_missing(page: str) -> str:
+    """Why the pages at an address show no live plots yet; empty where they do."""
+    try:
+        answer = requests.get(f"{page}healthz", timeout=1.0)
+    except requests.RequestException:
+        return f"after {PATIENCE:.0f} s no page answers at {page}; see the log online-display.log"
+    if answer.status_code != 200:
+        return f"after {PATIENCE:.0f} s the pages at {page} do not hear the broadcast; see the log online-display.log"
+    return ""
 
 
 def unready(said: dict[str, Any]) -> list[str]:

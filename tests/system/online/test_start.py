@@ -28,6 +28,8 @@ def children(online: Any) -> dict[str, dict[str, Any]]:
 def test_what_dies_is_started_again_it_alone_and_stop_leaves_nothing(online: Any) -> None:
     online.online["input"]["settings"] = {"spills": 50, "last": False}
     online.start()
+    page = f"http://127.0.0.1:{online.online['web_port']}/"
+    assert _answers(page)  # at once: a start says that pages are up when they are
     names = {"broadcast", "transform", "reduce-folded", "display"}
     assert set(children(online)) == names
     online.until(lambda: online.told().get("done") == 50)
@@ -48,7 +50,6 @@ def test_what_dies_is_started_again_it_alone_and_stop_leaves_nothing(online: Any
     }  # fmt: skip
     text = online.call("status").stdout
     assert "Run 100: 50 read, 50 done, 0 failed, 0 pending" in text
-    page = f"http://127.0.0.1:{online.online['web_port']}/"
     online.until(lambda: _answers(page))
     online.stop()
     online.until(lambda: online.pids() == [], 10)
