@@ -84,26 +84,39 @@ def _received(source: Peer, name: str, revs: list[str], ancestors: list[str], st
     path = source.path(name, query=query)
     with source.open("GET", path, headers={"Accept": "multipart/mixed, application/json;q=0.5"}) as response:
         kind = response.headers.get("Content-Type", "")
-        if response.status >= 300 or not kind.startswith("multipart/"):
-            content = b"".join(source.pieces(response))
-            if response.status == 404:
-                return []  # it is gone altogether
+        if response.status == 404:
+            return []  # it is gone altogether
+        if response.status >= 300:
+            raise PeerError("unexpected_answer", f"document {name!r}: status {response.status}", response.status)
+        if kind.startswith("multipart/"):
+            try:
+                return _from_parts(source.pieces(response), kind, stack)
+            except BadMultipart as error:
+                raise PeerError("cut", f"document {name!r}: {error}") from error
+        content = b"".join(source.pieces(response))
+    return [_fetched(source, name, one.get("ok", one), stack) for one in codec.loads(content)]
+
+
+def _fetched(source: Peer, name: str, document: dict[str, Any], stack: ExitStack) -> _Carried:
+    """A revision from a source that knows no multipart, as PouchDB's server: its attachments come one by one."""
+    stubs = [key for key, entry in document.get("_attachments", {}).items() if "data" not in entry]
+    for key in stubs:
+        del document["_attachments"][key]["stub"]
+        document["_attachments"][key]["follows"] = True
+    carried = _Carried(stack)
+    carried.text += codec.dumps(document)
+    for key in stubs:
+        path = source.path(name, key, query={"rev": document["_rev"]})
+        with source.open("GET", path, headers={"Accept": "*/*"}) as response:
             if response.status >= 300:
-                raise PeerError("unexpected_answer", f"document {name!r}: status {response.status}", response.status)
-            return _from_json(content, stack)
-        try:
-            return _from_parts(source.pieces(response), kind, stack)
-        except BadMultipart as error:
-            raise PeerError("cut", f"document {name!r}: {error}") from error
-
-
-def _from_json(content: bytes, stack: ExitStack) -> list[_Carried]:
-    found = []
-    for one in codec.loads(content):
-        carried = _Carried(stack)
-        carried.text += codec.dumps(one.get("ok", one))
-        found.append(carried)
-    return found
+                words = f"attachment {key!r} of document {name!r}: status {response.status}"
+                raise PeerError("unexpected_answer", words, response.status)
+            head = {"content-disposition": f'attachment; filename="{multipart.quoted(key)}"'}
+            head["content-type"] = str(document["_attachments"][key].get("content_type", ""))
+            carried.begin(Part(head))
+            for piece in source.pieces(response):
+                carried.more(piece)
+    return carried
 
 
 def _from_parts(pieces: Iterator[bytes], kind: str, stack: ExitStack) -> list[_Carried]:

@@ -10,7 +10,8 @@ its ends (and where groups meet). A million rows are some four thousand blocks. 
 of its block; a state that cannot take a value back (a minimum, a sum of fractions) is made anew from the block's rows,
 so that it is always what a reduction of exactly these rows gives. Blocks that grow are split, empty ones vanish.
 
-``back`` remembers what each document has emitted, so that an update removes and inserts only what differs. Rows,
+``back`` remembers what each document has emitted, so that an update removes and inserts only what differs. It is
+compressed: an entry that does not fit into a quarter of a page would take a page of its own. Rows,
 blocks and the sequence that they reflect change in one transaction: after a crash the file is some earlier state.
 
 One thread writes, holding the index's lock; readers have connections of their own and see one moment's state.
@@ -22,8 +23,10 @@ import contextlib
 import hashlib
 import json
 import marshal
+import os
 import sqlite3
 import threading
+import zlib
 from bisect import bisect_right, insort
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +38,7 @@ from orchestrator.embedded.collation import sort_key
 from orchestrator.embedded.problems import Problem
 from orchestrator.embedded.view_reduce import State, add_value, reduce_values, remove_value
 
-FORMAT = "1"  # of the tables; another format is built anew
+FORMAT = "2"  # of the tables; another format is built anew
 SPLIT = 512  # rows at which a block is cut into pieces of half that
 _SHORT = 40  # characters of a value that ``back`` keeps as it is
 _CONNECTIONS = 4  # readers kept open for an index
@@ -102,6 +105,17 @@ def _schema(number: int) -> str:
     """
 
 
+def create(connection: sqlite3.Connection, kinds: list[tuple[str, ...]], token: str, seq: int) -> None:
+    """Make the tables of an index, without rows; see :class:`ViewFile` for the arguments."""
+    tables = "".join(_schema(number) for number in range(len(kinds)))
+    connection.executescript(
+        "BEGIN; CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;"
+        "CREATE TABLE back (id TEXT PRIMARY KEY, emitted BLOB NOT NULL) WITHOUT ROWID;" + tables + "COMMIT;"
+    )
+    values = [("format", FORMAT), ("token", token), ("seq", str(seq))]
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", values)
+
+
 class ViewFile:
     """The rows of an index on disk.
 
@@ -118,13 +132,14 @@ class ViewFile:
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._era = 0  # how often another file has taken the place of this one
         self._memory: dict[int, _Blocks] = {}
         self._writer = self._connect()
         if not self._is_ours():
             self._writer.close()
             self._remove()
             self._writer = self._connect()
-            self._create()
+            create(self._writer, kinds, token, 0)
         self.seq = int(self._meta("seq"))
 
     def _connect(self) -> sqlite3.Connection:
@@ -148,15 +163,6 @@ class ViewFile:
         except (sqlite3.DatabaseError, TypeError):
             return False
 
-    def _create(self) -> None:
-        tables = "".join(_schema(number) for number in range(len(self.kinds)))
-        self._writer.executescript(
-            "BEGIN; CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;"
-            "CREATE TABLE back (id TEXT PRIMARY KEY, emitted BLOB NOT NULL) WITHOUT ROWID;" + tables + "COMMIT;"
-        )
-        values = [("format", FORMAT), ("token", self.token), ("seq", "0")]
-        self._writer.executemany("INSERT INTO meta VALUES (?, ?)", values)
-
     def _meta(self, key: str) -> str:
         return str(self._writer.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
@@ -176,9 +182,8 @@ class ViewFile:
         with self._lock:
             if self._closed:
                 raise IndexClosed
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = self._connect()
+            connection = self._idle.pop() if self._idle else self._connect()
+            era = self._era
         try:
             connection.execute("BEGIN")
             yield connection
@@ -186,7 +191,7 @@ class ViewFile:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             with self._lock:
-                keep = not self._closed and len(self._idle) < _CONNECTIONS
+                keep = not self._closed and era == self._era and len(self._idle) < _CONNECTIONS
                 if keep:
                     self._idle.append(connection)
             if not keep:
@@ -212,6 +217,24 @@ class ViewFile:
             self._remove()
 
     # Writing
+
+    def replace(self, made: Path) -> None:
+        """Put a file that was built beside this one into its place. Who reads just now reads the old one to the end."""
+        with self._lock:
+            self._era += 1
+            idle, self._idle = self._idle, []
+            for connection in [*idle, self._writer]:
+                connection.close()
+            for suffix in ("-wal", "-shm"):  # still there where somebody reads; another file's rows are not for ours
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            os.replace(made, self.path)  # noqa: PTH105 - the one that is atomic by its contract
+            self._writer = self._connect()
+        self.reload()
+
+    def reload(self) -> None:
+        """Take in what another process has written to the file."""
+        self._memory.clear()
+        self.seq = int(self._meta("seq"))
 
     def apply(self, documents: list[tuple[str, Emitted | None]], seq: int) -> None:
         """Take in what documents emit now, each at most once, and the sequence that this reflects.
@@ -240,36 +263,29 @@ class ViewFile:
 
     def _differences(self, documents: list[tuple[str, Emitted | None]], deltas: list[_Delta]) -> None:
         """Compare what documents emit with what they emitted before."""
-        before: dict[str, list[tuple[int, bytes, int, Any]]] = {}
+        before: dict[str, Entries] = {}
         if self.seq:
             for identifier, _emitted in documents:
                 found = self._writer.execute("SELECT emitted FROM back WHERE id = ?", (identifier,)).fetchone()
                 if found is not None:
-                    before[identifier] = marshal.loads(found[0])
+                    before[identifier] = recalled(found[0])
         forgotten, remembered = [], []
         for identifier, emitted in documents:
             old = {(number, key, pos): token for number, key, pos, token in before.get(identifier, ())}
-            entries = []
-            for number, pairs in enumerate(emitted or ()):
-                seen: dict[bytes, int] = {}
-                for key_value, value in pairs:
-                    key = sort_key(key_value)
-                    pos = seen.get(key, 0)
-                    seen[key] = pos + 1
-                    k, v = codec.dumps(key_value).decode(), codec.dumps(value).decode()
-                    token = _token(k, v)
-                    entries.append((number, key, pos, token))
-                    place = (number, key, pos)
-                    if place in old:
-                        was = old.pop(place)
-                        if was == token:
-                            continue
-                        deltas[number].removed.append((key, identifier, pos, was if isinstance(was, str) else None))
-                    deltas[number].added.append((key, identifier, pos, k, v))
+            entries: Entries = []
+            for number, key, pos, k, v, token in emissions(emitted or ()):
+                entries.append((number, key, pos, token))
+                place = (number, key, pos)
+                if place in old:
+                    was = old.pop(place)
+                    if was == token:
+                        continue
+                    deltas[number].removed.append((key, identifier, pos, was if isinstance(was, str) else None))
+                deltas[number].added.append((key, identifier, pos, k, v))
             for (number, key, pos), was in old.items():
                 deltas[number].removed.append((key, identifier, pos, was if isinstance(was, str) else None))
             if entries:
-                remembered.append((identifier, marshal.dumps(entries, 4)))
+                remembered.append((identifier, remembered_as(entries)))
             elif identifier in before:
                 forgotten.append((identifier,))
         self._writer.executemany("DELETE FROM back WHERE id = ?", forgotten)
@@ -358,6 +374,36 @@ class ViewFile:
             values = [codec.loads(row.v) for row in piece] if self.kinds[number] else []
             table.states[start] = [reduce_values(kind, values) for kind in self.kinds[number]]
         return made
+
+
+Entries = list[tuple[int, bytes, int, str | bytes]]
+"""What ``back`` keeps of a document's rows: function, key, position, and its value or a hash."""
+
+
+def remembered_as(entries: Entries) -> bytes:
+    """The form of entries in ``back``."""
+    return zlib.compress(marshal.dumps(entries, 4), 1)
+
+
+def recalled(stored: bytes) -> Entries:
+    """The entries of a row of ``back``."""
+    found: Entries = marshal.loads(zlib.decompress(stored))
+    return found
+
+
+def emissions(emitted: Emitted | tuple[()]) -> Iterator[tuple[int, bytes, int, str, str, str | bytes]]:
+    """The rows of one document: (function's number, key, position, key and value as JSON, what ``back`` keeps)."""
+    for number, pairs in enumerate(emitted):
+        seen: dict[bytes, int] = {}
+        for key_value, value in pairs:
+            key = sort_key(key_value)
+            pos = 0
+            if len(pairs) > 1:
+                pos = seen.get(key, 0)
+                seen[key] = pos + 1
+            k = codec.dumps(key_value).decode()
+            v = "null" if value is None else codec.dumps(value).decode()
+            yield number, key, pos, k, v, _token(k, v)
 
 
 def _token(k: str, v: str) -> str | bytes:

@@ -5,7 +5,8 @@ functions, the library, the options and the builtin reduces. So a design documen
 deployment without a gap does, finds its index already built.
 
 Updates run in the thread that asks, one at a time for each index. A batch of changes is mapped in a child process while
-the batch before it is written here.
+the batch before it is written here. Where many changes are to be taken in, processes do the whole of it
+(``view_build``), so that the server has its time for others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from orchestrator.embedded.view_reduce import STATEFUL, builtin_name
 Json = Any
 
 SUFFIX = ".view.sqlite"
+MANY = 20_000  # changes, some seconds of work, from which on a build is given to processes of its own
 BATCH = 1000  # changes mapped and committed together: some 50 ms of work, and what a crash costs at most
 
 
@@ -60,6 +62,7 @@ class Source(Protocol):
     """What an index needs of a database; a subset of ``DatabaseStore``."""
 
     name: str
+    path: Path
     folder: Path
     token: str
 
@@ -93,6 +96,7 @@ class Definition:
 
     def __init__(self, ddoc: dict[str, Json]) -> None:
         self.id = str(ddoc.get("_id", ""))
+        self.design = {key: value for key, value in ddoc.items() if key in ("_id", "language", "views", "options")}
         self.language = ddoc.get("language", "javascript")
         if self.language not in ("javascript", "query"):
             raise not_implemented(f"The query language {self.language!r}")
@@ -130,6 +134,33 @@ class Definition:
 
 Mapper = Callable[[list[bytes]], list[Emitted]]
 """Applies the map functions of an index to documents, given as JSON texts."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """A large part of an index that is to be built outside the server.
+
+    Attributes:
+        database: the database's file.
+        name: its name, for messages.
+        folder: where its indexes lie.
+        token: names the database's incarnation.
+        design: the design document, as far as it matters.
+        target: the sequence up to which the index is to be complete.
+        anew: whether a new file is to be made, or the one that is there is to be brought up to date.
+        stopping: says whether nobody wants it any more.
+        advance: is told how many more changes have been taken in.
+    """
+
+    database: Path
+    name: str
+    folder: Path
+    token: str
+    design: dict[str, Json]
+    target: int
+    anew: bool
+    stopping: Callable[[], bool]
+    advance: Callable[[int], None]
 
 
 class Progress:
@@ -170,15 +201,26 @@ class ViewIndex:
         db: the database.
         definition: what the views do.
         mapper: runs the map functions.
+        builder: does large builds, if there is one; returns the new file where it has made one.
+        advanced: is told how many changes have been taken in.
     """
 
-    def __init__(self, db: Source, definition: Definition, mapper: Mapper) -> None:
+    def __init__(
+        self,
+        db: Source,
+        definition: Definition,
+        mapper: Mapper,
+        builder: Callable[[Build], Path | None] | None = None,
+        advanced: Callable[[int], None] | None = None,
+    ) -> None:
         self.db = db
         self.definition = definition
         self.progress: Progress | None = None
         self.waiting = 0
         self.stopping = False
         self._mapper = mapper
+        self._builder = builder
+        self._advanced = advanced
         self._lock = threading.Lock()
         self.file = ViewFile(self.path_of(db, definition), definition.kinds, db.token)
         if self.file.seq > db.update_seq():
@@ -227,10 +269,12 @@ class ViewIndex:
     def _build(self, target: int) -> None:
         self.progress = Progress(self.db.name, self.definition.id, 0, target - self.file.seq)
         try:
+            while self._builder is not None and target - self.file.seq >= MANY:
+                self._build_outside(self._builder)
             with ThreadPoolExecutor(1, "view-build") as ahead:
-                waiting: tuple[list[ChangedRow], Future[list[Emitted]]] | None = None
+                waiting: tuple[list[ChangedRow], Future[list[tuple[str, Emitted | None]]]] | None = None
                 for changes in self._changes(self.file.seq, target):
-                    following = (changes, ahead.submit(self._map, changes))
+                    following = (changes, ahead.submit(mapped, self.definition, self._mapper, changes))
                     if waiting is not None:
                         self._take_in(*waiting)
                     waiting = following
@@ -238,6 +282,25 @@ class ViewIndex:
                     self._take_in(*waiting)
         finally:
             self.progress = None
+
+    def _build_outside(self, builder: Callable[[Build], Path | None]) -> None:
+        """Have all changes up to now taken in by processes."""
+        db, target = self.db, self.db.update_seq()
+        anew = self.file.seq < target // 2
+        design, stopping, advance = self.definition.design, lambda: self.stopping, self._advance
+        build = Build(db.path, db.name, db.folder, db.token, design, target, anew, stopping, advance)
+        try:
+            made = builder(build)
+        finally:
+            self.file.reload()
+        if made is not None:
+            self.file.replace(made)
+
+    def _advance(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress.advance(done)
+        if self._advanced is not None:
+            self._advanced(done)
 
     def _changes(self, since: int, target: int) -> Iterator[list[ChangedRow]]:
         """Batches of changes; one that is small is the last."""
@@ -250,20 +313,23 @@ class ViewIndex:
             yield changes
             since = changes[-1].seq
 
-    def _indexed(self, change: ChangedRow) -> bool:
-        return not change.deleted and (self.definition.include_design or not change.id.startswith("_design/"))
-
-    def _map(self, changes: list[ChangedRow]) -> list[Emitted]:
-        texts = [change.render(_conflicts(change)) for change in changes if self._indexed(change)]
-        return self._mapper(texts) if texts else []
-
-    def _take_in(self, changes: list[ChangedRow], mapped: Future[list[Emitted]]) -> None:
-        emitted = iter(mapped.result())
-        documents = [(change.id, next(emitted) if self._indexed(change) else None) for change in changes]
+    def _take_in(self, changes: list[ChangedRow], documents: Future[list[tuple[str, Emitted | None]]]) -> None:
         before = self.file.seq
-        self.file.apply(documents, changes[-1].seq)
-        if self.progress is not None:
-            self.progress.advance(self.file.seq - before)
+        self.file.apply(documents.result(), changes[-1].seq)
+        self._advance(self.file.seq - before)
+
+
+def mapped(
+    definition: Definition, mapper: Mapper, changes: Sequence[ChangedRow]
+) -> list[tuple[str, Emitted | None]]:
+    """What documents emit, by id; None for those that are deleted or not indexed."""
+    indexed = [
+        not change.deleted and (definition.include_design or not change.id.startswith("_design/"))
+        for change in changes
+    ]
+    texts = [change.render(_conflicts(change)) for change, wanted in zip(changes, indexed, strict=True) if wanted]
+    emitted = iter(mapper(texts) if texts else [])
+    return [(change.id, next(emitted) if wanted else None) for change, wanted in zip(changes, indexed, strict=True)]
 
 
 def _conflicts(change: ChangedRow) -> list[tuple[str, bytes]]:

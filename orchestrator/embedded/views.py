@@ -2,7 +2,7 @@
 
     view_params   what a query says            view_index   which index, and keeping it up to date
     view_query    reading an answer            view_file    rows, blocks and states on disk
-    view_reduce   the builtin reduces
+    view_reduce   the builtin reduces          view_build   processes for large builds, by view_stage
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.embedded import codec, revisions, view_params
+from orchestrator.embedded import codec, revisions, view_build, view_params
 from orchestrator.embedded.javascript import DesignFunctions, FunctionError
 from orchestrator.embedded.problems import Problem, missing, no_database, not_implemented
 from orchestrator.embedded.view_file import IndexClosed, Row
@@ -74,6 +74,8 @@ class Views:
         self._lock = threading.Lock()
         self._lazy = ThreadPoolExecutor(LAZY_WORKERS, "view-lazy")
         self._scheduled: set[Path] = set()
+        self._builder = view_build.Builder(self._functions)
+        self._closed = False
 
     # Queries
 
@@ -196,6 +198,8 @@ class Views:
         """
         path = ViewIndex.path_of(db, definition)
         with self._lock:
+            if self._closed:
+                raise IndexClosed
             index = self._indexes.get(path)
             if index is not None and index.db is not db:  # of a database that was deleted and made again
                 index.close()
@@ -203,7 +207,8 @@ class Views:
             if index is None:
                 if not db.folder.is_dir():
                     raise no_database()
-                index = self._indexes[path] = ViewIndex(db, definition, self._mapper(definition))
+                index = ViewIndex(db, definition, self._mapper(definition), self._builder)
+                self._indexes[path] = index
             return index
 
     def _discard(self, db: Source, definition: Definition) -> None:
@@ -282,6 +287,8 @@ class Views:
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             removed.append(signature)
+        for signature in {signature for signature, _path in view_build.leftovers(db.folder)} - wanted:
+            view_build.clear(db.folder, signature)
         return removed
 
     def active_tasks(self) -> list[dict[str, Json]]:
@@ -302,6 +309,7 @@ class Views:
     def close(self) -> None:
         """Close all indexes; updates under way end after their batch."""
         with self._lock:
+            self._closed = True
             indexes, self._indexes = list(self._indexes.values()), {}
         for index in indexes:
             index.stopping = True
