@@ -306,7 +306,8 @@ class DateFile:
         while start < len(words):
             here = offset + 4 * start
             left = 4 * (len(words) - start)
-            size = int(words[start])
+            first = words[start : start + fixed].tolist()
+            size = first[0]
             if size < layout.EQUIPMENT_HEADER or size % 4:
                 raise self._error(
                     f"expected an equipment block of 28 bytes or more in whole words, found size {size}", here
@@ -315,7 +316,6 @@ class DateFile:
                 raise self._error(
                     f"an equipment block of {size} bytes runs past its sub-event, which has {left} left", here
                 )
-            first = [int(word) for word in words[start : start + fixed]]
             if first[1] == layout.MAGIC:
                 raise self._error("expected an equipment block, found a sub-event's header (LDC id wrong above?)", here)
             sub_event.blocks.append(

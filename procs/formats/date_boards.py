@@ -6,8 +6,9 @@ decides whether they are errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,84 +56,150 @@ def decode_v1290(words: Words) -> TdcBlock:
     right word count; event counts rise by one; TDC headers and trailers (where the board sends them) pair, agree in
     their event id, and the trailer's word count is right; every word is of a known type and stands inside a trigger.
     """
-    values = words.astype(np.int64)
-    kinds = values >> 27
+    return _decode(words, np.zeros(1, dtype=np.int64))
+
+
+def decode_v1290_blocks(blocks: Sequence[Words]) -> list[TdcBlock]:
+    """Decode several V1290 blocks, each as :func:`decode_v1290` does. Blocks of whole triggers are decoded together:
+    a block has too few words for numpy to be fast."""
+    edges = np.cumsum([0, *map(len, blocks)])
+    if len(blocks) < 2 or np.any(edges[1:] == edges[:-1]):
+        return [decode_v1290(words) for words in blocks]
+    words = np.concatenate(blocks)
+    whole = np.all(words[edges[:-1]] >> 27 == GLOBAL_HEADER) and np.all(words[edges[1:] - 1] >> 27 == GLOBAL_TRAILER)
+    together = _decode(words, edges[:-1]) if whole else None
+    if together is None or together.problems:
+        return [decode_v1290(words) for words in blocks]
+    kinds = words >> 27
+    starts = np.searchsorted(np.flatnonzero(kinds == GLOBAL_HEADER), edges).tolist()
+    hits = np.searchsorted(np.flatnonzero(kinds == MEASUREMENT), edges).tolist()
+    errors = np.searchsorted(np.flatnonzero(kinds == TDC_ERROR), edges).tolist() if together.error_words else None
+    return [
+        TdcBlock(
+            geo=together.geo[first:after],
+            event_count=together.event_count[first:after],
+            time_tag=together.time_tag[first:after],
+            word_count=together.word_count[first:after],
+            hit_count=together.hit_count[first:after],
+            trigger=together.trigger[hit:end] - first,
+            tdc=together.tdc[hit:end],
+            channel=together.channel[hit:end],
+            edge=together.edge[hit:end],
+            time=together.time[hit:end],
+            error_words=errors[index + 1] - errors[index] if errors else 0,
+            problems=[],
+        )
+        for index, ((first, after), (hit, end)) in enumerate(zip(pairwise(starts), pairwise(hits), strict=True))
+    ]
+
+
+def _decode(words: Words, blocks: Ints) -> TdcBlock:
+    """The words of blocks that begin at these places: of one block, or of several of whole triggers."""
+    kinds = (words >> 27).astype(np.uint8)
+    of_kind = np.bincount(kinds, minlength=32)
     problems: list[Problem] = []
-    starts = np.flatnonzero(kinds == GLOBAL_HEADER)
-    ends = np.flatnonzero(kinds == GLOBAL_TRAILER)
-    trigger = np.cumsum(kinds == GLOBAL_HEADER) - 1
 
     def add(places: Ints, sentence: str) -> None:
         for place in places[: MAX_PROBLEMS - len(problems)]:
             problems.append((int(place), sentence))
 
-    add(np.flatnonzero(~KNOWN[kinds]), "a V1290 word of an unknown type")
+    def check(wrong: NDArray[np.bool_], places: Ints, sentence: str) -> None:
+        if wrong.any():
+            add(places[wrong], sentence)
+
+    starts, ends = _places(kinds, of_kind, GLOBAL_HEADER), _places(kinds, of_kind, GLOBAL_TRAILER)
+    first, last = words[starts].astype(np.int64), words[ends].astype(np.int64)
+    if np.any(of_kind[~KNOWN]):
+        add(np.flatnonzero(~KNOWN[kinds]), "a V1290 word of an unknown type")
     paired = min(len(starts), len(ends))
-    if (
-        len(starts) != len(ends)
-        or np.any(starts[:paired] > ends[:paired])
-        or np.any(ends[: paired - 1] > starts[1:paired])
-    ):
+    starts_ok = (
+        len(starts) == len(ends)
+        and not np.any(starts[:paired] > ends[:paired])
+        and not np.any(ends[: paired - 1] > starts[1:paired])
+    )
+    if not starts_ok:
         add(np.zeros(1, np.int64), f"{len(starts)} V1290 global headers and {len(ends)} global trailers do not pair")
-        starts_ok = False
     else:
-        starts_ok = True
         sizes = ends - starts + 1
-        add(ends[(values[ends] >> 5 & 0xFFFF) != sizes], "a V1290 global trailer's word count is wrong")
-        add(ends[(values[ends] & 0x1F) != (values[starts] & 0x1F)], "a V1290 global trailer has another address")
-        inside = np.zeros(len(values) + 1, dtype=np.int64)
-        inside[starts] = 1
-        inside[ends + 1] -= 1  # headers and trailers alternate here: no place comes twice in either
-        outside = np.cumsum(inside)[:-1] == 0
-        add(np.flatnonzero(outside & (kinds != FILLER)), "a V1290 word outside of any trigger")
-        add(np.flatnonzero(~outside & (kinds == FILLER)), "a V1290 filler word inside a trigger")
-    counts = values[starts] >> 5 & 0x3FFFFF
-    add(starts[1:][np.diff(counts) & 0x3FFFFF != 1], "a V1290 event count does not follow the one before")
-    tdc = _tdc_of_words(values, kinds, trigger, add)
-    hits = np.flatnonzero((kinds == MEASUREMENT) & (trigger >= 0))
-    measured = values[hits]
+        check(last >> 5 & 0xFFFF != sizes, ends, "a V1290 global trailer's word count is wrong")
+        check(last & 0x1F != first & 0x1F, ends, "a V1290 global trailer has another address")
+        if of_kind[FILLER] or len(words) != sizes.sum():
+            inside = np.zeros(len(words) + 1, dtype=np.int64)
+            inside[starts] = 1
+            inside[ends + 1] -= 1  # headers and trailers alternate here: no place comes twice in either
+            outside = np.cumsum(inside)[:-1] == 0
+            add(np.flatnonzero(outside & (kinds != FILLER)), "a V1290 word outside of any trigger")
+            add(np.flatnonzero(~outside & (kinds == FILLER)), "a V1290 filler word inside a trigger")
+    counts = first >> 5 & 0x3FFFFF
+    odd = np.diff(counts) & 0x3FFFFF != 1
+    if len(blocks) > 1:
+        odd[np.searchsorted(starts, blocks[1:]) - 1] = False  # each block counts by itself
+    check(odd, starts[1:], "a V1290 event count does not follow the one before")
+    hits = _places(kinds, of_kind, MEASUREMENT)
+    tdc = _tdc_of_hits(words, kinds, of_kind, starts, hits, check)
+    edges = np.append(np.searchsorted(hits, starts), len(hits))
+    hits, tdc = hits[edges[0] :], tdc[edges[0] :]  # what is before the first global header is no trigger's
+    hit_count = np.diff(edges)
+    measured = words[hits].astype(np.int64)
     tags = np.full(len(starts), -1, dtype=np.int64)
-    tagged = np.flatnonzero((kinds == TIME_TAG) & (trigger >= 0))
-    tags[trigger[tagged]] = values[tagged] & 0x7FFFFFF
-    add(tagged[1:][np.diff(trigger[tagged]) == 0], "a second V1290 time tag in one trigger")
+    if of_kind[TIME_TAG]:
+        tagged = np.flatnonzero(kinds == TIME_TAG)
+        of_tag = np.searchsorted(starts, tagged, "right") - 1
+        tagged, of_tag = tagged[of_tag >= 0], of_tag[of_tag >= 0]
+        tags[of_tag] = words[tagged] & 0x7FFFFFF
+        check(np.diff(of_tag) == 0, tagged[1:], "a second V1290 time tag in one trigger")
     return TdcBlock(
-        geo=values[starts] & 0x1F,
+        geo=first & 0x1F,
         event_count=counts,
         time_tag=tags,
         word_count=(ends - starts + 1) if starts_ok else np.full(len(starts), -1, dtype=np.int64),
-        hit_count=np.bincount(trigger[hits], minlength=len(starts)).astype(np.int64),
-        trigger=trigger[hits],
-        tdc=tdc[hits],
+        hit_count=hit_count,
+        trigger=np.repeat(np.arange(len(starts)), hit_count),
+        tdc=tdc,
         channel=measured >> 21 & 0x1F,
         edge=measured >> 26 & 1,
         time=measured & 0x1FFFFF,
-        error_words=int(np.count_nonzero(kinds == TDC_ERROR)),
+        error_words=int(of_kind[TDC_ERROR]),
         problems=problems,
     )
 
 
-def _tdc_of_words(values: Ints, kinds: Ints, trigger: Ints, add: Callable[[Ints, str], None]) -> Ints:
-    """The TDC chip (0-3) that each word belongs to, by the TDC header before it; -1 without."""
-    heads = np.flatnonzero(kinds == TDC_HEADER)
-    tails = np.flatnonzero(kinds == TDC_TRAILER)
-    tdc = np.full(len(values), -1, dtype=np.int64)
+def _places(kinds: NDArray[np.uint8], of_kind: Ints, kind: int) -> Ints:
+    """Where the words of a kind are, of which so many are there."""
+    return np.flatnonzero(kinds == kind) if of_kind[kind] else np.zeros(0, dtype=np.int64)
+
+
+def _tdc_of_hits(
+    words: Words,
+    kinds: NDArray[np.uint8],
+    of_kind: Ints,
+    starts: Ints,
+    hits: Ints,
+    check: Callable[[NDArray[np.bool_], Ints, str], None],
+) -> Ints:
+    """The TDC chip (0-3) that each measurement belongs to, by the TDC header before it; -1 without."""
+    tdc = np.full(len(hits), -1, dtype=np.int64)
+    heads, tails = _places(kinds, of_kind, TDC_HEADER), _places(kinds, of_kind, TDC_TRAILER)
     if not len(heads) and not len(tails):
         return tdc
     if len(heads) != len(tails) or np.any(heads > tails) or np.any(tails[:-1] > heads[1:]):
-        add(np.zeros(1, np.int64), f"{len(heads)} V1290 TDC headers and {len(tails)} TDC trailers do not pair")
+        sentence = f"{len(heads)} V1290 TDC headers and {len(tails)} TDC trailers do not pair"
+        check(np.ones(1, dtype=bool), np.zeros(1, np.int64), sentence)
         return tdc
-    add(tails[(values[tails] & 0xFFF) != tails - heads + 1], "a V1290 TDC trailer's word count is wrong")
+    first, last = words[heads], words[tails]
+    check(last & 0xFFF != tails - heads + 1, tails, "a V1290 TDC trailer's word count is wrong")
     identity = 0x3FFF000  # chip (bits 25-24) and event id (bits 23-12)
-    add(
-        tails[(values[tails] & identity) != (values[heads] & identity)],
-        "a V1290 TDC trailer has another chip or event id",
-    )
-    add(tails[trigger[tails] != trigger[heads]], "a V1290 TDC's words run over two triggers")
-    inside = np.flatnonzero(kinds == MEASUREMENT)
-    owner = np.searchsorted(heads, inside) - 1
-    good = (owner >= 0) & (inside < tails[np.maximum(owner, 0)])
-    add(inside[~good], "a V1290 measurement outside of any TDC's words")
-    tdc[inside[good]] = values[heads[owner[good]]] >> 24 & 3
+    check((first ^ last) & identity != 0, tails, "a V1290 TDC trailer has another chip or event id")
+    apart = np.searchsorted(starts, heads, "right") != np.searchsorted(starts, tails, "right")
+    check(apart, tails, "a V1290 TDC's words run over two triggers")
+    chips = (first >> 24 & 3).astype(np.int64)
+    inside = np.searchsorted(hits, tails) - np.searchsorted(hits, heads)
+    if inside.sum() == len(hits):
+        return np.repeat(chips, inside)
+    owner = np.searchsorted(heads, hits) - 1
+    good = (owner >= 0) & (hits < tails[np.maximum(owner, 0)])
+    check(~good, hits, "a V1290 measurement outside of any TDC's words")
+    tdc[good] = chips[owner[good]]
     return tdc
 
 
@@ -159,23 +226,28 @@ def _raw(events: int, reason: str, problems: tuple[Problem, ...] = ()) -> FlashB
     return FlashBlock(none, none, none, none, none, none, np.zeros(0, dtype=np.int16), events, reason, problems)
 
 
-def flash_events(words: Words) -> tuple[list[tuple[int, int]], list[Problem]]:
-    """The (start, size) in words of each flash ADC event in a block."""
-    places: list[tuple[int, int]] = []
-    start = 0
+def flash_events(words: Words) -> tuple[Ints, Ints, list[Problem]]:
+    """Where each flash ADC event of a block begins, how many words it has, and the problem at which that ended."""
     size = int(words[0]) & 0xFFFFFFF if len(words) else 0
     if size >= FLASH_HEADER and len(words) % size == 0 and np.all(words[::size] == 0xA0000000 | size):
-        return [(place, size) for place in range(0, len(words), size)], []  # all of one size, as they mostly are
-    while start < len(words):
+        starts = np.arange(0, len(words), size)
+        return starts, np.full(len(starts), size), []  # all of one size, as they mostly are
+    places: list[tuple[int, int]] = []
+    problems: list[Problem] = []
+    start = 0
+    while start < len(words) and not problems:
         first = int(words[start])
         size = first & 0xFFFFFFF
         if first >> 28 != 0xA:
-            return places, [(start, "expected a flash ADC event header (top nibble 0xA)")]
-        if size < FLASH_HEADER or start + size > len(words):
-            return places, [(start, f"a flash ADC event of {size} words in a block that has {len(words) - start} left")]
-        places.append((start, size))
-        start += size
-    return places, []
+            problems = [(start, "expected a flash ADC event header (top nibble 0xA)")]
+        elif size < FLASH_HEADER or start + size > len(words):
+            left = len(words) - start
+            problems = [(start, f"a flash ADC event of {size} words in a block that has {left} left")]
+        else:
+            places.append((start, size))
+            start += size
+    table = np.array(places, dtype=np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1], problems
 
 
 def decode_flash(words: Words, kind: int) -> FlashBlock:
@@ -183,45 +255,43 @@ def decode_flash(words: Words, kind: int) -> FlashBlock:
 
     A V1724 block whose 16-bit halves have bit 14 or 15 set holds no plain 14-bit samples: it stays raw.
     """
-    places, problems = flash_events(words)
+    starts, sizes, problems = flash_events(words)
     if problems:
-        return _raw(len(places), "its events' sizes do not fill the block", tuple(problems))
-    if not places:
+        return _raw(len(starts), "its events' sizes do not fill the block", tuple(problems))
+    if not len(starts):
         return _raw(0, "")
-    starts = np.array([place for place, _ in places])
-    sizes = np.array([size for _, size in places])
     heads = words[starts[:, None] + np.arange(FLASH_HEADER)].astype(np.int64)
     masks = heads[:, 1] & 0xFF
     channels = SET_BITS[masks]
     data = sizes - FLASH_HEADER
     setup = heads[:, 1] & 0xF80000FF  # board and mask: the same in every event of a block
     problems += [
-        (int(starts[index]) + 1, "a flash ADC event has another board number or channel mask than the first")
-        for index in np.flatnonzero(setup != setup[0])[:MAX_PROBLEMS]
+        (int(place) + 1, "a flash ADC event has another board number or channel mask than the first")
+        for place in starts[setup != setup[0]][:MAX_PROBLEMS]
     ]
     counters = heads[:, 2] & 0xFFFFFF
     problems += [
-        (int(starts[index + 1]) + 2, "a flash ADC's event counter does not follow the one before")
-        for index in np.flatnonzero((np.diff(counters) & 0xFFFFFF) != 1)[:MAX_PROBLEMS]
+        (int(place) + 2, "a flash ADC's event counter does not follow the one before")
+        for place in starts[1:][(np.diff(counters) & 0xFFFFFF) != 1][:MAX_PROBLEMS]
     ]
     if np.any((channels == 0) & (data > 0)) or np.any(data % np.maximum(channels, 1)):
         return _raw(
-            len(places), "its size words do not agree with the channel masks (zero-length encoding?)", tuple(problems)
+            len(starts), "its size words do not agree with the channel masks (zero-length encoding?)", tuple(problems)
         )
     if np.all(sizes == sizes[0]):
         body = words.reshape(-1, sizes[0])[:, FLASH_HEADER:].ravel()
     else:
-        body = np.concatenate([words[start + FLASH_HEADER : start + size] for start, size in places])
+        events = zip(starts.tolist(), sizes.tolist(), strict=True)
+        body = np.concatenate([words[place + FLASH_HEADER : place + size] for place, size in events])
     if kind == V1724:
-        halves = body.astype("<u4", copy=False).view("<u2")
-        if np.any(halves & 0xC000):
+        if np.bitwise_or.reduce(body, initial=0) & 0xC000C000:
             return _raw(
-                len(places), "its 16-bit halves have bit 14 or 15 set, so they are no 14-bit samples", tuple(problems)
+                len(starts), "its 16-bit halves have bit 14 or 15 set, so they are no 14-bit samples", tuple(problems)
             )
-        samples, per_word = halves.astype(np.int16), 2
+        samples, per_word = body.astype("<u4", copy=False).view("<i2").astype(np.int16, copy=False), 2
     else:
         samples, per_word = body.astype("<u4", copy=False).view("u1").astype(np.int16), 4
-    trigger = np.repeat(np.arange(len(places)), channels)
+    trigger = np.repeat(np.arange(len(starts)), channels)
     numbers = np.nonzero(masks[:, None] >> np.arange(8) & 1)[1]
     return FlashBlock(
         trigger=trigger,
@@ -231,6 +301,6 @@ def decode_flash(words: Words, kind: int) -> FlashBlock:
         time_tag=heads[trigger, 3],
         length=(data // np.maximum(channels, 1) * per_word)[trigger],
         samples=samples,
-        events=len(places),
+        events=len(starts),
         problems=tuple(problems),
     )

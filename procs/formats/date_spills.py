@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from procs.formats import date_layout as layout
 from procs.formats.date import DateEvent, DateFile, Equipment
-from procs.formats.date_boards import decode_flash, decode_v1290
+from procs.formats.date_boards import TdcBlock, decode_flash, decode_v1290_blocks
 
 COLUMNS: dict[str, type[np.generic]] = {
     "table_offset": np.int64,
@@ -80,6 +80,12 @@ COLUMNS: dict[str, type[np.generic]] = {
     "raw_equipment": np.int64,
     "raw_lengths": np.int32,
 }
+
+
+DECODED = (layout.PHYSICS, layout.CALIBRATION)  # types of events whose boards are decoded
+PREFIXES = ("table_", "trigger_", "hit_", "wave_", "scaler_", "raw_", "")
+PREFIX = {name: next(prefix for prefix in PREFIXES if name.startswith(prefix)) for name in COLUMNS}
+PREFIX["trigger_word"] = ""
 
 
 @dataclass(slots=True)
@@ -195,68 +201,118 @@ class _Columns:
 
     def __init__(self) -> None:
         self.pieces: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        self.rows: dict[str, list[int]] = {prefix: [] for prefix in PREFIXES}
         self.samples: list[NDArray[np.int16]] = []
         self.raw_words: list[NDArray[np.uint32]] = []
         self.events = 0
 
     def add(self, prefix: str, rows: int, **values: Any) -> None:
-        """``rows`` rows; a value that is one number is repeated."""
+        """``rows`` rows; a value that is one number is repeated. Each column has its values in one of the two ways."""
+        self.rows[prefix].append(rows)
         for name, value in values.items():
-            if isinstance(value, int):
-                value = np.full(rows, np.int64(value).astype(COLUMNS[prefix + name]))
             self.pieces[prefix + name].append(value)
 
+    def take(self, other: _Columns) -> None:
+        """Add all rows of another's."""
+        for name, pieces in other.pieces.items():
+            if pieces:
+                self.pieces[name] += pieces
+        for prefix, rows in other.rows.items():
+            self.rows[prefix] += rows
+        self.samples += other.samples
+        self.raw_words += other.raw_words
+
     def build(self) -> SpillBatch:
-        columns: dict[str, Any] = {
-            name: np.concatenate(pieces, dtype=COLUMNS[name], casting="unsafe") if pieces
-            else np.zeros(0, COLUMNS[name])
-            for name, pieces in self.pieces.items()
-        }
+        columns: dict[str, Any] = {name: self._column(name, kind) for name, kind in COLUMNS.items()}
         columns["samples"] = np.concatenate(self.samples) if self.samples else np.zeros(0, np.int16)
         columns["raw_words"] = (
             np.concatenate(self.raw_words).astype(np.uint32) if self.raw_words else np.zeros(0, np.uint32)
         )
         return SpillBatch(**columns)
 
+    def _column(self, name: str, kind: type[np.generic]) -> NDArray[Any]:
+        pieces = self.pieces[name]
+        if not pieces:
+            return np.zeros(0, kind)
+        if isinstance(pieces[0], int):
+            numbers = np.array(pieces, dtype=np.int64).astype(kind)
+            rows = self.rows[PREFIX[name]]
+            return numbers if len(rows) == sum(rows) else np.repeat(numbers, rows)
+        return np.concatenate(pieces, dtype=kind, casting="unsafe")
+
 
 def batches(
     file: DateFile, chunk: int, keep_truncated: bool, max_bytes: int | None = None
 ) -> Iterator[SpillBatch]:
     """The batches of :meth:`DateFile.spills`; the last one may have no physics event and only rows of the table."""
-    columns = _Columns()
-    rows = size = 0
-    try:
-        for event in file.events(keep_truncated=keep_truncated):
-            columns.add(
-                "table_",
-                1,
-                offset=event.offset,
-                size=event.size,
-                type=event.type,
-                run=event.run,
-                spill=event.spill,
-                number=event.number,
-                seconds=event.seconds,
-                microseconds=event.microseconds,
-                sub_events=len(event.sub_events),
-            )
-            rows += 1
-            if event.type in (layout.PHYSICS, layout.CALIBRATION):
-                _spill(file, event, columns)
-                size += event.size
-                if columns.events >= max(1, chunk) or (max_bytes is not None and size >= max_bytes):
-                    yield columns.build()
-                    columns, rows, size = _Columns(), 0, 0
-    except Exception:
-        if columns.events:
+    reading = file.events(keep_truncated=keep_truncated)
+    while True:
+        columns = _Columns()
+        events, fault = _next_events(reading, chunk, max_bytes)
+        try:
+            _fill(file, events, columns)
+        except Exception as error:  # of an event that was read before the fault of the reading
+            fault = error
+        more = bool(events)
+        events = []  # the file's bytes are let go before the batch is used
+        if columns.events or (more and fault is None):
             yield columns.build()
-        raise
-    if rows:
-        yield columns.build()
+        if fault is not None:
+            raise fault
+        if not more:
+            return
 
 
-def _spill(file: DateFile, event: DateEvent, columns: _Columns) -> None:
-    """Decode one physics or calibration event. Columns get its rows only once the whole event is decoded."""
+def _next_events(
+    reading: Iterator[DateEvent], chunk: int, max_bytes: int | None
+) -> tuple[list[DateEvent], Exception | None]:
+    """The events of the next batch, none at the end of the file; and what ended the reading, if anything did."""
+    events: list[DateEvent] = []
+    decoded = size = 0
+    try:
+        for event in reading:
+            events.append(event)
+            if event.type in DECODED:
+                decoded += 1
+                size += event.size
+                if decoded >= max(1, chunk) or (max_bytes is not None and size >= max_bytes):
+                    break
+    except Exception as error:
+        return events, error
+    return events, None
+
+
+def _fill(file: DateFile, events: list[DateEvent], columns: _Columns) -> None:
+    """Decode events into columns, as far as they can be decoded."""
+    boards = [
+        block.words
+        for event in events
+        if event.type in DECODED
+        for block in event.blocks()
+        if block.kind == layout.V1290 and len(block.words)
+    ]
+    decoded = iter(decode_v1290_blocks(boards))
+    for event in events:
+        columns.add(
+            "table_",
+            1,
+            offset=event.offset,
+            size=event.size,
+            type=event.type,
+            run=event.run,
+            spill=event.spill,
+            number=event.number,
+            seconds=event.seconds,
+            microseconds=event.microseconds,
+            sub_events=len(event.sub_events),
+        )
+        if event.type in DECODED:
+            _spill(file, event, columns, decoded)
+
+
+def _spill(file: DateFile, event: DateEvent, columns: _Columns, boards: Iterator[TdcBlock]) -> None:
+    """Decode one physics or calibration event, with what its TDC boards' words have been decoded to. Columns get its
+    rows only once the whole event is decoded."""
     part = _Columns()
     index = columns.events
     tdc: dict[tuple[int, int], int] = {}
@@ -268,8 +324,10 @@ def _spill(file: DateFile, event: DateEvent, columns: _Columns) -> None:
             continue
         where = {"event": index, "spill": event.spill, "equipment": block.id}
         if block.kind == layout.V1290:
-            hits += _tdc(file, block, where, part, tdc)
-            errors += int(np.count_nonzero(block.words >> 27 == 0b00100))
+            decoded = next(boards)
+            _tdc(file, block, decoded, where, part, tdc)
+            hits += len(decoded.trigger)
+            errors += decoded.error_words
         elif block.kind in (layout.V1724, layout.V1731):
             waveforms += _flash(file, block, where, part, flash)
         elif block.kind == layout.V830:
@@ -303,10 +361,7 @@ def _spill(file: DateFile, event: DateEvent, columns: _Columns) -> None:
         tdc_errors=errors,
         trigger_word=trigger_word,
     )
-    for name, pieces in part.pieces.items():
-        columns.pieces[name] += pieces
-    columns.samples += part.samples
-    columns.raw_words += part.raw_words
+    columns.take(part)
     columns.events += 1
 
 
@@ -316,10 +371,14 @@ def _keep_raw(block: Equipment, where: dict[str, int], part: _Columns) -> None:
 
 
 def _tdc(
-    file: DateFile, block: Equipment, where: dict[str, int], part: _Columns, counts: dict[tuple[int, int], int]
-) -> int:
-    """One V1290 block; the number of its hits."""
-    decoded = decode_v1290(block.words)
+    file: DateFile,
+    block: Equipment,
+    decoded: TdcBlock,
+    where: dict[str, int],
+    part: _Columns,
+    counts: dict[tuple[int, int], int],
+) -> None:
+    """One V1290 block."""
     for place, sentence in decoded.problems:
         file.problem(sentence, block.offset + layout.EQUIPMENT_HEADER + 4 * place)
     triggers = len(decoded.geo)
@@ -336,10 +395,9 @@ def _tdc(
         hits=decoded.hit_count,
         **where,
     )
-    size = len(decoded.trigger)
     part.add(
         "hit_",
-        size,
+        len(decoded.trigger),
         trigger=decoded.trigger,
         ldc=block.ldc,
         board=decoded.geo[decoded.trigger],
@@ -349,7 +407,6 @@ def _tdc(
         time=decoded.time,
         **where,
     )
-    return size
 
 
 def _flash(
@@ -377,6 +434,6 @@ def _flash(
         time_tag=decoded.time_tag,
         **where,
     )
-    part.add("", size, lengths=decoded.length)
+    part.pieces["lengths"].append(decoded.length)
     part.samples.append(decoded.samples)
     return size
