@@ -18,6 +18,7 @@ import paramiko
 from orchestrator.transports import hostkeys
 from orchestrator.transports.access import SiteAccess, password
 from orchestrator.transports.errors import LoginRefused, TransportError, TransportUnavailable
+from orchestrator.transports.packets import Packets
 from orchestrator.transports.stream import Stream
 from orchestrator.transports.watch import Limit, Watch
 
@@ -169,7 +170,7 @@ class Connection:
         self._socket = self._connect()
         self._stream = Stream(self._socket)
         with self.guarded("agree on keys", waits.banner + 1, "answer of an SSH server"):
-            transport = self._transport = paramiko.Transport(self._stream)
+            transport = self._transport = paramiko.Transport(self._stream, packetizer_class=Packets)
             transport.set_log_channel(_QUIET)
             transport.banner_timeout = transport.handshake_timeout = waits.banner
             transport.auth_timeout = transport.channel_timeout = waits.login

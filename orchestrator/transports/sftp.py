@@ -19,6 +19,7 @@ import paramiko
 from orchestrator.transports.connection import LOST, Connection
 from orchestrator.transports.errors import FileRefused, TransportError, TransportUnavailable
 from orchestrator.transports.model import Confirmed, Entry, Space, shown
+from orchestrator.transports.packets import send_all
 from orchestrator.transports.upload import Upload
 from orchestrator.transports.wire import (
     ERRNO,
@@ -314,30 +315,7 @@ class Sftp:
             self._limit.until = inf
 
     def _write(self, data: bytes, rest: memoryview | None = None) -> None:
-        # In pieces that the library sends at once. Large blocks are never put together here: fresh memory of such a
-        # size costs the kernel more time than their encryption takes.
-        most = self._channel.out_max_packet_size - 64
-        first = 0
-        with self.connection.stream.together():
-            for start in range(0, len(data), most):
-                piece = data[start : start + most]
-                if rest is not None and start + most >= len(data):
-                    first = most - len(piece)
-                    piece += rest[:first]
-                self._write_piece(piece)
-            if rest is not None:
-                for start in range(first, len(rest), most):
-                    self._write_piece(bytes(rest[start : start + most]))
-
-    def _write_piece(self, piece: bytes) -> None:
-        channel = self._channel
-        while piece:
-            if channel.out_window_size < len(piece):  # the library may have to wait now
-                self.connection.stream.flush()
-            sent = channel.send(piece)
-            if sent == 0:
-                raise EOFError
-            piece = piece[sent:]
+        send_all(self._channel, data, rest)
 
     def answer(self, number: int) -> tuple[Kind, bytes]:
         """The answer to one request; those to others are kept."""

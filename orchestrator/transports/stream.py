@@ -21,7 +21,7 @@ class Stream:
     def __init__(self, connected: Any) -> None:
         self._socket = connected
         self._lock = threading.Lock()
-        self._gathered: list[bytes] = []
+        self._gathered: list[bytes | memoryview] = []
         self._size = 0
         self._gatherer: int | None = None
         self._read = b""
@@ -35,16 +35,18 @@ class Stream:
         """What this thread sends in the block may be kept until its end.
 
         Another thread's packet takes the kept ones along, since packets must go in the order in which they were
-        encrypted. Who is going to wait inside of the block calls `flush` first.
+        encrypted.
         """
         self._gatherer = threading.get_ident()
         try:
             yield
         finally:
             self._gatherer = None
-            self.flush()
+            with self._lock:
+                if self._gathered:
+                    self._send()
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """Sends all of ``data``, now or with what follows. Raises OSError."""
         with self._lock:
             self._gathered.append(data)
@@ -52,12 +54,6 @@ class Stream:
             if self._gatherer != threading.get_ident() or self._size >= TOGETHER:
                 self._send()
         return len(data)
-
-    def flush(self) -> None:
-        """Sends what is kept. Raises OSError."""
-        with self._lock:
-            if self._gathered:
-                self._send()
 
     def _send(self) -> None:
         kept, self._gathered, self._size = self._gathered, [], 0

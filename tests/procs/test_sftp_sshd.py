@@ -22,6 +22,7 @@ import pytest
 from orchestrator.errors import TransientError
 from orchestrator.step import Work
 from orchestrator.transports import SiteAccess
+from orchestrator.transports.packets import Packets
 from orchestrator.transports.ssh import SshTransport
 from orchestrator.transports.testing import USER, Sshd
 from procs import sftp
@@ -44,7 +45,9 @@ class Counting(SshTransport):
     @property
     def bytes_out(self) -> int:
         assert self._current is not None
-        return int(self._current.transport.packetizer._Packetizer__sent_bytes)  # type: ignore[attr-defined]
+        packets = self._current.transport.packetizer
+        assert isinstance(packets, Packets)
+        return packets.sealed
 
 
 def attempt(step: Transfer, source: Path, progress: Any = None, **document: Any) -> dict[str, Any]:
