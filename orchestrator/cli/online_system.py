@@ -198,9 +198,23 @@ def _show(site: Context, found: dict[str, Any]) -> None:
             [(one["name"], one["run"] or "-", _or(one["counted"]), _or(one["failed"]), _or(one["lag"]),
               "safe" if one["finished"] else "-") for one in found["reducers"]],
         )  # fmt: skip
-        for one in found["reducers"]:
-            if one["trouble"]:
-                out.line(f"  {one['trouble']}; the log online-reduce-{one['name']}.log has the trace")
+    for one in found["reducers"]:
+        if one["trouble"]:
+            out.line(f"  {one['trouble']}; the log online-reduce-{one['name']}.log has the trace")
+    if found["running"]:
+        _show_broadcast(site, found["broadcast"])
+
+
+def _show_broadcast(site: Context, held: dict[str, Any] | None) -> None:
+    if held is None:
+        site.output.line("The broadcast does not answer; see the log online-broadcast.log")
+        return
+    site.output.line(
+        f"The broadcast keeps {held['topics']} plots and counts of {held['runs']} runs for viewers that join: "
+        f"{held['bytes'] / 1e6:.1f} of {held['most'] / 1e6:.0f} MB"
+    )
+    if held["dropped"]:
+        site.output.line(f"  {held['dropped']} times a plot had no room: reducers make too many, or too large ones")
 
 
 def _sentence(said: dict[str, Any]) -> str:

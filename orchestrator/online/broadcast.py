@@ -11,7 +11,8 @@ sends ``[topic, stamp, header, body]``; the stamp is eight bytes that name this 
 endian, of a number that grows by one with each message, so a gap is seen. ``[\\x01, stamp]`` each second says what the
 last number was. A subscriber has a topic of its own, ``\\x00<its id>/``. Subscribing to it asks for everything, to
 ``\\x00<its id>/<from>/<to>`` for what came after number <from> and not after <to>. Answers come to its own topic:
-``[own topic, stamp, header, body, topic]`` each, and at the end of a part ``[own topic, stamp, next, to]``.
+``[own topic, stamp, header, body, topic]`` each, and at the end of a part ``[own topic, stamp, next, to]``. To
+``\\x00<its id>/about`` the answer is ``[that topic, stamp, JSON]``: how much is kept.
 """
 
 from __future__ import annotations
@@ -20,108 +21,27 @@ import contextlib
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import zmq
 
 from orchestrator.errors import Conflict, SettingsError
+from orchestrator.online.cache import Cache
 from orchestrator.online.configuration import Broadcast
 from orchestrator.online.keys import keys_for
-from orchestrator.online.publication import KINDS, parsed
 
-RUNS = 4  # last runs whose plots are kept: the present one, and some to compare it with
-TOPICS = 5000  # of one run; a reducer that makes more plots than that is out of order
-MEMORY = 512 * 1024 * 1024  # bytes of all that is kept; the oldest run goes when there is more, the newest never
 MESSAGE = 64 * 1024 * 1024  # bytes; a plot is some kB, a large one with two axes a few hundred
 QUEUED = 400  # messages that wait for one viewer before it loses some: a refresh of many plots fits in
-PART = 64  # messages of one part of an answer, less than QUEUED so that a part is not lost
-PART_BYTES = 8 * 1024 * 1024  # and its size
 BEAT = 1.0  # s between two beats: a viewer notices a loss without another message within that
 PING = 2000  # ms between two signs of life on a connection
 DEAD = 10_000  # ms without one after which a connection is given up, and what waits for it is forgotten
 BACK = (100, 1000)  # ms until a lost connection is tried again, at first and at most
 
-OWN, BEATS = b"\x00", b"\x01"
+OWN, BEATS, ABOUT = b"\x00", b"\x01", b"about"
 Secure = Callable[[Any], None]  # gives a socket its keys, before it binds or connects
-
-
-@dataclass
-class Kept:
-    """The last message of one topic, and its number."""
-
-    number: int
-    topic: bytes
-    header: bytes
-    body: bytes
-
-
-class Cache:
-    """The last message of each topic, of the runs that were heard of last. Pure.
-
-    Args:
-        runs: how many runs are kept; the one that was not heard of for longest goes first.
-        topics: how many topics of one run are kept.
-        memory: bytes above which the oldest runs go; the newest one stays.
-    """
-
-    def __init__(self, runs: int = RUNS, topics: int = TOPICS, memory: int = MEMORY) -> None:
-        self.number = 0
-        self.size = 0
-        self._runs = runs
-        self._topics = topics
-        self._memory = memory
-        self._kept: OrderedDict[bytes, Kept] = OrderedDict()  # the newest last
-        self._by_run: OrderedDict[str, set[bytes]] = OrderedDict()
-
-    def take(self, topic: bytes, header: bytes, body: bytes) -> int:
-        """Keep a message; its number. Raises ValueError for a topic that is none."""
-        kind, run, _ = parsed(topic)
-        if kind not in KINDS or not run:
-            raise ValueError(f"{topic[:80]!r} is no topic")
-        self.number += 1
-        members = self._by_run.setdefault(run, set())
-        self._by_run.move_to_end(run)
-        if topic not in members and len(members) >= self._topics:
-            return self.number  # it goes to those who listen, and is not kept
-        members.add(topic)
-        self._forget(topic)
-        self._kept[topic] = Kept(self.number, topic, header, body)
-        self.size += len(header) + len(body)
-        while len(self._by_run) > self._runs or (self.size > self._memory and len(self._by_run) > 1):
-            _, old = self._by_run.popitem(last=False)
-            for one in old:
-                self._forget(one)
-        return self.number
-
-    def _forget(self, topic: bytes) -> None:
-        known = self._kept.pop(topic, None)
-        if known is not None:
-            self.size -= len(known.header) + len(known.body)
-
-    def since(self, number: int, until: int, most: int = PART, size: int = PART_BYTES) -> tuple[list[Kept], int]:
-        """Messages with numbers above ``number`` and not above ``until``, in order, at most so many and so large.
-
-        The second value is the number up to which these are all; ``until`` where nothing is left.
-        """
-        found: list[Kept] = []
-        total = 0
-        for one in self._kept.values():
-            if one.number <= number:
-                continue
-            if one.number > until:
-                break
-            if found and (len(found) >= most or total + len(one.body) > size):
-                return found, found[-1].number
-            found.append(one)
-            total += len(one.body)
-        return found, until
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
 
 class Broker:
@@ -205,6 +125,10 @@ class Broker:
                 continue
             own, _, wanted = asked[1:].partition(b"/")
             first, until = 0, self.cache.number
+            if wanted == ABOUT:
+                said = orjson.dumps(self.cache.about())
+                self._out.send_multipart([own + b"/" + ABOUT, self._stamp(self.cache.number), said])
+                continue
             if wanted:
                 try:
                     first, until = (int(part) for part in wanted.split(b"/"))

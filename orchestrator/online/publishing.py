@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 import zmq
 
-from orchestrator.online.broadcast import QUEUED, RUNS, Secure, connect
+from orchestrator.online.broadcast import QUEUED, Secure, connect
+from orchestrator.online.cache import RUNS
 from orchestrator.online.publication import Header, encoded, parsed, topic
 
 FULL = 5  # ms until a full queue is tried again

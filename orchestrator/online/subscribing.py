@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import zmq
 
-from orchestrator.online.broadcast import BEAT, BEATS, OWN, QUEUED, Secure, connect
+from orchestrator.online.broadcast import ABOUT, BEAT, BEATS, OWN, QUEUED, Secure, connect
 from orchestrator.online.publication import KINDS, parsed
 
 PATIENCE = 3 * BEAT  # s without an answer after which it is asked again, and without a beat until it counts as gone
@@ -162,3 +162,25 @@ class Subscriber:
         else:
             self._socket.setsockopt(zmq.SUBSCRIBE, wanted)
             self._socket.setsockopt(zmq.UNSUBSCRIBE, wanted)
+
+
+def about(address: str, *, secure: Secure | None = None, timeout: float = 1.0) -> dict[str, Any] | None:
+    """How much the broker at an address keeps (see ``Cache.about``); None where it does not answer in time, in s.
+
+    Raises SettingsError for an address that is none.
+    """
+    with zmq.Context() as context:
+        socket = context.socket(zmq.SUB)
+        own = OWN + uuid.uuid4().hex.encode() + b"/" + ABOUT
+        try:
+            socket.setsockopt(zmq.SUBSCRIBE, own)
+            connect(socket, address, secure)
+            end = time.monotonic() + timeout
+            while (left := end - time.monotonic()) > 0 and socket.poll(int(left * 1000) + 1):
+                parts = socket.recv_multipart()
+                if parts[0] == own and len(parts) == 3:
+                    found = orjson.loads(parts[2])
+                    return found if isinstance(found, dict) else None
+        finally:
+            socket.close(linger=0)
+    return None

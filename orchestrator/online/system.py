@@ -13,8 +13,8 @@ import requests
 from orchestrator import runtime
 from orchestrator.children import command
 from orchestrator.errors import Conflict, Exit, OrchestratorError, SettingsError
-from orchestrator.online import progress, reducer_status
-from orchestrator.online.checking import Checks
+from orchestrator.online import configuration, progress, reducer_status
+from orchestrator.online.checking import CONFIGURATION, Checks
 from orchestrator.online.configuration import Online
 from orchestrator.online.stores import FOLDER
 from orchestrator.runtime import Lock, end_leftovers
@@ -154,7 +154,21 @@ def state(settings: Settings) -> dict[str, Any]:
     found["system"] = status
     found["transform"] = said if said is not None and (holder is not None or said.get("state") == "ended") else None
     found["reducers"] = _reducers(folder, said or {}, status)
+    found["broadcast"] = _broadcast(settings) if holder is not None else None
     return found
+
+
+def _broadcast(settings: Settings) -> dict[str, Any] | None:
+    """How much the broadcast keeps for viewers that join; None where it does not say."""
+    from orchestrator.online.keys import keys_for
+    from orchestrator.online.subscribing import about
+
+    try:
+        online = configuration.load(settings.folder / CONFIGURATION)
+        keys = keys_for(online.workers.key, online.broadcast.subscribe)
+        return about(online.broadcast.subscribe, secure=keys.connecting if keys else None)
+    except SettingsError:  # the file was spoilt since the start
+        return None
 
 
 def _reducers(folder: Path, said: dict[str, Any], status: dict[str, Any] | None) -> list[dict[str, Any]]:

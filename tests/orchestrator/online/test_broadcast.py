@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import Conflict, SettingsError
 from orchestrator.online import broadcast
-from orchestrator.online.broadcast import Broker, Cache
+from orchestrator.online.broadcast import Broker
+from orchestrator.online.cache import MEMORY, PART, Cache
 from orchestrator.online.publication import parsed, topic
 from orchestrator.online.publishing import Publisher
-from orchestrator.online.subscribing import Message, Subscriber
+from orchestrator.online.subscribing import Message, Subscriber, about
 
 
 @contextlib.contextmanager
@@ -63,7 +64,7 @@ def test_what_is_published_arrives_with_its_header_and_body() -> None:
 
 
 def test_a_late_joiner_has_all_plots_at_once_and_nobody_else_gets_them_again() -> None:
-    many = 3 * broadcast.PART + 5
+    many = 3 * PART + 5
     with broker() as one, Publisher(one.at[0]) as publisher, Subscriber(one.at[1]) as early:
         for number in range(many):
             publisher.publish("plot", "1", f"p{number}", {"n": 0}, bytes(1000))
@@ -172,15 +173,37 @@ def test_the_cache_keeps_the_last_of_each_topic_of_the_last_runs(sent: list[byte
 
 
 @given(st.lists(st.tuples(topics, st.integers(0, 60))))
-def test_the_cache_stays_within_its_memory_as_long_as_there_are_older_runs(sent: list[tuple[bytes, int]]) -> None:
+def test_the_cache_stays_within_its_memory_and_keeps_the_newest(sent: list[tuple[bytes, int]]) -> None:
     cache = Cache(memory=100)
     for one, size in sent:
+        cache.take(topic("counts", parsed(one)[1]), b"1", b"")
         cache.take(one, b"", bytes(size))
         held, _ = cache.since(0, cache.number, most=1000)
-        assert cache.size == sum(len(kept.body) for kept in held)
-        runs = {parsed(kept.topic)[1] for kept in held}
-        assert cache.size <= 100 or runs == {parsed(one)[1]}
-        assert held[-1].topic == one
+        assert cache.size == sum(len(kept.body) + len(kept.header) for kept in held) <= 100
+        assert held[-1].topic == one and held[-2].topic == topic("counts", parsed(one)[1])
+        about = cache.about()
+        assert (about["topics"], about["bytes"], about["most"]) == (len(held), cache.size, 100)
+        assert about["runs"] == len({parsed(kept.topic)[1] for kept in held})
+
+
+def test_a_run_that_is_too_large_loses_the_plots_that_did_not_change_for_longest() -> None:
+    cache = Cache(memory=100)
+    for name in ("a", "b", "c", "a", "d"):
+        cache.take(topic("plot", "1", name), b"", bytes(30))
+    held, _ = cache.since(0, cache.number)
+    assert [parsed(one.topic)[2] for one in held] == ["c", "a", "d"] and cache.about()["dropped"] == 1
+
+
+def test_whoever_looks_after_it_learns_how_much_is_kept() -> None:
+    with broker() as one, Publisher(one.at[0]) as publisher:
+        there = one.at[1]
+        publisher.publish("plot", "1", "a", {"x": 1}, bytes(1000))
+        end = time.monotonic() + 20
+        while not (found := about(there)) or not found["topics"]:
+            assert time.monotonic() < end
+    assert found | {"bytes": 0} == {"runs": 1, "topics": 1, "bytes": 0, "most": MEMORY, "dropped": 0}
+    assert 1000 < found["bytes"] < 1100
+    assert about(there, timeout=0.1) is None
 
 
 @given(st.text(min_size=1), st.text(alphabet="abc/._-"))
