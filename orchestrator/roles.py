@@ -76,7 +76,11 @@ class Type:
 
 #: A type that has no row here is for admins: it is a slip, or somebody's own affair in a database that is ours.
 TYPES: tuple[Type, ...] = (
-    Type("attempt", "an attempt that did not succeed: written once", create=("site", "person")),
+    Type(
+        "attempt", "an attempt that did not succeed: written once; a loss (by its site) or an end (by a "
+        "person) that was not true goes again",
+        create=("site", "person"), delete=("site", "person"),
+    ),
     Type(
         "operation", "what a person did, when and why, and what came of it", create=("person",), change=("person",)
     ),

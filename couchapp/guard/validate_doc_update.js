@@ -161,16 +161,18 @@ function validate(doc, old, user, security) {
 
   // Documents of ours that have no chain.
   function other(act, type, one) {
-    var types = kinds(), rule = types.hasOwnProperty(type) ? types[type][act] : [], why;
+    var types = kinds(), rule = types.hasOwnProperty(type) ? types[type][act] : [], why, ended;
     // Names tell types apart: no record takes the name of a file, nor one record that of another.
     if (act === "create" && types.hasOwnProperty(type) && one._id.indexOf(type + ":") !== 0) {
       no("the id of a document of type '" + type + "' begins with '" + type + ":'");
     }
-    if (person && rule.indexOf("person") >= 0) {
+    // Of attempts only the end that was not true goes again: a loss by its site, a person's word by a person.
+    ended = act !== "delete" || type !== "attempt" ? "" : String(one.state);
+    if (person && rule.indexOf("person") >= 0 && (!ended || ended === "called off")) {
       if ((why = unsigned(act, type, one))) no(why);
       return;
     }
-    if (site && rule.indexOf("site") >= 0) {
+    if (site && rule.indexOf("site") >= 0 && (!ended || ended === "lost")) {
       why = /^proc\d+$/.test(one.step) && one.site === undefined ? foreign(one.step, branches["@type@"].sites)
         : has["site:" + one.site] === true ? "" : "it names no site of this account: the role site:" + one.site;
       if (!why) return;

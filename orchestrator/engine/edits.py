@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.documents import Document
+from orchestrator.engine import untrue
 from orchestrator.engine.flight import BULK, FINAL, Database
 from orchestrator.errors import IllegalTransition, Unauthorised, Unavailable
 
@@ -51,13 +52,15 @@ def edit(
     """
     saved: dict[str, Document] = {}
     waiting = list(decisions)
+    late: dict[str, Document] = {}
     for _ in range(TRIES):
         again: list[str] = []
         for start in range(0, len(waiting), BULK):
-            again += _once(database, waiting[start : start + BULK], decisions, saved, refused, pick)
+            again += _once(database, waiting[start : start + BULK], decisions, saved, refused, pick, late)
         waiting = again
         if not waiting:
             break
+    untrue.forget(database, [record for name, record in late.items() if name not in saved])
     for name in waiting:
         log.warning("document %s changes faster than it can be written; it is decided on again later", name)
     return saved
@@ -70,8 +73,9 @@ def _once(
     saved: dict[str, Document],
     refused: Callable[[str, str], None] | None,
     pick: Callable[[Document], Document],
+    late: dict[str, Document],
 ) -> list[str]:
-    """One read and one write; the ids that met a conflict."""
+    """One read and one write; the ids that met a conflict, of which ``late`` gets the records."""
     changes: list[Change] = []
     for name, document in database.get_many(list(ids)).items():
         if document is None:
@@ -100,6 +104,8 @@ def _once(
             saved[name] = {**change.document, "_rev": rev}
         elif outcome.error == "conflict":
             again.append(name)
+            if change.record is not None:
+                late[name] = change.record
         elif outcome.error == "unauthorized":
             raise Unauthorised(f"the database does not let this account write {name!r}: {outcome.reason}")
         elif outcome.error in FINAL:

@@ -17,7 +17,7 @@ from random import Random
 from orchestrator import documents, faults
 from orchestrator.chain import Chain, Step
 from orchestrator.documents import Claimant, Document, Report
-from orchestrator.engine import versions
+from orchestrator.engine import untrue, versions
 from orchestrator.engine.backlog import Backlog
 from orchestrator.engine.costs import Costs
 from orchestrator.engine.counts import Counts
@@ -299,6 +299,7 @@ class Engine:
         self.counts.conflicts += len(writes)
         try:
             fresh = versions.current(self.database, writes)
+            untrue.forget(self.database, [write.record for write in writes if write.record is not None])
         except DatabaseError:
             for write in writes:
                 write.settled = False

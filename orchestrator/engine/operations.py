@@ -20,6 +20,7 @@ from typing import Any
 from orchestrator import faults, people
 from orchestrator.chain import Chain
 from orchestrator.documents import Document, iso
+from orchestrator.engine import untrue
 from orchestrator.engine.flight import BULK, Database
 from orchestrator.engine.outputs import OutputFault, Outputs
 from orchestrator.errors import DatabaseError, IllegalTransition, NotFound, SettingsError
@@ -296,11 +297,12 @@ def change(
     done = done if done is not None else Done()
     wanted = list(dict.fromkeys(ids))
     for start in range(0, len(wanted), BULK):
-        waiting, written = wanted[start : start + BULK], dict[str, list[Document]]()
+        waiting, written, late = wanted[start : start + BULK], dict[str, list[Document]](), list[Document]()
         for _ in range(TRIES):
-            waiting = _change_once(database, waiting, decide, done, written, dry_run=dry_run)
+            waiting = _change_once(database, waiting, decide, done, written, late, dry_run=dry_run)
             if not waiting:
                 break
+        untrue.forget(database, late)
         for name in waiting:
             done.refused[name] = "it changes faster than it can be written: try again"
         # A past that was written for a change which then could not be made speaks of nothing.
@@ -310,9 +312,9 @@ def change(
 
 def _change_once(
     database: Database, ids: list[str], decide: Decision, done: Done, written: dict[str, list[Document]],
-    *, dry_run: bool,
+    late: list[Document], *, dry_run: bool,
 ) -> list[str]:  # fmt: skip
-    """One read and one write; the ids that met a conflict."""
+    """One read and one write; the ids that met a conflict, of which ``late`` gets the attempts' records."""
     made: dict[str, Changed] = {}
     before: dict[str, str] = {}
     for name, document in database.get_many(ids).items():
@@ -342,6 +344,7 @@ def _change_once(
             done.changed[name] = (before[name], str(one.document.get("status")))
         elif outcome.error == "conflict":
             again.append(name)
+            late += [record for record in one.records if record["type"] == "attempt"]
         else:
             done.refused[name] = f"{outcome.error}: {outcome.reason}"
     return again

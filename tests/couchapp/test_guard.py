@@ -297,6 +297,21 @@ def test_attempts_are_written_once_by_the_site_of_their_step(verdict: Verdict) -
     assert passes(verdict(attempt(reason="x"), attempt(), ADMIN))
 
 
+def test_only_the_record_of_an_end_goes_again_and_only_by_those_who_write_it(verdict: Verdict) -> None:
+    """The result of an attempt may be found after another poller has given it up."""
+    gone = {"_id": "attempt:a:proc0:1", "_deleted": True}
+    lost = attempt(state="lost")
+    assert passes(verdict(gone, lost, HERE))
+    assert "site:here" in forbidden(verdict(gone, lost, LYON))
+    for who in (OPERATOR, VIEWER):
+        assert "to delete" in forbidden(verdict(gone, lost, who))
+    assert passes(verdict(gone, attempt(state="called off"), OPERATOR))
+    assert "to delete" in forbidden(verdict(gone, attempt(state="called off"), HERE))
+    for state in ("failed", "cancelled", None):
+        for who in (HERE, OPERATOR):
+            assert "to delete" in forbidden(verdict(gone, attempt(state=state), who))
+
+
 def record(kind: str, by: Any = "somebody", **more: Any) -> dict[str, Any]:
     """A record that a person writes, signed as each type is."""
     signature = {"past": {"operation": {"id": "operation:1", "by": by}, "document": "a"}, "operation": {"by": by}}

@@ -289,6 +289,36 @@ def test_a_document_that_somebody_changes_meanwhile_is_read_and_decided_on_again
     assert len(operations.pasts(database, "r01_0")) == 1, "no past of what did not happen"
 
 
+@pytest.mark.parametrize("what", ["mark-bad", "fail"])
+def test_an_attempt_that_ends_well_while_it_is_called_off_has_no_record_of_its_end(
+    two: Any, database: Database, what: str
+) -> None:
+    """Its result is stored between the record of its end and the document's change."""
+    from orchestrator import chain as chains
+    from orchestrator.documents import Claimant, Report, claim, finish
+
+    chain = chains.load(two.folder / "chain.yaml")
+    step = chain.steps[0]
+    database.put({**a_document("r04_0"), "status": "closed"})
+    held = claim(database.get("r04_0"), step, Claimant("p", "daq1", 1, "here"), "a1", 1000.0)
+    database.put(held)
+
+    class Racing(Breaking):
+        def __getattr__(self, name: str) -> Any:
+            if name == "bulk" and self._bulks > 0:
+                self._bulks -= 1
+                if not self._bulks:
+                    done = finish(database.get("r04_0"), step, Report("r04_0", step.key, "a1", 1.0, 2.0), 1001.0)
+                    database.put(done)
+            return getattr(self._database, name)
+
+    desk = Desk(Racing(database, 2), chain, "here", two.folder / "data")
+    done = desk.perform(Order(what, "ann", "too warm"), ["r04_0"], Selection(documents=("r04_0",)))
+    assert (list(done.changed), list(done.refused)) == ((["r04_0"], []) if what == "mark-bad" else ([], ["r04_0"]))
+    assert database.get("r04_0")[step.key]["state"] == "done"
+    assert not [row.id for row in database.all_docs(startkey="attempt:r04_0:", endkey="attempt:r04_0;")]
+
+
 def test_documents_with_a_priority_are_taken_first(two: Any, database: Database) -> None:
     database.bulk([a_document(f"r03_{n}") for n in range(20)])
     assert two("priority", "r03_7", "r03_13", "--to", "5").code == 0

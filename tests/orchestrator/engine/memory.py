@@ -56,6 +56,8 @@ class Memory:
                 generation = int((current or {}).get("_rev", "0-").partition("-")[0]) + 1
                 stored = {**copy.deepcopy(document), "_rev": f"{generation}-x{self.writes}"}
                 self.documents[name] = stored
+                if document.get("_deleted"):
+                    del self.documents[name]
                 outcomes.append(Saved(name, stored["_rev"]))
         if self.answers_lost:
             self.answers_lost -= 1

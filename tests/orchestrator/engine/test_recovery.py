@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from memory import Memory
 
 from orchestrator.chain import Chain
@@ -16,6 +18,7 @@ from orchestrator.documents import Report
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.recovery import Recovery
 from orchestrator.engine.spool import Spool
+from orchestrator.errors import Unavailable
 
 Make = Callable[..., Engine]
 
@@ -232,3 +235,36 @@ def test_a_claim_whose_end_stands_in_another_version_is_not_taken_back(
     assert not [name for name in memory.documents if name.startswith("attempt:")]
     memory.beside.clear()
     assert sum(recovery.look(1101.0 + n, 100.0 + n) for n in range(2)) == 2, "without such a version they are lost"
+
+
+@pytest.mark.parametrize("answers_lost", [0, 1])
+def test_the_record_of_a_loss_goes_again_where_the_result_was_recorded_first(
+    make_engine: Make, memory: Memory, answers_lost: int
+) -> None:
+    """One poller sees a lease end; before its word is written, the dead one's spool is found on its own machine."""
+    dead, here, elsewhere = make_engine("dead"), make_engine("here"), make_engine("elsewhere")
+    (task,) = claimed_by(dead, memory, "d")
+    seen = memory.get_many(["d"])["d"]
+    assert seen is not None
+    elsewhere.take_back(seen, dead.chain.steps[0], "its poller dead is no more", 1001.0)
+    here.adopted(seen, Report("d", "proc0", task.attempt, 1000.0, 1000.5), 1001.5)
+    here.commit(1001.5)
+    memory.answers_lost = answers_lost  # stored, and then the network broke: it is written once more
+    with suppress(Unavailable):
+        elsewhere.commit(1002.0)
+    elsewhere.commit(1003.0)
+    assert memory.documents["d"]["proc0"]["state"] == "done"
+    assert set(memory.documents) == {"d"}, "what was thought lost is done: nothing says otherwise"
+
+
+def test_the_record_of_a_loss_stays_where_another_has_seen_the_same(make_engine: Make, memory: Memory) -> None:
+    dead, one, other = make_engine("dead"), make_engine("one"), make_engine("other")
+    claimed_by(dead, memory, "d")
+    seen = memory.get_many(["d"])["d"]
+    assert seen is not None
+    for engine in (one, other):
+        engine.take_back(seen, dead.chain.steps[0], "its poller dead is no more", 1001.0)
+    one.commit(1002.0)
+    other.commit(1002.0)
+    assert memory.documents["attempt:d:proc0:1"]["state"] == "lost"
+    assert memory.documents["d"]["retry"]["number"] == 2
