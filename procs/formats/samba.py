@@ -31,8 +31,9 @@ from orchestrator.errors import FormatError
 from procs.formats import names
 from procs.formats import samba_text as text
 from procs.formats.samba_batch import BatchBuilder, SambaBatch
-from procs.formats.samba_events import EVENT_KEYS, LINE_KEY, LOG_LINE, PULSE_KEYS, EventReader
+from procs.formats.samba_events import EVENT_KEYS, LOG_LINE, PULSE_KEYS, EventReader
 from procs.formats.samba_header import Channel, Detector, SambaHeader, read_header
+from procs.formats.samba_layouts import LINE_KEY
 from procs.formats.window import CHUNK, NeedMore, Truncation, Window
 
 BATCH_BYTES = 64 * 1024 * 1024  # a batch ends here too: 500 events with long traces would need gigabytes

@@ -184,7 +184,12 @@ def blank_columns(events: int, pulses: int) -> dict[str, NDArray[Any]]:
 
 def native(parts: list[memoryview], kind: str) -> NDArray[Any]:
     """Binary blocks one after the other as one writable array in this machine's byte order."""
-    joined = np.frombuffer(bytearray().join(parts), dtype=kind)
+    joined = np.empty(sum(map(len, parts)), dtype=np.uint8)
+    room, end = joined.data, 0
+    for part in parts:
+        start, end = end, end + len(part)
+        room[start:end] = part
+    joined = joined.view(kind)
     if joined.dtype.isnative:
         return joined.view(joined.dtype.newbyteorder("="))
     return joined.byteswap(inplace=True).view(joined.dtype.newbyteorder("="))
