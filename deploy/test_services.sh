@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the whole test suite uses besides Python's packages, on Debian as root: chromium for the status page in
 # a real browser, sshd for transfers and commands across SSH, libfaketime for hosts whose clocks disagree, real batch
-# systems for the schedulers. Tests whose tool is missing are skipped with a sentence, so this is never required. What is
-# there already costs no time.
+# systems for the schedulers; and by npm PouchDB's server, for replication with a program of other people. Tests whose tool
+# is missing are skipped with a sentence, so this is never required. What is there already costs no time.
 set -eu
 here=$(dirname "$0")
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
@@ -27,3 +27,4 @@ fi
 bash "$here/batch/install.sh" slurm gridengine
 # HTCondor is not in this Debian: it comes from the next one into a folder of its own, some 300 MB.
 bash "$here/batch/install.sh" htcondor || echo "test services: no HTCondor: its tests will be skipped"
+sh "$here/pouchdb/install.sh" || echo "test services: no PouchDB: its tests will be skipped"
