@@ -136,8 +136,9 @@ def _decode(words: Words, blocks: Ints) -> TdcBlock:
         odd[np.searchsorted(starts, blocks[1:]) - 1] = False  # each block counts by itself
     check(odd, starts[1:], "a V1290 event count does not follow the one before")
     hits = _places(kinds, of_kind, MEASUREMENT)
-    tdc = _tdc_of_hits(words, kinds, of_kind, starts, hits, check)
-    edges = np.append(np.searchsorted(hits, starts), len(hits))
+    before = np.cumsum(kinds == MEASUREMENT)  # measurements before a word of another kind
+    tdc = _tdc_of_hits(words, kinds, of_kind, hits, before, check)
+    edges = np.append(before[starts], len(hits))
     hits, tdc = hits[edges[0] :], tdc[edges[0] :]  # what is before the first global header is no trigger's
     hit_count = np.diff(edges)
     measured = words[hits].astype(np.int64)
@@ -173,8 +174,8 @@ def _tdc_of_hits(
     words: Words,
     kinds: NDArray[np.uint8],
     of_kind: Ints,
-    starts: Ints,
     hits: Ints,
+    before: Ints,
     check: Callable[[NDArray[np.bool_], Ints, str], None],
 ) -> Ints:
     """The TDC chip (0-3) that each measurement belongs to, by the TDC header before it; -1 without."""
@@ -190,10 +191,10 @@ def _tdc_of_hits(
     check(last & 0xFFF != tails - heads + 1, tails, "a V1290 TDC trailer's word count is wrong")
     identity = 0x3FFF000  # chip (bits 25-24) and event id (bits 23-12)
     check((first ^ last) & identity != 0, tails, "a V1290 TDC trailer has another chip or event id")
-    apart = np.searchsorted(starts, heads, "right") != np.searchsorted(starts, tails, "right")
-    check(apart, tails, "a V1290 TDC's words run over two triggers")
+    trigger = np.cumsum(kinds == GLOBAL_HEADER)
+    check(trigger[heads] != trigger[tails], tails, "a V1290 TDC's words run over two triggers")
     chips = (first >> 24 & 3).astype(np.int64)
-    inside = np.searchsorted(hits, tails) - np.searchsorted(hits, heads)
+    inside = before[tails] - before[heads]
     if inside.sum() == len(hits):
         return np.repeat(chips, inside)
     owner = np.searchsorted(heads, hits) - 1
