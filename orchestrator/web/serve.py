@@ -17,6 +17,9 @@ from orchestrator.errors import Exit, OrchestratorError, SettingsError
 PORT = 8420
 #: A request gets this long, in seconds, to end after a signal; streams are ended at once.
 GRACE_SECONDS = 3
+#: A connection to which nothing could be sent for so long, in seconds, is ended: a viewer that is gone without a word,
+#: or has stopped to read, would keep its place for ever. Streams say something every few seconds.
+UNSENT_SECONDS = 60
 
 
 class PortTaken(OrchestratorError):
@@ -54,6 +57,8 @@ def bind(host: str, port: int) -> socket.socket:
         raise SettingsError(f"the page cannot listen at {host!r}: {error}; 127.0.0.1 always works") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every accepted connection inherits it
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNSENT_SECONDS * 1000)
         listener.bind(address)
         listener.listen(128)
     except (OSError, OverflowError) as error:
