@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -58,10 +59,10 @@ def create_app(
         clock: seconds since 1970.
         jsroot: the script that draws; where it is missing, plots are pictures.
     """
-    board = Board()
+    board = Board(life=secrets.token_hex(4))
     kept = Kept(folder / "runs")
     room = Room(configuration, board, clock, lambda: listener.connected, kept.held)
-    hub = Hub(board, room.status, room.listing, clock)
+    hub = Hub(board, room.status, room.listing, clock, room.plots)
     listener = Listener(configuration.broadcast.subscribe, hub.take, hub.changed, secure=secure)
     pictures = Pictures()
     pages = Pages(room, hub, kept, pictures, Sets(folder / "sets.json"), status_port, jsroot.exists())

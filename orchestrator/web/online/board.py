@@ -97,7 +97,7 @@ def pick(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
 
 @dataclass(eq=False, slots=True)
 class Shown:
-    """One plot as it was published last. ``number`` grows with everything that comes, over all plots."""
+    """One plot as it was published last. ``number`` grows with everything that comes, of all plots of one ``life``."""
 
     run: str
     name: str
@@ -105,15 +105,17 @@ class Shown:
     body: bytes
     number: int
     arrived: float
+    life: str = ""  # of whoever counts: numbers of another life say nothing of which is newer
     encoded: bytes | None = None  # as JSON for viewers; made when the first one asks
     block: bytes | None = None  # the same as an event, compressed
 
     def json(self) -> bytes:
-        """``{"number", "header", "object", "reference", "ratio"}`` as JSON, made once for all who ask."""
+        """``{"number", "life", "header", "object", "reference", "ratio"}`` as JSON, made once for all who ask."""
         if self.encoded is None:
             drawn, reference, ratio, fault = parts(self.body)
             said = {
-                "number": self.number, "header": self.header, "object": drawn, "reference": reference, "ratio": ratio,
+                "number": self.number, "life": self.life, "header": self.header, "object": drawn,
+                "reference": reference, "ratio": ratio,
             }  # fmt: skip
             self.encoded = orjson.dumps(said | ({"fault": fault} if fault else {}))
         return self.encoded
@@ -157,9 +159,13 @@ class Run:
 
 
 class Board:
-    """Everything that is known, bounded: the newest of each plot, of the last few runs."""
+    """Everything that is known, bounded: the newest of each plot, of the last few runs.
 
-    def __init__(self, runs: int = RUNS, plots: int = PLOTS, memory: int = MEMORY) -> None:
+    ``life`` tells one board from another, so that nobody compares their numbers.
+    """
+
+    def __init__(self, runs: int = RUNS, plots: int = PLOTS, memory: int = MEMORY, life: str = "") -> None:
+        self.life = life
         self._runs: OrderedDict[str, Run] = OrderedDict()  # the one heard of last at the end
         self._most_runs, self._most_plots, self._memory = runs, plots, memory
         self.number = 0
@@ -191,7 +197,9 @@ class Board:
             run.refused = True
             return None
         header = sane(message.header, run.name, message.name)
-        shown = Shown(run.name, message.name, header, message.body, self.number, now)
+        if header["output_time"] is not None and (human.parse_time(header["output_time"]) or 0.0) > now:
+            header["output_time"] = human.iso(now)  # a clock that is ahead of ours: nothing comes before it is made
+        shown = Shown(run.name, message.name, header, message.body, self.number, now, self.life)
         if before is None or any(before.header[key] != header[key] for key in ("title", "quality", "reducer", "help")):
             run.listed = self.number
         if before is None:  # a new table instead of a new entry: threads may be reading this one

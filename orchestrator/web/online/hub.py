@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
+import random
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +25,9 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0
 #: Counts and the list of plots reach a viewer at most once in this time, in seconds; a person reads no faster.
 STATUS_SECONDS = 0.5
-#: Until a viewer whose stream has broken asks again, in milliseconds.
-RETRY = 1000
+#: Until a viewer whose stream has broken asks again, in milliseconds: each its own time, so that not all of them come
+#: at once when a display is started again.
+RETRY = (500, 2500)
 #: Viewers at once. Each is a socket; a script that opens them without end must not use them all up.
 VIEWERS = 500
 #: Plots of one viewer.
@@ -49,8 +51,7 @@ class Viewer:
     pending: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)  # of its plots those that it has; the first picture waits for nothing
     status: bool = True
-    shown: str = ""  # the run that it was told of last
-    listed: int = -1  # the list that it was told of last
+    told: tuple[str, int] | None = None  # the run and the state of its list that it was told of last
     last_plots: float = float("-inf")
     last_status: float = float("-inf")
 
@@ -63,11 +64,18 @@ class Viewer:
 class Hub:
     """The board and its viewers. All methods belong to the event loop's thread."""
 
-    def __init__(self, board: Board, status: Callable[[str], dict[str, Any]], listing: Callable[[str], dict[str, Any]],
-                 clock: Callable[[], float]) -> None:  # fmt: skip
-        """``status`` and ``listing`` make what viewers of a run are told of it besides plots (see ``room``)."""
+    def __init__(
+        self, board: Board, status: Callable[[str], dict[str, Any]], listing: Callable[[str], dict[str, Any]],
+        clock: Callable[[], float], plots: Callable[[str], Mapping[str, Shown]],
+        chance: Callable[[], float] = random.random,
+    ) -> None:  # fmt: skip
+        """``status`` and ``listing`` make what viewers of a run are told of it besides plots (see ``room``).
+
+        ``plots`` gives those of a run, also of one that only its snapshot knows. ``chance``: from 0 to 1.
+        """
         self.board = board
-        self._status, self._listing, self._clock = status, listing, clock
+        self._status, self._listing, self._plots = status, listing, plots
+        self._clock, self._chance = clock, chance
         self._viewers: set[Viewer] = set()
         self._by_plot: dict[str, set[Viewer]] = {}
         self._made: dict[tuple[str, str], tuple[Any, bytes, bytes]] = {}
@@ -139,7 +147,7 @@ class Hub:
             self._by_plot.setdefault(name, set()).add(viewer)
         loop = asyncio.get_running_loop()
         try:
-            hello = b"retry: %d\n\n" % RETRY
+            hello = b"retry: %d\n\n" % int(RETRY[0] + self._chance() * (RETRY[1] - RETRY[0]))
             yield events.HEAD + events.block(hello) if compressed else hello
             while not self._closed:
                 now = loop.time()
@@ -164,21 +172,23 @@ class Hub:
 
     def _pieces(self, viewer: Viewer, now: float, compressed: bool) -> Iterable[bytes]:
         run = self.board.run(viewer.run)
+        plots = self._plots(viewer.run)
+        listed = (run.name, run.listed) if run is not None else (viewer.run, -1 - len(plots))
         said: list[bytes] = []
-        if viewer.status and now >= viewer.last_status + STATUS_SECONDS:
+        # Before the first plot of another run a viewer is told that it is another one.
+        other = viewer.told is None or viewer.told[0] != listed[0]
+        if other or (viewer.status and now >= viewer.last_status + STATUS_SECONDS):
             viewer.status, viewer.last_status = False, now
-            listed = run.listed if run is not None else 0
-            name = run.name if run is not None else ""
-            if (name, listed) != (viewer.shown, viewer.listed):
-                viewer.shown, viewer.listed = name, listed
-                said.append(self._once("list", viewer.run, (name, listed), self._listing, compressed))
+            if listed != viewer.told:
+                viewer.told = listed
+                said.append(self._once("list", viewer.run, listed, self._listing, compressed))
             beat = int(self._clock() / STATUS_SECONDS)  # a beat's time is in it: made anew with each, for all at once
             said.append(self._once("status", viewer.run, (self._changes, beat), self._status, compressed))
         size = sum(len(piece) for piece in said)
         for name in sorted(self._ready(viewer, now)):
             # Looked up now, not when the turn began: whoever reads slowly gets the newest.
             viewer.pending.discard(name)
-            shown = run.plots.get(name) if run is not None else None
+            shown = plots.get(name)
             if shown is None:
                 continue
             viewer.seen.add(name)

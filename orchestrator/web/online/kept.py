@@ -57,7 +57,8 @@ class Kept:
                 size += len(body)
                 if size > MEMORY:
                     break
-                plots[name] = Shown(run, name, sane(header, run, name), body, len(plots) + 1, 0.0)
+                plots[name] = Shown(run, name, sane(header, run, name), body, len(plots) + 1, 0.0,
+                                    f"snapshot {made}")  # fmt: skip
         if plots:
             with self._lock:
                 self._held[run] = (made, plots)

@@ -150,6 +150,7 @@ class Pages:
                 yield first
                 async for piece in stream:
                     yield piece
+                    await self._load(run)  # a run that has left the memory meanwhile is still shown to its viewers
             finally:
                 await stream.aclose()
 

@@ -23,7 +23,7 @@ NAME = re.compile(r"[^\x00-\x1f\x7f<>&\"'`\\/]{1,60}\Z")
 QUERY_LETTERS = 6000
 #: Parameters of a view's address (``static/online/state.js``); nothing else is kept.
 KNOWN = frozenset(
-    ("run", "show", "at", "rotate", "reload", "paused", "logx", "logy", "logz", "stats", "style", "reference",
+    ("run", "show", "at", "rotate", "reload", "paused", "logx", "logy", "logz", "stats", "style", "plane", "reference",
      "ratio", "help", "list")
 )  # fmt: skip
 GROUPS = ("shifter", "expert")

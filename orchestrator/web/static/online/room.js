@@ -2,11 +2,13 @@
 "use strict";
 
 (() => {
-  const { state, set, hooks, cells, element, chip, number, base, step, wind, enter, help, told, arrived, mark, reconnect, changed } = window.room;
+  const { state, set, hooks, cells, element, chip, number, base, step, wind, enter, help, told, arrived, mark, reconnect, broken, changed } = window.room;
   const byId = (id) => document.getElementById(id);
   const KNOBS = { logx: ["0", "1"], logy: ["0", "1"], logz: ["0", "1"], stats: ["0", "1"], reference: ["0", "1"], ratio: ["0", "1"] };
   const STATES = { begun: "being taken", ended: "ended", final: "over" };
+  const RELOADED = 60000; // ms: so long after a page was loaded anew for another version it is not loaded anew for one
   let version = "";
+  let asking = false; // for the runs
   let link = 0;
   let status = null;
 
@@ -40,7 +42,7 @@
   hooks.status = (data) => {
     status = data;
     window.page.setClock(data.now);
-    if (version && data.version !== version) { location.reload(); return; }
+    if (version && data.version !== version) anew();
     version = data.version;
     text("run", data.run || "none");
     text("run-state", STATES[data.state] || (data.kept ? "over" : ""));
@@ -64,11 +66,25 @@
   };
   hooks.link = (since) => {
     link = since;
-    if (since) message("bad", "This page has lost its server: what is shown is from before.", "It is tried again by itself every second; Reconnect tries at once. If it stays away, tell the expert of the online system: `orchestrator online status` shows whether the display runs.");
+    if (since) message("bad", "This page has lost its server: what is shown is from before.", "It is tried again by itself; Reconnect tries at once. If it stays away, tell the expert of the online system: `orchestrator online status` shows whether the display runs.");
     else if (status) message(status.level, status.sentence, status.remedy);
   };
 
+  // Another version of the server may speak otherwise, so its own page is loaded: not by all viewers in one moment, and not
+  // over and over where two servers of different versions answer in turn.
+  function anew() {
+    try {
+      if (Date.now() - Number(sessionStorage.getItem("anew")) < RELOADED) return;
+      sessionStorage.setItem("anew", String(Date.now()));
+    } catch {
+      return; // a browser that remembers nothing: the page stays as it is
+    }
+    setTimeout(() => location.reload(), 3000 * Math.random());
+  }
+
   async function runs() {
+    if (asking) return;
+    asking = true;
     const which = byId("which");
     try {
       const answer = await fetch(`${base}/api/runs`, { headers: { Accept: "application/json" }, cache: "no-store" });
@@ -76,7 +92,9 @@
       if (state.run && !names.includes(state.run)) names.push(state.run);
       which.replaceChildren(element("option", { value: "" }, "current"), ...names.map((name) => element("option", { value: name }, name)));
       which.value = state.run;
-    } catch { /* the next status asks again */ }
+    } catch { /* the next status asks again */ } finally {
+      asking = false;
+    }
   }
 
   // The newest data now, paused or not: asked for, so that it is what the server has at this moment.
@@ -89,15 +107,13 @@
       const answer = await fetch(`${base}/api/plots?${query}`, { headers: { Accept: "application/json" }, cache: "no-store" });
       if (!answer.ok) throw new Error();
       for (const data of await answer.json()) {
+        // What the stream has brought since may be of a server that was started anew, whose numbers tell nothing.
         const cell = cells.get(data.header.name);
-        // What the stream has brought since is newer than this answer.
-        if (cell && cell.newest === before.get(data.header.name)) cell.newest = data;
-        if (cell) cell.draw();
+        if (cell && (cell.newest === before.get(data.header.name) || cell.newest.life === data.life)) arrived(data, true);
       }
       held();
-      if (state.help === "1") help();
     } catch {
-      hooks.link(Date.now());
+      broken();
     }
   }
 
@@ -120,6 +136,7 @@
     choose("rotate", state.rotate, " s");
     choose("every", state.reload, " s");
     byId("style").value = state.style;
+    byId("plane").value = state.plane;
     byId("which").value = state.run;
     for (const knob of document.querySelectorAll("[data-knob]")) {
       const value = state[knob.dataset.knob];
@@ -144,7 +161,7 @@
     if (any("at", "show")) enter();
     if (any("run")) { for (const cell of cells.values()) { cell.fresh = true; } runs(); }
     if (any("run", "reload")) reconnect();
-    if (any(...Object.keys(KNOBS), "style")) redraw();
+    if (any(...Object.keys(KNOBS), "style", "plane")) redraw();
     if (names.includes("paused") && state.paused !== "1") for (const cell of cells.values()) if (cell.newest !== cell.data) cell.draw();
     if (any("help")) help();
     look();
@@ -173,11 +190,16 @@
     list: () => set({ list: state.list === "1" ? "0" : "1" }),
     "help-button": () => set({ help: state.help === "1" ? "" : "1" }),
     full,
+    versus: () => {
+      const ways = ["data", "reference", "ratio", "difference"];
+      set({ plane: ways[(ways.indexOf(state.plane) + 1) % ways.length] });
+    },
   };
-  for (const [id, act] of Object.entries(ACTS)) byId(id).addEventListener("click", act);
+  for (const [id, act] of Object.entries(ACTS)) if (byId(id)) byId(id).addEventListener("click", act);
   byId("rotate").addEventListener("change", (event) => set({ rotate: event.target.value }));
   byId("every").addEventListener("change", (event) => set({ reload: event.target.value }));
   byId("style").addEventListener("change", (event) => set({ style: event.target.value }));
+  byId("plane").addEventListener("change", (event) => set({ plane: event.target.value }));
   byId("which").addEventListener("change", (event) => set({ run: event.target.value }));
   for (const knob of document.querySelectorAll("[data-knob]")) {
     knob.addEventListener("click", () => {
@@ -195,7 +217,7 @@
     });
   }
 
-  const KEYS = { ArrowLeft: "before", ArrowRight: "after", " ": "pause", r: "reload", d: "redraw", c: "reconnect", l: "list", h: "help-button", f: "full" };
+  const KEYS = { ArrowLeft: "before", ArrowRight: "after", " ": "pause", r: "reload", d: "redraw", c: "reconnect", l: "list", h: "help-button", f: "full", v: "versus" };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const typing = event.target.closest("input:not([type=checkbox]), select, textarea, dialog");

@@ -6,6 +6,7 @@
   const choose = document.getElementById("sets");
   const said = document.getElementById("set-said");
   let sets = [];
+  let asked = 0; // an answer to an earlier question does not undo that to a later one
 
   function say(words) {
     said.textContent = words;
@@ -19,7 +20,10 @@
   }
 
   async function read() {
-    sets = (await ask("GET")).sets;
+    const mine = asked += 1;
+    const found = (await ask("GET")).sets;
+    if (asked !== mine) return;
+    sets = found;
     const chosen = choose.value; // somebody may have chosen meanwhile
     const groups = ["shifter", "expert"].map((group) => element("optgroup", { label: group === "shifter" ? "For shifters" : "For experts" }, ...sets.filter((one) => one.group === group).map((one) => element("option", { value: one.name }, one.name))));
     choose.replaceChildren(element("option", { value: "" }, "choose"), ...groups.filter((group) => group.children.length));

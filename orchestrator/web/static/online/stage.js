@@ -59,13 +59,19 @@
     document.getElementById("canvas-quality").replaceChildren(...(wanted ? [chip(wanted.quality)] : []));
     const at = wanted ? keys.indexOf(wanted.key) : -1;
     document.getElementById("place").textContent = at >= 0 && keys.length > 1 ? `${at + 1} of ${keys.length}` : "";
-    const same = before && wanted && before.key === wanted.key && names.length === cells.size && names.every((name) => cells.has(name));
+    const canvasStays = before && wanted && before.key === wanted.key;
+    const same = canvasStays && names.length === cells.size && names.every((name) => cells.has(name));
     if (!same || (!wanted && cells.size)) {
-      for (const cell of cells.values()) cell.close();
+      // Plots that come to a canvas, or leave it, change nothing in the others.
+      const stay = new Map(canvasStays ? cells : []);
+      for (const [name, cell] of cells) if (!canvasStays || !names.includes(name)) cell.close();
       cells.clear();
       for (const name of names) {
-        const cell = new Plot(name);
-        cell.title.addEventListener("click", () => set({ at: state.at === `p:${name}` ? (before ? before.key : "") : `p:${name}` }));
+        let cell = stay.get(name);
+        if (!cell) {
+          cell = new Plot(name);
+          cell.title.addEventListener("click", () => set({ at: state.at === `p:${name}` ? (before ? before.key : "") : `p:${name}` }));
+        }
         cells.set(name, cell);
         grid.append(cell.figure);
       }
@@ -73,6 +79,7 @@
       grid.toggleAttribute("data-many", names.length > 9);
       grid.style.setProperty("--columns", String(columns(names.length)));
       watch(names);
+      for (const cell of stay.values()) cell.resized();
     }
     help();
     mark();
@@ -120,8 +127,14 @@
       details.open = open.has(one.key) || words.length > 0;
       rows.push(element("div", { class: "canvas-entry" }, row, details));
     }
+    const focused = box.contains(document.activeElement) ? document.activeElement : null;
     box.replaceChildren(...(rows.length ? rows : [element("p", { class: "empty" }, words.length ? "Nothing in the list fits." : "No plots yet.")]));
     mark();
+    if (focused) { // whoever goes through the list by the keyboard stays where they were
+      const key = (focused.closest("[data-key]") || focused).dataset.key;
+      const there = Array.from(box.querySelectorAll("[data-key]")).find((one) => one.dataset.key === key && one.nodeName === (focused.nodeName === "SUMMARY" ? "DETAILS" : focused.nodeName));
+      if (there) (there.querySelector("summary") || there).focus({ preventScroll: true });
+    }
   }
 
   function mark() {
@@ -163,10 +176,11 @@
     enter();
   }
 
-  function arrived(data) {
+  // A plot has come; ``now``: it was asked for, and is drawn even while the picture is held.
+  function arrived(data, now = false) {
     const cell = cells.get(data.header.name);
-    if (!cell) return;
-    cell.offer(data, state.paused === "1");
+    if (!cell || data.header.run !== run) return; // of a run that was shown before, or of one that is not told of yet
+    cell.offer(data, state.paused === "1" && !now);
     if (state.help === "1") help();
   }
 

@@ -5,7 +5,7 @@ window.room = window.room || {};
 
 (() => {
   // Every part of a view with what it is when the address does not say.
-  const DEFAULTS = { run: "", at: "", rotate: "0", reload: "0.2", paused: "", logx: "", logy: "", logz: "", stats: "", style: "", reference: "1", ratio: "1", help: "", list: "1" };
+  const DEFAULTS = { run: "", at: "", rotate: "0", reload: "0.2", paused: "", logx: "", logy: "", logz: "", stats: "", style: "", plane: "", reference: "1", ratio: "1", help: "", list: "1" };
   const state = { ...DEFAULTS, show: [] };
   const listeners = [];
 

@@ -10,6 +10,10 @@
   let wanted = [];
   let heard = 0;
   let lost = 0; // since when, ms
+  let again = 0; // timer of the next try, where the browser makes none by itself
+
+  // Of this page, not of the day: a clock that somebody sets right stops nothing.
+  const now = () => performance.now();
 
   function show(how, words) {
     lamp.dataset.state = how;
@@ -18,7 +22,7 @@
   }
 
   function alive() {
-    heard = Date.now();
+    heard = now();
     if (lost) {
       lost = 0;
       hooks.link(0);
@@ -26,7 +30,7 @@
   }
 
   function broken() {
-    if (!lost) lost = Date.now();
+    if (!lost) lost = now();
     show("away", "connection lost");
     hooks.link(lost);
   }
@@ -52,17 +56,18 @@
     if (state.run) query.append("run", state.run);
     query.append("period", state.reload);
     for (const name of wanted) query.append("plots", name);
-    heard = Date.now();
+    heard = now();
     stream = new EventSource(`${base}/events?${query}`);
     for (const name of ["status", "list", "plot"]) on(name);
     stream.addEventListener("error", () => {
       broken();
-      // The browser tries again by itself unless the server has answered with an error.
-      if (stream && stream.readyState === EventSource.CLOSED) setTimeout(() => { if (stream && stream.readyState === EventSource.CLOSED) open(); }, 2000);
+      // The browser tries again by itself unless the server has answered with an error. Not all viewers at once.
+      if (stream && stream.readyState === EventSource.CLOSED) again = setTimeout(open, 1000 + 2000 * Math.random());
     });
   }
 
   function close() {
+    clearTimeout(again);
     if (stream) stream.close();
     stream = null;
   }
@@ -74,7 +79,7 @@
   }
 
   setInterval(() => {
-    if (stream && Date.now() - heard > SILENCE) {
+    if (stream && now() - heard > SILENCE) {
       broken();
       open();
     }
@@ -85,5 +90,5 @@
   });
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => { if (event.persisted) open(); });
-  Object.assign(window.room, { hooks, watch: show_plots, reconnect: open });
+  Object.assign(window.room, { hooks, watch: show_plots, reconnect: open, broken });
 })();

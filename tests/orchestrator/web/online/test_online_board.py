@@ -98,3 +98,11 @@ def test_a_run_is_as_good_as_its_worst_plot() -> None:
     assert [worst(q) for q in ([], ["none", "good"], ["warning", "good"], ["bad", "warning"])] == [
         "none", "good", "warning", "bad",
     ]  # fmt: skip
+
+
+def test_a_plot_of_a_machine_whose_clock_is_ahead_was_made_when_it_came() -> None:
+    board = Board()
+    for name, time in (("ahead", "2026-01-01T03:00:00Z"), ("right", "2025-12-31T23:59:59Z")):
+        shown = board.take(plot("1", name, output_time=time), 1767225600.0)  # 2026-01-01T00:00:00Z
+        assert shown is not None
+        assert shown.header["output_time"] == min(time, "2026-01-01T00:00:00Z").replace("Z", ".000Z")

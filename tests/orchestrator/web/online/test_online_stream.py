@@ -25,7 +25,10 @@ def plot(name: str, entries: int, run: str = "6008", body: bytes = BODY) -> Mess
 
 def made(board: Board | None = None) -> hub.Hub:
     board = board or Board()
-    return hub.Hub(board, lambda run: {"run": run}, lambda run: {"run": run, "plots": []}, lambda: 0.0)
+    return hub.Hub(
+        board, lambda run: {"run": run}, lambda run: {"run": run, "plots": []}, lambda: 0.0,
+        lambda run: found.plots if (found := board.run(run)) else {},
+    )  # fmt: skip
 
 
 def events_of(text: bytes) -> list[tuple[str, Any]]:
@@ -244,5 +247,37 @@ def test_who_looks_at_an_old_run_is_not_sent_it_again_for_each_plot_of_the_prese
         assert stays.entries == {"a": [1]}
         for viewer in (stays, follows):
             await viewer.stop()
+
+    asyncio.run(play())
+
+
+def test_a_viewer_is_told_of_the_next_run_before_it_gets_its_first_plot() -> None:
+    async def play() -> None:
+        one = made()
+        one.take([plot("a", 1, "1")])
+        stream = one.stream("", ["a"], 0.01, compressed=False)
+        text = await anext(stream) + await anext(stream)
+        assert [name for name, _ in events_of(text)] == ["list", "status", "plot"]
+        one.take([plot("a", 7, "2")])
+        text = b""
+        while b"event: plot" not in text:
+            text += await asyncio.wait_for(anext(stream), 20)
+        assert [name for name, _ in events_of(text)] == ["list", "status", "plot"]
+        await stream.aclose()
+
+    asyncio.run(play())
+
+
+def test_viewers_that_have_lost_a_display_do_not_all_come_back_in_one_moment() -> None:
+    async def play() -> None:
+        board = Board()
+        chances = iter((0.0, 0.5, 1.0))
+        one = hub.Hub(board, lambda run: {}, lambda run: {}, lambda: 0.0, lambda run: {}, lambda: next(chances))
+        times = []
+        for _ in range(3):
+            stream = one.stream("", [], 1.0, compressed=False)
+            times.append(int((await anext(stream)).removeprefix(b"retry: ")))
+            await stream.aclose()
+        assert times == [hub.RETRY[0], sum(hub.RETRY) // 2, hub.RETRY[1]]
 
     asyncio.run(play())
