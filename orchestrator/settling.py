@@ -8,7 +8,6 @@ the same moment only makes another conflict, which the next round settles.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from orchestrator import conflicts, faults
 from orchestrator.chain import Chain
 from orchestrator.conflicts import Merge, Version, Wait
 from orchestrator.couch import Database, Refusal
+from orchestrator.engine.pages import pages
 from orchestrator.errors import NotFound
 
 VIEW = "conflicts/open"
@@ -66,7 +66,7 @@ def settle(database: Database, chain: Chain, *, write: bool = True, known: Known
     outcomes: list[Outcome] = []
     before = known if known is not None else {}
     undecided: Known = {}
-    for rows in _pages(database):
+    for rows in pages(database, VIEW, PAGE):
         asked = {str(row.id): list(row.value) for row in rows}
         for name, revs in list(asked.items()):
             if name in before and before[name][0] == revs:
@@ -101,17 +101,6 @@ def settle(database: Database, chain: Chain, *, write: bool = True, known: Known
         known.clear()
         known.update(undecided)
     return [*(outcome for _, outcome in undecided.values()), *outcomes]
-
-
-def _pages(database: Database) -> Iterator[list[Any]]:
-    place: dict[str, Any] = {}
-    while True:
-        rows = list(database.view(VIEW, reduce=False, limit=PAGE, **place))
-        if rows:
-            yield rows
-        if len(rows) < PAGE:
-            return
-        place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
 
 
 def count(database: Database) -> int:

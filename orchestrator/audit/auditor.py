@@ -33,6 +33,7 @@ from orchestrator.chain import Chain, Step
 from orchestrator.couch import Database, deploy
 from orchestrator.couch.branch import BranchDatabase
 from orchestrator.engine.heartbeat import beats
+from orchestrator.engine.pages import pages
 from orchestrator.engine.spool import is_locked
 from orchestrator.settings import Settings
 
@@ -390,13 +391,8 @@ class Auditor:
         for chain in self._chains:
             database = BranchDatabase(self.database, chain.branch, self.chain.type)
             for view in ("work/inqueue", "work/inprogress"):
-                place: dict[str, Any] = {}
-                while True:
-                    rows = database.view(view, reduce=False, include_docs=True, limit=PAGE, **place).rows
+                for rows in pages(database, view, PAGE, include_docs=True):
                     found += [row.doc for row in rows if row.doc is not None]
-                    if len(rows) < PAGE:
-                        break
-                    place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
         return found
 
     def _changed(self, start: str) -> Iterator[set[str]]:

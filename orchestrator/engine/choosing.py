@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.chain import Chain
+from orchestrator.engine.pages import pages
 from orchestrator.errors import SettingsError
 from orchestrator.selection import Selection, fits
 
@@ -84,20 +85,15 @@ def _source(database: Any, chain: Chain, selection: Selection, whole: Any) -> It
         number = chain.step(selection.step or selection.done).number
         states = ["ready", "waiting", "queued", "in progress", "failed"] if selection.step else ["done"]
         for state in states:
-            yield from _rows(database, "pages/steps", startkey=[number, state], endkey=[number, state], reduce=False)
+            yield from _rows(database, "pages/steps", startkey=[number, state], endkey=[number, state])
     else:
-        yield from _rows(database, "pages/status", reduce=False)
+        yield from _rows(database, "pages/status")
 
 
 def _rows(database: Any, view: str, **params: Any) -> Iterator[dict[str, Any]]:
     """The documents of a view's rows, page by page."""
-    place: dict[str, Any] = params
-    while True:
-        rows = list(database.view(view, include_docs=True, limit=PAGE, **place))
+    for rows in pages(database, view, PAGE, include_docs=True, **params):
         yield from (row.doc for row in rows if row.doc is not None)
-        if len(rows) < PAGE:
-            return
-        place = {**params, "startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
 
 
 def _asked(database: Any, chain: Chain, query: Any) -> Iterator[str]:

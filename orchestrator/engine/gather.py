@@ -19,6 +19,7 @@ from orchestrator.couch import Database
 from orchestrator.couch.branch import BranchDatabase
 from orchestrator.documents import Claimant, Document
 from orchestrator.engine.edits import Change, edit
+from orchestrator.engine.pages import pages
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.gathering import Plan
 
@@ -87,13 +88,8 @@ class Gatherer:
         return f"gather-{self.name}/{name}"
 
     def _rows(self, name: str, **params: Any) -> Iterator[Any]:
-        place: dict[str, Any] = {}
-        while True:
-            rows = list(self.database.view(self._view(name), reduce=False, limit=PAGE, **{**params, **place}))
-            yield from rows
-            if len(rows) < PAGE:
-                return
-            place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
+        for page in pages(self.database, self._view(name), PAGE, **params):
+            yield from page
 
     def _read(self, ids: Iterable[str]) -> list[Document]:
         wanted = sorted(set(ids))

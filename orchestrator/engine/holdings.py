@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.chain import Chain
 from orchestrator.documents import Document
 from orchestrator.engine import verdicts, versions
+from orchestrator.engine.pages import pages
 from orchestrator.engine.verdicts import AtFarm
 from orchestrator.errors import NotFound
 
@@ -39,13 +40,8 @@ class Holdings(dict[str, AtFarm]):
     def _claimed(self) -> Iterator[list[str]]:
         """The ids of documents whose seen version says that the farm has them, a page at a time."""
         for view in ("work/inqueue", "work/inprogress"):
-            place: dict[str, Any] = {}
-            while True:
-                rows = list(self._database.view(view, reduce=False, limit=PAGE, **place))
+            for rows in pages(self._database, view, PAGE):
                 yield [row.id for row in rows if (row.value or {}).get("poller") == self._identity]
-                if len(rows) < PAGE:
-                    break
-                place = {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
 
     def _behind(self) -> dict[str, AtFarm]:
         """What the farm has of documents whose seen version is another site's."""
