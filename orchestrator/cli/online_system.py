@@ -209,8 +209,9 @@ def _show_broadcast(site: Context, held: dict[str, Any] | None) -> None:
     if held is None:
         site.output.line("The broadcast does not answer; see the log online-broadcast.log")
         return
+    runs = f"{held['runs']} run{'' if held['runs'] == 1 else 's'}"
     site.output.line(
-        f"The broadcast keeps {held['topics']} plots and counts of {held['runs']} runs for viewers that join: "
+        f"The broadcast keeps {held['topics']} plots and counts of {runs} for viewers that join: "
         f"{held['bytes'] / 1e6:.1f} of {held['most'] / 1e6:.0f} MB"
     )
     if held["dropped"]:

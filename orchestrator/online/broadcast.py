@@ -29,6 +29,7 @@ import orjson
 import zmq
 
 from orchestrator.errors import Conflict, SettingsError
+from orchestrator.online import sockets
 from orchestrator.online.cache import Cache
 from orchestrator.online.configuration import Broadcast
 from orchestrator.online.keys import keys_for
@@ -62,7 +63,8 @@ class Broker:
         self._out.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._out.setsockopt(zmq.SNDHWM, QUEUED)
         try:
-            for socket, address in ((self._in, publish), (self._out, subscribe)):
+            for socket, address, what in ((self._in, publish, "publish"), (self._out, subscribe, "subscribe")):
+                sockets.prepare(address, f"broadcast.{what}")
                 _common(socket, secure)
                 _bind(socket, address)
         except BaseException:

@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.checks import port_is_free
 from orchestrator.children import who_answers
 from orchestrator.errors import Conflict, DatabaseError, OrchestratorError, SettingsError, Unauthorised, Unavailable
-from orchestrator.online import configuration
+from orchestrator.online import configuration, sockets
 from orchestrator.online.configuration import Online
 from orchestrator.online.keys import keys_for
 from orchestrator.online.module import Output, find
@@ -107,7 +107,17 @@ class Checks:
         keys = keys_for(
             online.workers.key, online.workers.address, online.broadcast.publish, online.broadcast.subscribe
         )
-        return "none needed: loopback only" if keys is None else f"{online.workers.key}"
+        if keys is not None:
+            return f"{online.workers.key}"
+        open_ones = [
+            address for address in (online.workers.address, online.broadcast.publish) if address.startswith("tcp://")
+        ]
+        if open_ones:
+            return (
+                f"none: every account of this machine may join at {open_ones[0]}; leave the address out, or name a "
+                "key in `workers.key`, if there are some that you do not trust"
+            )
+        return "none needed: closed to other accounts"
 
     def _references(self, online: Online) -> str:
         from orchestrator.online import references
@@ -116,14 +126,15 @@ class Checks:
         return f"{len(online.references)} fit" if online.references else "none"
 
     def _ports(self, online: Online) -> str:
-        wanted = [
-            ("workers.address", *_host_and_port(online.workers.address)),
-            ("broadcast.publish", *_host_and_port(online.broadcast.publish)),
-            ("broadcast.subscribe", *_host_and_port(online.broadcast.subscribe)),
-            ("web_port", online.web_host, online.web_port),
-        ]
+        addresses = {
+            "workers.address": online.workers.address, "broadcast.publish": online.broadcast.publish,
+            "broadcast.subscribe": online.broadcast.subscribe,
+        }  # fmt: skip
+        for name, address in addresses.items():
+            sockets.must_be_free(address, name)
+        wanted = [(name, *_host_and_port(address)) for name, address in addresses.items()]
         seen: dict[int, str] = {}
-        for name, host, port in wanted:
+        for name, host, port in [*wanted, ("web_port", online.web_host, online.web_port)]:
             if port == 0:
                 continue
             if port in seen:

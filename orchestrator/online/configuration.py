@@ -16,12 +16,13 @@ import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from orchestrator.errors import SettingsError
+from orchestrator.online import sockets
 from orchestrator.online.words import is_name
 from orchestrator.units import Bytes, Model, Name, Seconds
 
 
 def _endpoint(value: str) -> str:
-    if not re.match(r"(tcp://[^\s/]+:([0-9]{1,5}|\*)|ipc://\S+)\Z", value):
+    if not re.match(r"(tcp://[^\s/]+:([0-9]{1,5}|\*)|ipc://[^\x00-\x1f]+)\Z", value):
         raise ValueError(f"{value!r} is no address: write tcp://HOST:PORT, such as tcp://127.0.0.1:5610")
     return value
 
@@ -64,8 +65,9 @@ class Workers(Model):
 
     local: int = Field(2, ge=0, le=256, description="worker processes on this machine")
     address: Endpoint = Field(
-        "tcp://127.0.0.1:5610",
-        description="where workers of this and other machines report; another address than loopback needs a key",
+        "ipc://workers",
+        description="where workers report; `ipc://NAME` is for this site's account on this machine alone, "
+        "`tcp://HOST:PORT` beyond loopback needs a key",
     )
     key: Path | None = Field(
         None, description="file with the secret (mode 0600) that workers of other machines must have, too"
@@ -95,8 +97,11 @@ class StoreSettings(Model):
 class Broadcast(Model):
     """The way of plots to viewers, in memory."""
 
-    publish: Endpoint = Field("tcp://127.0.0.1:5611", description="where reducers and the transform send to")
-    subscribe: Endpoint = Field("tcp://127.0.0.1:5612", description="where web servers listen")
+    publish: Endpoint = Field("ipc://publish", description="where reducers and the transform send to")
+    subscribe: Endpoint = Field(
+        "ipc://subscribe",
+        description="where web servers listen; for those on other machines `tcp://HOST:PORT` and a key",
+    )
 
 
 class Images(Model):
@@ -233,7 +238,15 @@ def _settled(online: Online, folder: Path) -> Online:
 
     return online.model_copy(
         update={
-            "workers": online.workers.model_copy(update={"key": absolute(online.workers.key)}),
+            "workers": online.workers.model_copy(
+                update={
+                    "key": absolute(online.workers.key), "address": sockets.settled(online.workers.address, folder)
+                }
+            ),
+            "broadcast": Broadcast(
+                publish=sockets.settled(online.broadcast.publish, folder),
+                subscribe=sockets.settled(online.broadcast.subscribe, folder),
+            ),
             "images": online.images.model_copy(update={"directory": absolute(online.images.directory)}),
             "references": tuple(one.model_copy(update={"file": absolute(one.file)}) for one in online.references),
         }

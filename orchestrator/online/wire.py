@@ -32,7 +32,7 @@ import orjson
 import zmq
 
 from orchestrator.errors import Conflict, SettingsError
-from orchestrator.online import words
+from orchestrator.online import sockets, words
 from orchestrator.online.store import Outcome
 
 MOST_BYTES = 2**30  # of one message; a spill that is larger goes by reference
@@ -100,6 +100,7 @@ def prepare(socket: Any) -> None:
 
 def listen(socket: Any, address: str) -> str:
     """Bind; returns the address with its port. Raises Conflict for a port in use, SettingsError for a bad address."""
+    sockets.prepare(address, "workers.address")
     try:
         socket.bind(address)
     except zmq.ZMQError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def children(online: Any) -> dict[str, dict[str, Any]]:
 
 def test_what_dies_is_started_again_it_alone_and_stop_leaves_nothing(online: Any) -> None:
     online.online["input"]["settings"] = {"spills": 50, "last": False}
+    del online.online["workers"]["address"], online.online["broadcast"]  # sockets in a folder closed to other accounts
     online.start()
+    assert stat.S_IMODE((online.folder / "online" / "sockets").stat().st_mode) == 0o700
     page = f"http://127.0.0.1:{online.online['web_port']}/"
     assert _answers(page)  # at once: a start says that pages are up when they are
     names = {"broadcast", "transform", "reduce-folded", "display"}
@@ -50,6 +53,7 @@ def test_what_dies_is_started_again_it_alone_and_stop_leaves_nothing(online: Any
     }  # fmt: skip
     text = online.call("status").stdout
     assert "Run 100: 50 read, 50 done, 0 failed, 0 pending" in text
+    assert re.search(r"The broadcast keeps [23] plots and counts of 1 run for viewers that join: 0\.0 of 537 MB", text)
     online.until(lambda: _answers(page))
     online.stop()
     online.until(lambda: online.pids() == [], 10)
