@@ -65,7 +65,9 @@ def create_app(
     hub = Hub(board, room.status, room.listing, clock, room.plots)
     listener = Listener(configuration.broadcast.subscribe, hub.take, hub.changed, secure=secure)
     pictures = Pictures()
-    pages = Pages(room, hub, kept, pictures, Sets(folder / "sets.json"), status_port, jsroot.exists())
+    pages = Pages(
+        room, hub, kept, pictures, Sets(folder / "sets.json"), status_port, jsroot.exists(), lambda: listener.complete
+    )
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

@@ -36,6 +36,7 @@ class Listener:
     ) -> None:  # fmt: skip
         self.address = address
         self.connected = False
+        self.complete = False  # the whole picture has come since the broadcast is there
         self._taken, self._changed, self._secure = taken, changed, secure
         self._stop = threading.Event()
         self._room = threading.Semaphore(AHEAD)
@@ -61,20 +62,31 @@ class Listener:
                 log.error("the broadcast cannot be followed: %s", error)
             except Exception:
                 log.exception("a fault while following the broadcast at %s; it is begun anew", self.address)
+            self._is(connected=False)
             self._stop.wait(PAUSE)
 
     def _listen(self, subscriber: Subscriber) -> None:
         while not self._stop.is_set():
             messages = subscriber.receive(WAIT)
-            if subscriber.connected != self.connected:
-                self.connected = subscriber.connected
-                log.info("the broadcast at %s %s", self.address, "is there" if self.connected else "is away")
-                self._call(self._changed)
+            self._is(connected=subscriber.connected)
             if messages:
                 while not self._room.acquire(timeout=WAIT):
                     if self._stop.is_set():
                         return
                 self._call(self._hand_over, messages)
+            if self.connected and not self.complete and subscriber.complete:
+                self._call(self._has_all)  # after what came before it
+
+    def _is(self, *, connected: bool) -> None:
+        if connected == self.connected:
+            return
+        self.connected = connected
+        self.complete = False
+        log.info("the broadcast at %s %s", self.address, "is there" if connected else "is away")
+        self._call(self._changed)
+
+    def _has_all(self) -> None:
+        self.complete = self.connected
 
     def _hand_over(self, messages: list[Message]) -> None:
         self._room.release()

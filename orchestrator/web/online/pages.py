@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -42,10 +44,11 @@ class Pages:
     """All routes."""
 
     def __init__(
-        self, room: Room, hub: Hub, kept: Kept, pictures: Pictures, sets: Sets, status_port: int | None, jsroot: bool
-    ) -> None:
+        self, room: Room, hub: Hub, kept: Kept, pictures: Pictures, sets: Sets, status_port: int | None, jsroot: bool,
+        complete: Callable[[], bool],
+    ) -> None:  # fmt: skip
         self.room, self.hub, self.kept, self.pictures, self.sets = room, hub, kept, pictures, sets
-        self._status_port, self._jsroot = status_port, jsroot
+        self._status_port, self._jsroot, self._complete = status_port, jsroot, complete
         self._thumbnails: dict[tuple[str, str], tuple[int, bytes]] = {}
         self.router = router = APIRouter()
         router.add_api_route("/", self.control_room, methods=["GET"])
@@ -308,10 +311,14 @@ class Pages:
         return Response(kept[1], media_type="image/svg+xml")
 
     async def health(self) -> Response:
-        """For those who watch: whether the broadcast is there, and how many look on."""
+        """For those who watch, and for a start that waits: whether what the pages show is what there is.
+
+        200 once the broadcast is there and has given its newest plots, 503 as long as not.
+        """
         status = self.room.status("")
         facts = {key: status[key] for key in ("connected", "run", "plots", "version")}
-        return json_answer(facts | {"viewers": self.hub.viewers}, 200 if status["connected"] else 503)
+        facts |= {"complete": self._complete(), "viewers": self.hub.viewers, "pid": os.getpid()}
+        return json_answer(facts, 200 if facts["connected"] and facts["complete"] else 503)
 
 
 def _words(shown: Shown) -> str:

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
 import zlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.online import subscribing
 from orchestrator.online.subscribing import Message
 from orchestrator.web.online import events, hub
 from orchestrator.web.online.board import Board
@@ -223,6 +226,27 @@ def test_a_broadcast_that_was_away_is_followed_again(room: Any) -> None:
     room.start_broker()
     room.wait(lambda: room.shown("6008", "hits/0") == 2, "what came meanwhile")
     assert room.json("/api/status")["connected"]
+
+
+def test_health_is_good_with_the_whole_picture_and_bad_while_the_broadcast_cannot_be_followed(
+    room: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        room.plot("6008", f"hits/{number}", 1)
+    room.wait(lambda: room.json("/healthz")["plots"] == 300, "the plots")
+    room.stop()
+    health = []
+    start = threading.Thread(target=room.start)
+    start.start()
+    while not health or health[-1].status_code != 200:
+        with contextlib.suppress(httpx.TransportError):
+            health.append(room.get("/healthz"))
+    start.join()
+    assert health[-1].json() | {"viewers": 0, "plots": 300, "complete": True} == health[-1].json()
+    monkeypatch.setattr(subscribing.Subscriber, "receive", lambda self, wait: 1 / 0)
+    room.wait(lambda: room.get("/healthz").status_code == 503, "the fault to be seen")
+    monkeypatch.undo()
+    room.wait(lambda: room.get("/healthz").status_code == 200, "the broadcast to be followed again")
 
 
 def test_a_display_that_is_started_again_has_the_current_picture(room: Any) -> None:
