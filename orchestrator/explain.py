@@ -42,9 +42,11 @@ from typing import Any
 from orchestrator import batchjobs, documents, reasons, waiting
 from orchestrator.chain import Chain, Step
 from orchestrator.control import Control
-from orchestrator.documents import seconds_of
 from orchestrator.gathering import Group
+from orchestrator.hints import command
 from orchestrator.lanes import MAIN
+from orchestrator.takers import Taker, takers
+from orchestrator.takers import taker as one_taker
 from orchestrator.transitions import Kind
 
 #: Lines of the last attempt's log that an explanation shows.
@@ -63,6 +65,7 @@ class Facts:
     how many documents are ready for the step before this one, itself counted; None where it is not ready for one.
     ``branch``: the lane or gather that it is asked about. ``group``: with whom a gather would take it up. ``words``: of
     daemons of this site that have ended by themselves. ``writes``: why the database takes no writes, if that was seen.
+    ``behind``: by how much our clock is behind the database's (s), None where that is not known.
     """
 
     now: float
@@ -77,26 +80,7 @@ class Facts:
     group: Group | None = None
     words: tuple[Mapping[str, Any], ...] = ()
     writes: str = ""
-
-
-@dataclass(frozen=True)
-class Taker:
-    """One daemon that serves a step: ``quiet`` since its last heartbeat (s), ``held`` attempts in its hands."""
-
-    id: str
-    host: str
-    alive: bool
-    quiet: float
-    held: int
-    backlog: int
-    workers: int
-    draining: bool
-
-    def words(self) -> str:
-        """For people."""
-        seen = f"{self.quiet:.0f} s ago" if self.quiet < 600 else f"{self.quiet / 3600:.1f} h ago"
-        state = "draining" if self.alive and self.draining else "alive" if self.alive else "silent"
-        return f"{self.id} on {self.host}: {state} (heard {seen}), {self.held} in hand, {self.backlog} waiting"
+    behind: float | None = None
 
 
 @dataclass
@@ -147,30 +131,6 @@ def explain(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step 
     return made
 
 
-def takers(step: Step, facts: Facts) -> list[Taker]:
-    """The daemons that say of themselves that they serve the step, the living first."""
-    found = []
-    for name, beat in facts.beats.items():
-        served = beat.get("steps")
-        if beat.get("site") != step.site or not isinstance(served, list) or step.key not in served:
-            continue
-        if str(beat.get("branch") or "") != facts.branch:
-            continue
-        if (step.executor == "farm") != name.startswith(batchjobs.IDENTITY):
-            continue
-        found.append(_taker(name, beat, facts))
-    return sorted(found, key=lambda one: (not one.alive, one.quiet, one.id))
-
-
-def _taker(name: str, beat: Mapping[str, Any], facts: Facts) -> Taker:
-    lease = beat.get("lease")
-    patience = float(lease) if isinstance(lease, int | float) and lease > 0 else facts.lease
-    quiet = max(0.0, facts.now - (seconds_of(beat.get("at")) or 0.0))
-    held, backlog, workers = (documents.count(beat.get(key), 0) for key in ("held", "backlog", "workers"))
-    draining = beat.get("draining") is True
-    return Taker(name, str(beat.get("host")), quiet < patience, quiet, held, backlog, workers, draining)
-
-
 # --- the one cause ---
 
 
@@ -210,7 +170,7 @@ def _cause(chain: Chain, document: Mapping[str, Any], facts: Facts, asked: Step 
     hold = document.get("hold")
     if hold is not None:
         operation = hold.get("operation") if isinstance(hold, dict) else None
-        then = f"orchestrator operations --finish {operation}" if operation else f"orchestrator release {name}"
+        then = command("operations", operation, options="--finish") if operation else command("release", name)
         return because("hold", reasons.on_hold(document), step=step.key, then=(then,))
     return _ready(chain, document, facts, step, because)
 
@@ -235,21 +195,22 @@ def _next(chain: Chain, document: Mapping[str, Any]) -> Step | None:
 
 
 def _bad(chain: Chain, document: Mapping[str, Any], because: Because) -> Explanation:
-    name = document.get("_id")
+    name, branch = document.get("_id"), chain.branch.name
+    good = command("mark-good", name, branch=branch)
     for step in chain.steps:
         entry = document.get(step.key)
         if isinstance(entry, dict) and entry.get("state") == "refused":
             then = (
-                f"if its output will do as it is: orchestrator accept {name} {step.name}",
-                f"to have it made again: orchestrator mark-good {name}",
+                f"if its output will do as it is: {command('accept', name, step.name, branch=branch)}",
+                f"to have it made again: {good}",
             )
-            give_up = f"to give it up, and tell its members: orchestrator mark-bad {name} --branch {chain.branch.name}"
+            give_up = f"to give it up, and tell its members: {command('mark-bad', name, branch=branch)}"
             return because("refused", step=step.key, then=(*then, give_up) if document.get("gather") else then)
-    return because("bad", then=(f"if it is fit for processing: orchestrator mark-good {name}",))
+    return because("bad", then=(f"if it is fit for processing: {good}",))
 
 
 def _failed(chain: Chain, document: Mapping[str, Any], because: Because) -> Explanation:
-    again = f"orchestrator retry {document.get('_id')}"
+    again = command("retry", document.get("_id"), branch=chain.branch.name)
     for step in chain.steps:
         entry = document.get(step.key)
         if isinstance(entry, dict) and entry.get("state") == "failed":
@@ -271,14 +232,14 @@ def _held(
     if step is None:
         known = ", ".join(one.key for one in chain.steps)
         words = f"It is held by {key} ({entry.get('step')}), and the chain has only {known}: it has changed."
-        then = f"orchestrator abandon {name}, then orchestrator retry {name}"
+        then = ", then ".join(command(what, name, branch=chain.branch.name) for what in ("abandon", "retry"))
         return because("chain-changed", words, step=key, then=(then,))
     poller = str(entry.get("poller"))
     beat = facts.beats.get(poller)
-    taker = _taker(poller, beat, facts) if beat is not None else None
+    taker = one_taker(poller, beat, facts) if beat is not None else None
     if isinstance(entry.get("gathered"), str):
         of = str(entry["gathered"])
-        then = f"orchestrator explain {of} --branch {of.partition(':')[0]}"
+        then = command("explain", of, branch=of.partition(":")[0])
         made = because("gathered", step=key, then=(then,))
     elif poller.startswith(batchjobs.IDENTITY):
         made = _at_farm(document, key, entry, status.kind, beat, taker, because)
@@ -347,7 +308,8 @@ def _stuck(chain: Chain, document: Mapping[str, Any], step: Step | None, because
         if one.key not in document or documents.is_done(document, one):
             continue
         named = entry.get("step") if isinstance(entry, dict) else None
-        then = (f"orchestrator reset {document.get('_id')} --to {one.name}",)
+        again = command("reset", document.get("_id"), branch=chain.branch.name, options=f"--to {one.name}")
+        then = (again,)
         if isinstance(named, str) and named != one.name:
             words = f"{one.key} was {named!r} when it was written, and is {one.name!r} now: the chain has changed."
             return because("chain-changed", words, step=one.key, then=then)
@@ -359,7 +321,8 @@ def _ready(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step, 
     """The document is ready for the step: what keeps those who would take it?"""
     found = takers(step, facts)
     what = f"{step.key} ({step.name})"
-    wait = documents.not_before(document, step) - facts.now
+    # Who will make the next attempt looks at his own clock.
+    wait = documents.not_before(document, step) - facts.now - next((one.ahead for one in found if one.alive), 0.0)
     deeper = None
     if not any(one.alive for one in found):
         deeper = waiting.nobody(step, chain.branch, facts, max((facts.now - one.quiet for one in found), default=0.0))

@@ -11,7 +11,7 @@ from orchestrator import documents, gathering, lastwords
 from orchestrator.chain import Chain, Step
 from orchestrator.control import Control, name_of
 from orchestrator.documents import iso
-from orchestrator.engine.heartbeat import PREFIX
+from orchestrator.engine.heartbeat import PREFIX, clock_of
 from orchestrator.errors import DatabaseError, NotFound, Unavailable
 from orchestrator.explain import Explanation, Facts, explain
 from orchestrator.gathering import Group
@@ -65,7 +65,7 @@ def gather(
         now, site, lease, beats, _attempts(database, name),
         {one: Control.read(one, _or_none(database, name_of(one))) for one in sites},
         _deployed(database, chain), _ahead(database, chain, document),
-        chain.branch.name, _group(database, chain, document),
+        chain.branch.name, _group(database, chain, document), behind=clock_of(database),
     )  # fmt: skip
 
 

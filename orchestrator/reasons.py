@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator import batchjobs, documents
 from orchestrator.chain import Chain, Step
 from orchestrator.control import Control
+from orchestrator.hints import command
 from orchestrator.transitions import Kind
 
 #: Where nobody asks, or nothing is said to be paused.
@@ -96,10 +97,10 @@ def _bad(chain: Chain, document: Mapping[str, Any]) -> str:
         entry = document.get(step.key)
         if isinstance(entry, dict) and entry.get("state") == "refused":
             left = f" What it refuses is {entry['file']}." if entry.get("file") else ""
-            name = document.get("_id")
+            name, branch = document.get("_id"), chain.branch.name
             return (
-                f"{words}{left} To have {step.name} done again: orchestrator mark-good {name}; to take its output as "
-                f"it is: orchestrator accept {name} {step.name}"
+                f"{words}{left} To have {step.name} done again: {command('mark-good', name, branch=branch)}; to take "
+                f"its output as it is: {command('accept', name, step.name, branch=branch)}"
             )
     return words
 
@@ -108,9 +109,10 @@ def _failed(chain: Chain, document: Mapping[str, Any]) -> str:
     for step in chain.steps:
         entry = document.get(step.key)
         if isinstance(entry, dict) and entry.get("state") == "failed":
+            again = command("retry", document.get("_id"), branch=chain.branch.name)
             return (
                 f"{step.key} ({step.name}) failed at attempt {entry.get('number')} ({entry.get('error_class')}): "
-                f"{_sentence(entry.get('reason'))} Mend the cause, then: orchestrator retry {document.get('_id')}"
+                f"{_sentence(entry.get('reason'))} Mend the cause, then: {again}"
             )
     return f"It is marked as failed: {document.get('reason') or 'no reason was given'}."
 

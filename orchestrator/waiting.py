@@ -12,6 +12,7 @@ from orchestrator.chain import Gather, Step
 from orchestrator.documents import iso, seconds_of
 from orchestrator.gathering import IDENTITY, Group
 from orchestrator.lanes import Branch
+from orchestrator.takers import quiet_of
 
 if TYPE_CHECKING:
     from orchestrator.explain import Facts
@@ -55,7 +56,7 @@ def gather(name: str, wanted: Gather, step: Step, facts: Facts, document: Mappin
     start = f"at site {wanted.site}: orchestrator up, or orchestrator gather"
     if not beats:
         return "no-poller", f"{head}, and nobody who gathers has been heard of.", (start,)
-    quiet = min(facts.now - (seconds_of(beat.get("at")) or 0.0) for beat in beats.values())
+    quiet = min(quiet_of(beat, facts) for beat in beats.values())
     if quiet > max(facts.lease, 2 * wanted.every):
         return "poller-silent", f"{head}; who gathers has been silent for {quiet:.0f} s.", (start,)
     why = _group(wanted, facts.group, facts.now, document)

@@ -6,9 +6,12 @@ working on, which a daemon's next start or a command sets right; *note*: litter,
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+
+from orchestrator.hints import named
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 #: Findings of one kind that are kept; more are counted only. A million of a kind have one cause.
@@ -34,19 +37,19 @@ KINDS: dict[str, Kind] = {
     ),
     "step-unknown": Kind(
         WARNING, "a step holds or has failed a document, and the chain has no such step",
-        "give the chain the step back, or: orchestrator reset {document} --to the step before",
+        "give the chain the step back, or: orchestrator reset --to the-step-before {document}",
     ),
     "claim-broken": Kind(
         ERROR, "a document is queued or in progress, and its step's entry does not say with whom or contradicts it",
-        "orchestrator reset {document} --to {step}",
+        "orchestrator reset --to {step} {document}",
     ),
     "claim-left": Kind(
         ERROR, "a step's entry says queued or in progress, and the document's status does not",
-        "orchestrator reset {document} --to {step}",
+        "orchestrator reset --to {step} {document}",
     ),
     "failure-hidden": Kind(
         ERROR, "a step's entry says failed, and the document's status does not",
-        "orchestrator reset {document} --to {step}"
+        "orchestrator reset --to {step} {document}"
     ),
     "failure-unexplained": Kind(
         WARNING, "a document has failed, and neither a step's entry nor a reason says why",
@@ -54,7 +57,7 @@ KINDS: dict[str, Kind] = {
     ),
     "order-broken": Kind(
         WARNING, "a step is done, and one that it needs is not",
-        "orchestrator reset {document} --to {step}"
+        "orchestrator reset --to {step} {document}"
     ),
     "poller-gone": Kind(
         WARNING, "a document is held by a poller that lives no more, and no other has taken it over",
@@ -74,11 +77,11 @@ KINDS: dict[str, Kind] = {
     ),
     "output-missing": Kind(
         ERROR, "a step is done, and its output is not there",
-        "orchestrator reset {document} --to {step}, or bring the file back"
+        "orchestrator reset --to {step} {document}, or bring the file back"
     ),
     "output-differs": Kind(
         ERROR, "an output's size or (--deep) checksum is not the recorded one",
-        "orchestrator reset {document} --to {step}, or bring the file back",
+        "orchestrator reset --to {step} {document}, or bring the file back",
     ),
     "output-shared": Kind(
         ERROR, "two steps or documents name the same output, so one has overwritten the other",
@@ -129,7 +132,7 @@ KINDS: dict[str, Kind] = {
     ),
     "operation-unfinished": Kind(
         WARNING, "a person's operation began long ago and has not ended: it broke off",
-        "orchestrator operations {subject} --finish, or give its command again",
+        "orchestrator operations --finish {subject}, or give its command again",
     ),
     "past-untrue": Kind(
         WARNING, "a document of type past says that something was taken out of a document, which has it still",
@@ -157,13 +160,11 @@ class Finding:
     @property
     def remedy(self) -> str:
         """What to do, with the names in it quoted for a shell where it is a command."""
-        import shlex
-
-        document = shlex.quote(self.document or self.subject)
+        document = named(self.document or self.subject)
         if self.branch:
             document = f"--branch {shlex.quote(self.branch)} {document}"
         return KINDS[self.kind].remedy.format(
-            subject=shlex.quote(self.subject), document=document, step=shlex.quote(self.step)
+            subject=named(self.subject), document=document, step=shlex.quote(self.step)
         )
 
     def to_json(self) -> dict[str, Any]:

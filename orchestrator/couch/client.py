@@ -23,6 +23,8 @@ import select
 import ssl
 import sys
 import threading
+import time
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -120,6 +122,21 @@ class Connection:
         self._session.cache = _NoCache()
         self._pool = _Pool(timeout)
         self._session.connection_pool = self._pool
+        self._dated: tuple[str, float] | None = None  # the server's time in its last answer, and ours then
+
+    @property
+    def behind(self) -> float | None:
+        """By how much (s) our clock is behind the server's, to half a second; None before it has said what time it is.
+
+        From the header ``Date``, RFC 9110, which every answer of CouchDB has.
+        """
+        if self._dated is None:
+            return None
+        said, ours = self._dated
+        try:
+            return parsedate_to_datetime(said).timestamp() + 0.5 - ours
+        except (TypeError, ValueError, OverflowError):
+            return None
 
     @property
     def login(self) -> tuple[str, str] | None:
@@ -170,6 +187,8 @@ class Connection:
                 raise DatabaseError(f"{subject}: it redirects elsewhere. Give the URL it redirects to") from error
             except (AttributeError, TypeError, ValueError) as error:
                 raise Unavailable(f"{subject}: its error answer cannot be read. Is it CouchDB?") from error
+            if (date := answered.get("Date")) is not None:
+                self._dated = (date, time.time())
             return status, answered, data
 
     def json(

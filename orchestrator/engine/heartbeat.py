@@ -1,7 +1,8 @@
 """What a living poller says of itself in the database, where anybody can see whether it still beats.
 
 The document is ``_local/poller:<id>``: never replicated, no revision kept, so it can be written every few seconds for
-years. Who watches compares the *counter* and uses a clock of his own: hosts need not agree on the time.
+years. Who watches compares the *counter* and uses a clock of his own: hosts need not agree on the time. For who looks
+once, ``at`` is the time by the daemon's own clock and ``behind`` by how much (s) that is behind the database's.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Heartbeat:
             "workers": self.workers,
             "started": iso(self.started),
             "at": iso(now),
+            "behind": clock_of(self.database),
             "beat": self.beat,
             "load": round(os.getloadavg()[0], 2),
             **facts,
@@ -59,6 +61,13 @@ class Heartbeat:
     def stop(self) -> None:
         """The poller has ended by itself and has nothing in its hands: it leaves the list."""
         self.database.delete_local(PREFIX + self.claimant.poller)
+
+
+def clock_of(database: Any) -> float | None:
+    """By how much (s) this machine's clock is behind the database's, as far as its last answer told; else None."""
+    connection = getattr(database, "connection", None)
+    found = getattr(connection, "behind", None)
+    return None if found is None else round(float(found), 1)
 
 
 def beats(database: LocalDocuments) -> dict[str, dict[str, Any]]:

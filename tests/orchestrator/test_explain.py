@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import batchjobs, designs, documents
+from orchestrator import batchjobs, designs, documents, reasons
 from orchestrator import chain as chains
 from orchestrator.control import Control
 from orchestrator.documents import Claimant, Report, iso
@@ -102,10 +102,13 @@ AWAY = {"away": {"since": "2026-01-22T10:00:00Z", "why": "slurmctld does not ans
         (raw(), facts(ALIVE, controls=PAUSED), None, "paused", "by ann", "orchestrator resume --step a"),
         (raw(), facts(ALIVE, deployed=OTHER), None, "chain-changed", "another chain", "couchapp push"),
         (raw(), facts(ALIVE, deployed=designs.summary(CHAIN)), None, "soon", "ready for proc0", ""),
-        (raw(status="good", proc0={"state": "odd", "step": "a"}), facts(ALIVE), None, "odd-entry", "'odd'", "reset d"),
+        (
+            raw(status="good", proc0={"state": "odd", "step": "a"}), facts(ALIVE), None, "odd-entry", "'odd'",
+            "reset --to a d",
+        ),
         (
             raw(status="good", proc0={"state": "odd", "step": "old"}), facts(ALIVE), None, "chain-changed",
-            "was 'old' when it was written", "reset d --to a",
+            "was 'old' when it was written", "reset --to a d",
         ),
         (raw(status="proc 7 in progress", proc7={"step": "x"}), facts(), None, "chain-changed", "has only", "abandon"),
         (documents.claim(raw(), A, ME, "t", NOW), facts(ALIVE), None, "running", "attempt 1, on daq1", ""),
@@ -132,6 +135,52 @@ def test_each_situation_has_its_true_cause_and_what_to_do(
 ) -> None:
     made = explain(CHAIN, document, known, asked)
     assert (made.cause, words in made.sentence, then in " ".join(made.next)) == (cause, True, True), made
+
+
+@pytest.mark.parametrize("hours", [-3.0, 3.0])
+def test_whether_a_daemon_lives_is_judged_by_the_database_s_clock(hours: float) -> None:
+    """Neither the daemon's clock nor ours need be right."""
+    seconds = 3600.0 * hours
+
+    def beaten(ago: float) -> Facts:
+        """A daemon whose clock is ahead of the database's, heard of so long ago; ours is behind it by 100 s."""
+        return facts(beat("p1", ("proc0",), ago - seconds - 100.0, behind=-seconds), behind=100.0)
+
+    made = explain(CHAIN, raw(), beaten(2.0))
+    assert (made.cause, made.takers[0].quiet) == ("soon", pytest.approx(2.0, abs=0.01))
+    assert f"its clock is 3.0 h {'ahead of' if hours > 0 else 'behind'} ours" in made.takers[0].words()
+    assert explain(CHAIN, raw(), beaten(90.0)).cause == "poller-silent"
+    claimed = documents.claim(raw(), A, ME, "t", NOW)
+    assert explain(CHAIN, claimed, beaten(2.0)).cause == "running"
+    assert explain(CHAIN, claimed, beaten(90.0)).cause == "poller-lost"
+    assert explain(CHAIN, raw(), facts(beat("p1", ("proc0",), behind=seconds))).takers[0].ahead == 0.0, "ours unknown"
+    assert explain(CHAIN, raw(), facts(beat("p1", ("proc0",), behind="x"), behind=0.0)).cause == "soon"
+
+
+def test_commands_can_be_pasted_into_a_shell_whatever_a_document_is_called() -> None:
+    for name, words in (
+        ("a b;rm -rf ~", "retry 'a b;rm -rf ~'"), ("$(id)", "retry '$(id)'"), ("-f", "retry -- -f"),
+        ("--all", "retry -- --all"), ("it's", "retry 'it'\"'\"'s'"), ("r/1", "retry r/1"),
+    ):  # fmt: skip
+        said = {**failed("data"), "_id": name}
+        assert explain(CHAIN, said, facts(ALIVE)).next == [f"mend the cause, then: orchestrator {words}"]
+        assert f"orchestrator {words}" in reasons.why(CHAIN, said, NOW)
+    odd = raw(status="good", proc0={"state": "odd", "step": "a"}, _id="-x y")
+    assert explain(CHAIN, odd, facts(ALIVE)).next == ["orchestrator reset --to a -- '-x y'"]
+
+
+def test_a_command_about_a_lane_names_it() -> None:
+    whole = chains.loads("""
+name: c
+steps: [{name: a, run: 'x:y'}]
+lanes: {tape: {steps: [{name: copy, run: 'x:y', needs: []}]}}
+""")
+    lane = whole.of("tape")
+    broken = {"_id": "d", "type": lane.type, "status": "failed", "proc0": {"state": "failed", "reason": "full"}}
+    assert "orchestrator retry --branch tape d" in explain(lane, broken, facts(branch="tape")).next[0]
+    assert "orchestrator retry --branch tape d" in reasons.why(lane, broken, NOW)
+    bad = {**broken, "status": "bad", "proc0": {"state": "refused"}}
+    assert all("--branch tape d" in one for one in explain(lane, bad, facts(branch="tape")).next)
 
 
 def test_the_step_that_is_needed_first_is_explained_too() -> None:

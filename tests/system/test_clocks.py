@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.explain import Explanation
+from orchestrator.facts import explained, gather
+from orchestrator.takers import takers
+
 LIBRARY = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 pytestmark = [
     pytest.mark.system,
@@ -70,12 +74,22 @@ def check(site: Any, count: int) -> None:
     assert records == {"failed": count}, "the failures that the step makes, and nothing lost"
 
 
+def explanation(site: Any) -> Explanation:
+    """Why the first document does not go on: the one in progress, if there is one."""
+    found = sorted(site.everything().values(), key=lambda one: "in progress" not in one["status"])[0]
+    return explained(site.database, site.chain, found, "here", 20.0, time.time())
+
+
 def test_pollers_whose_clocks_are_hours_apart_leave_each_other_alone(make_site: Callable[..., Any]) -> None:
     site = make(make_site, 0.4)
     for name, by in (("ahead", "+2h"), ("behind", "-2h"), ("right", "")):
         poller(site, name, false_clock(by) if by else {})
     site.wait(lambda: len(site.database.local_docs("poller:", "poller:\uffff")) == 3, 20, "the pollers' heartbeats")
     site.add(24)
+    document = site.everything()[min(site.everything())]
+    seen = takers(site.chain.steps[0], gather(site.database, site.chain, document, "here", 20.0, time.time()))
+    assert [one.alive for one in seen] == [True] * 3, seen
+    assert sorted(round(one.ahead / 3600) for one in seen) == [-2, 0, 2]
     site.wait(site.finished, 60)
     check(site, 24)
     dates = {d["proc0"]["finished"][:13] for d in site.everything().values()}
@@ -87,7 +101,9 @@ def test_what_a_dead_poller_with_a_false_clock_held_is_taken_over(make_site: Cal
     ahead = poller(site, "ahead", false_clock("+2h"), 3.0)
     site.add(2)
     site.wait(lambda: any(d["status"] == "proc 0 in progress" for d in site.everything().values()), 20, "a claim")
+    assert explanation(site).cause == "running"
     os.kill(ahead.pid, signal.SIGKILL)
+    site.wait(lambda: explanation(site).cause == "poller-lost", 20, "the end of a lease, though its clock is ahead")
     poller(site, "behind", false_clock("-2h"), 3.0)
     site.wait(site.finished, 60)
     assert Counter(d["status"] for d in site.everything().values()) == {"good": 2}
