@@ -22,6 +22,7 @@ COMMAND = "python3 -I -S -u -c 'import sys; exec(eval(sys.stdin.buffer.readline(
 _LONGEST_START = 20.0  # s; from slow network file systems Python takes its time
 #: Slower than this (bytes/s) no disk is taken to be: a sum may take the file's size by this, and a minute.
 SLOWEST = 5_000_000
+_LETS_GO = 10.0  # s
 _TELL_EVERY = 8_000_000  # bytes between two words about how far a file has come
 
 #: For Python 3.6 and later. A request ends in one line of answer, which begins with the mark.
@@ -125,6 +126,14 @@ class Helper:
         self.following = False
         with suppress(Exception):
             self._channel.close()
+
+    def let_go(self) -> None:
+        """Ends it, once it has closed the file that it was at: until then the room of a removed file stays taken."""
+        with suppress(TransportUnavailable), self._guarded(_LETS_GO):
+            self._channel.shutdown_write()
+            while self._channel.recv(1 << 14):
+                pass
+        self.close()
 
     def sum(self, path: bytes, size: int, length: int | None = None) -> str:
         """``sha256:<hex>`` of a file of ``size`` bytes, or of its first ``length``. Raises FileRefused."""

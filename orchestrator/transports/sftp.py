@@ -18,9 +18,8 @@ import paramiko
 
 from orchestrator.transports.connection import LOST, Connection
 from orchestrator.transports.errors import FileRefused, TransportError, TransportUnavailable
-from orchestrator.transports.model import Confirmed, Entry, Space, shown
+from orchestrator.transports.model import Entry, Space, shown
 from orchestrator.transports.packets import send_all
-from orchestrator.transports.upload import Upload
 from orchestrator.transports.wire import (
     ERRNO,
     NO_ATTRIBUTES,
@@ -55,6 +54,8 @@ class Sftp:
         self._number = 0
         self._answers: dict[int, tuple[Kind, bytes]] = {}  # to requests that nobody has asked about yet
         self._buffer = bytearray()
+        self._open: set[bytes] = set()  # handles
+        self._last: bytes | None = None  # the handle of the last file that was opened
         self.usable = True
         self.extensions: dict[bytes, bytes] = {}
         self._channel = connection.session()
@@ -108,23 +109,41 @@ class Sftp:
         return self.expect(Kind.ATTRS, kind, body, path, "look at").attributes()
 
     def open(self, path: bytes, flags: int, mode: int = 0o644) -> bytes:
-        return self.opened(self.begin_open(path, flags, mode), path)
+        number, request = self.begin_open(path, flags, mode)
+        self.dispatch(request)
+        return self.opened(number, path)
 
-    def begin_open(self, path: bytes, flags: int, mode: int = 0o644) -> int:
-        """Asks for a file to be opened; `opened` waits for the answer."""
+    def begin_open(self, path: bytes, flags: int, mode: int = 0o644) -> tuple[int, bytes]:
+        """A request to open a file, and its number: to be dispatched; `opened` waits for the answer."""
         attributes = mode_attributes(mode) if flags & Open.CREATE else NO_ATTRIBUTES
-        return self._send(Kind.OPEN, text(path), word(flags), attributes)
+        return self.request(Kind.OPEN, text(path), word(flags), attributes)
 
     def opened(self, number: int, path: bytes) -> bytes:
         """The handle that was asked for. Raises FileRefused."""
-        return self._handle(number, path, "open")
+        self._last = self._handle(number, path, "open")
+        return self._last
 
     def _handle(self, number: int, path: bytes, doing: str) -> bytes:
         kind, body = self.answer(number)
-        return self.expect(Kind.HANDLE, kind, body, path, doing).text()
+        handle = self.expect(Kind.HANDLE, kind, body, path, doing).text()
+        self._open.add(handle)
+        return handle
+
+    def likely_handle(self) -> bytes | None:
+        """The handle that the next file will have, if that can be foreseen; `Upload` says what for.
+
+        OpenSSH gives the first one that is free. While nothing is open a wrong guess names no file at all, so what is
+        asked of it is refused.
+        """
+        return self._last if self.strict and not self._open else None
 
     def close_handle(self, handle: bytes) -> None:
+        self.closed(handle)
         self.answer(self._send(Kind.CLOSE, text(handle)))
+
+    def closed(self, handle: bytes) -> None:
+        """A handle is being closed."""
+        self._open.discard(handle)
 
     def remove(self, path: bytes) -> bool:
         kind, body = self.answer(self._send(Kind.REMOVE, text(path)))
@@ -200,10 +219,6 @@ class Sftp:
         return Space(available * fragment, blocks * fragment)
 
     # ---- whole files
-
-    def upload(self, handle: bytes, path: bytes, offset: int = 0, confirmed: Confirmed | None = None) -> Upload:
-        """Begins to write into an open file at ``offset``."""
-        return Upload(self, handle, path, offset, confirmed)
 
     def cut(self, handle: bytes, path: bytes, size: int) -> None:
         """Cuts an open file to ``size`` bytes."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 
 from orchestrator.transports import bulk, command
 from orchestrator.transports.access import SiteAccess
@@ -27,6 +27,7 @@ from orchestrator.transports.helper import Helper
 from orchestrator.transports.model import Answer, Confirmed, Entry, Placed, RemotePath, Sent, Space, raw
 from orchestrator.transports.sftp import Sftp, entry
 from orchestrator.transports.sums import Sums
+from orchestrator.transports.upload import Upload, at_once
 from orchestrator.transports.wire import Open
 
 FIRST_PAUSE = 1.0  # s after a connection that could not be made, before the next is tried; doubled each time
@@ -140,19 +141,35 @@ class SshTransport(Transport):
         with self._sftp() as sftp, ExitStack() as stack:
             flags = Open.WRITE | Open.CREATE | (Open.READ if read_back else 0) | (0 if offset else Open.TRUNCATE)
             opening, begun = sftp.begin_open(name, flags, mode), iter(chunks)
+            likely = None if offset or follow else sftp.likely_handle()
+            if likely is None:
+                sftp.dispatch(opening[1])  # the beginning is read while the far end opens the file
             try:
-                first = next(begun, None)  # read while the far end opens the file
+                first = list(islice(begun, 1))
+                if likely is not None:
+                    first = [*map(bytes, first), *islice(begun, 1)]  # a copy, since the next one may take its place
             except BaseException:
-                with suppress(FileRefused):
-                    sftp.close_handle(sftp.opened(opening, name))
+                if likely is None:
+                    with suppress(FileRefused):
+                        sftp.close_handle(sftp.opened(opening[0], name))
                 raise
-            handle = sftp.opened(opening, name)
+            if likely is not None and len(first) < 2 and sum(map(len, first)) <= sftp.block:
+                found = at_once(
+                    sftp, name, opening, likely, b"".join(first), flush=flush, read_back=read_back, confirmed=confirmed
+                )
+                if isinstance(found, Sent):
+                    return found
+                handle = found
+            else:
+                if likely is not None:
+                    sftp.dispatch(opening[1])
+                handle = sftp.opened(opening[0], name)
             follower = stack.enter_context(self._sums.following(sftp.connection, name)) if follow else None
-            upload = sftp.upload(handle, name, offset, _both(follower, confirmed))
+            upload = Upload(sftp, handle, name, offset, _both(follower, confirmed))
             try:
                 if offset:
                     sftp.cut(handle, name, offset)
-                for chunk in () if first is None else chain((first,), begun):
+                for chunk in chain(first, begun):
                     if not upload.write(chunk):
                         break
             except TransportUnavailable:

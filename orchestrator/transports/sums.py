@@ -166,7 +166,7 @@ class Sums:
             yield self._follower
         finally:
             if self._follower is not None and self._follower.following:  # it was given up half-way
-                self._follower.close()
+                self._follower.let_go()
             self._following.release()
 
     def _helper(self, connection: Connection) -> Helper | None:

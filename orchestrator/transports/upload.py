@@ -17,7 +17,17 @@ UNDER_WAY = 64  # writes without an answer yet; 16 MB, more than any SSH window
 class Upload:
     """Writes to one open file without waiting for each answer; every answer is checked in the end."""
 
-    def __init__(self, sftp: Sftp, handle: bytes, path: bytes, offset: int, confirmed: Confirmed | None) -> None:
+    def __init__(
+        self,
+        sftp: Sftp,
+        handle: bytes,
+        path: bytes,
+        offset: int = 0,
+        confirmed: Confirmed | None = None,
+        *,
+        before: bytes = b"",
+    ) -> None:
+        """``before`` is a request that is sent with the first one."""
         self._sftp = sftp
         self._handle = handle
         self._path = path
@@ -26,6 +36,7 @@ class Upload:
         self._under_way: dict[int, int] = {}  # requests without an answer, and where in the file each begins
         # The first write is held back, to be sent with the next request: for a small file all goes in one packet.
         self._held: tuple[int, bytes] | None = None
+        self._before = before
         self._fault: FileRefused | None = None
 
     def write(self, chunk: bytes | memoryview) -> bool:
@@ -37,7 +48,8 @@ class Upload:
                 Kind.WRITE, text(self._handle), long(self._at), word(len(piece)), more=len(piece)
             )
             if self._at == self._begin:
-                self._held = number, head + piece
+                self._held = number, self._before + head + piece
+                self._before = b""
             else:
                 self._dispatch_held()
                 sftp.dispatch(head, piece)
@@ -50,7 +62,7 @@ class Upload:
         """Flushes, measures, reads back and closes in one exchange. Raises FileRefused for whatever was refused."""
         sftp, handle = self._sftp, self._handle
         flushed = read = None
-        requests = [] if self._held is None else [self._held[1]]
+        requests = [self._before] if self._held is None else [self._held[1]]
         if flush and b"fsync@openssh.com" in sftp.extensions:
             flushed, data = sftp.request(Kind.EXTENDED, text(b"fsync@openssh.com"), text(handle))
             requests.append(data)
@@ -61,6 +73,7 @@ class Upload:
             requests.append(data)
         closed, data = sftp.request(Kind.CLOSE, text(handle))
         sftp.dispatch(b"".join([*requests, data]))
+        sftp.closed(handle)
         self._held = None
         self._settle(0)
         answers = {number: sftp.answer(number) for number in (flushed, looked, read, closed) if number is not None}
@@ -81,6 +94,7 @@ class Upload:
             del self._under_way[self._held[0]]
         if self._sftp.usable:
             closed = self._sftp._send(Kind.CLOSE, text(self._handle))
+            self._sftp.closed(self._handle)
             self._settle(0)
             self._sftp.answer(closed)
 
@@ -106,3 +120,40 @@ class Upload:
                 self._fault = self._fault or error
         if self._confirmed is not None and self._done != before and self._fault is None:
             self._confirmed(self._done)
+
+
+def at_once(
+    sftp: Sftp,
+    path: bytes,
+    opening: tuple[int, bytes],
+    handle: bytes,
+    data: bytes,
+    *,
+    flush: bool,
+    read_back: int,
+    confirmed: Confirmed | None,
+) -> Sent | bytes:
+    """Writes a small file in one exchange: all goes with its opening, to the handle that it will likely have.
+
+    Gives the real handle, open and with nothing written, if it is another one: the far end has then refused the rest,
+    since the handle that was foreseen is none (nothing else is open).
+
+    Raises:
+        FileRefused: the opening was refused, or what followed.
+    """  # fmt: skip
+    number, request = opening
+    upload = Upload(sftp, handle, path, 0, confirmed, before=request)
+    if data:
+        upload.write(data)
+    fault, sent = None, None
+    try:
+        sent = upload.finish(flush, read_back)
+    except FileRefused as error:
+        fault = error
+    real = sftp.opened(number, path)
+    if real != handle:
+        return real
+    sftp.closed(real)
+    if sent is None:
+        raise fault or AssertionError("neither sent nor refused")
+    return sent
