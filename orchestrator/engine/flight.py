@@ -96,14 +96,12 @@ class Flight:
 
     def __post_init__(self) -> None:
         self.claims = claims(self.writes)
+        #: The documents that are written.
+        self.names = [write.name for write in self.writes]
 
     @property
     def records(self) -> list[Document]:
         return [write.record for write in self.writes if write.record is not None]
-
-    def names(self) -> list[str]:
-        """The documents that are written."""
-        return [write.name for write in self.writes]
 
     def go(self, database: Bulk) -> Flight:
         """Write, and keep the database's answer or what was raised. Raises nothing."""

@@ -44,13 +44,13 @@ class Outbox:
         flight = Flight(self.waiting[:BULK])
         del self.waiting[:BULK]
         self.flying.append(flight)
-        self._aloft.update(flight.names())
+        self._aloft.update(flight.names)
         return flight
 
     def landed(self, flight: Flight) -> None:
         """The database has answered."""
         self.flying.remove(flight)
-        self._aloft.difference_update(flight.names())
+        self._aloft.difference_update(flight.names)
 
     def put_back(self, flight: Flight) -> None:
         """What is not settled of a flight waits again, before all others."""
@@ -58,14 +58,13 @@ class Outbox:
 
     def sees(self, document: Document) -> bool:
         """Keep what the feed shows of a document that is being written; whether it is."""
-        name = str(document["_id"])
-        if name in self._aloft:
-            self._shown[name] = document
-            return True
-        return False
+        if not self._aloft or document["_id"] not in self._aloft:
+            return False
+        self._shown[str(document["_id"])] = document
+        return True
 
     def shown(self, flight: Flight) -> list[Document]:
         """What was kept of a flight's documents, given out once."""
         if not self._shown:
             return []
-        return [shown for name in flight.names() if (shown := self._shown.pop(name, None)) is not None]
+        return [shown for name in flight.names if (shown := self._shown.pop(name, None)) is not None]

@@ -45,7 +45,10 @@ class Remembered:
 
     def is_refused(self, document: Document, now: float) -> bool:
         """Whether what can be made of this version has been refused a short while ago."""
-        rev, until = self._refused.get(str(document["_id"]), (None, 0.0))
+        known = self._refused.get(str(document["_id"]))
+        if known is None:
+            return False
+        rev, until = known
         # A clock that was put back must not make it wait for longer.
         return rev is not None and rev == document.get("_rev") and until - REFUSED_FOR <= now < until
 
