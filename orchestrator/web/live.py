@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -191,7 +192,8 @@ class Hub:
         viewer = Viewer()
         self._viewers.add(viewer)
         try:
-            yield f"retry: {int(RETRY_SECONDS * 1000)}\n" + event("database", _health(self._source.health))
+            wait = RETRY_SECONDS * (0.5 + random.random())  # not all viewers in one moment, after a restart
+            yield f"retry: {int(wait * 1000)}\n" + event("database", _health(self._source.health))
             while not self._stop.is_set():
                 try:
                     await asyncio.wait_for(viewer.wake.wait(), heartbeat)

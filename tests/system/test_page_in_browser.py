@@ -255,3 +255,42 @@ def test_the_database_going_away_is_said_and_its_coming_back_is_seen(
     playwright.expect(page.locator("#live")).to_have_attribute("data-state", "live")
     playwright.expect(other.locator("h1")).to_have_text("Runs", timeout=20_000)
     context.close()
+
+
+def test_a_stream_that_a_proxy_has_refused_is_tried_again(browser: Any, url: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    refused: list[Any] = []
+    page.route("**/events", lambda route: route.continue_() if refused else _refuse(route, refused))
+    page.goto(url + "/")
+    playwright.expect(page.locator("#live")).to_have_attribute("data-state", "live", timeout=20_000)
+    assert refused
+    context.close()
+
+
+def _refuse(route: Any, refused: list[Any]) -> None:
+    refused.append(route)
+    route.fulfill(status=502, body="no gateway")
+
+
+def test_a_read_that_failed_or_never_ended_is_not_the_last_and_is_forgotten_after_a_good_one(
+    browser: Any, url: str, database: Database
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.add_init_script(
+        "const late = AbortSignal.timeout; AbortSignal.timeout = () => late.call(AbortSignal, 500);"
+    )
+    page.goto(url + "/runs")
+    lamp = page.locator("#live")
+    playwright.expect(lamp).to_have_attribute("data-state", "live")
+    page.wait_for_timeout(500)
+    reads: list[Any] = []
+    page.route("**/runs", lambda route: reads.append(route))  # without an answer
+    database.put(sample.document("ma22c003", 1, now=time.time()))
+    playwright.expect(lamp).to_have_text("page away", timeout=20_000)
+    page.unroute("**/runs")
+    database.put(sample.document("ma22c003", 2, now=time.time()))
+    playwright.expect(lamp).to_have_attribute("data-state", "live", timeout=20_000)
+    playwright.expect(page.locator("main")).to_contain_text("ma22c003")
+    context.close()
