@@ -36,7 +36,7 @@ from orchestrator.embedded.mango_selector import (
     normalize,
     parse_field,
 )
-from orchestrator.embedded.view_file import Place, rows
+from orchestrator.embedded.view_blocks import Place, rows
 from orchestrator.embedded.view_index import Definition
 from orchestrator.embedded.views import Views
 

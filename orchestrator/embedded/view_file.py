@@ -1,18 +1,10 @@
-"""The file of one index: the rows of its map functions in key order, and what blocks of them add up to.
+"""The file of one index: the rows of its map functions with what they add up to, and what each document emitted.
 
-For each map function two tables::
-
-    rows_N    (key, id, pos) -> k, v      key: ``collation.sort_key``; pos: for equal keys of a document; k, v: JSON
-    blocks_N  (key, id) -> count, states  one row for each run of up to SPLIT neighbouring rows, from that key on
-
-Blocks are what makes reduces, offsets and totals cheap: a query adds up whole blocks and reads rows only in the two at
-its ends (and where groups meet). A million rows are some four thousand blocks. Each change alters the counts and states
-of its block; a state that cannot take a value back (a minimum, a sum of fractions) is made anew from the block's rows,
-so that it is always what a reduction of exactly these rows gives. Blocks that grow are split, empty ones vanish.
+Rows and sums are as ``view_blocks`` says.
 
 ``back`` remembers what each document has emitted, so that an update removes and inserts only what differs. It is
 compressed: an entry that does not fit into a quarter of a page would take a page of its own. Rows,
-blocks and the sequence that they reflect change in one transaction: after a crash the file is some earlier state.
+sums and the sequence that they reflect change in one transaction: after a crash the file is some earlier state.
 
 One thread writes, holding the index's lock; readers have connections of their own and see one moment's state.
 """
@@ -21,29 +13,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import marshal
 import os
 import sqlite3
 import threading
 import zlib
-from bisect import bisect_right, insort
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator import faults
 from orchestrator.embedded import codec
 from orchestrator.embedded.collation import sort_key
 from orchestrator.embedded.problems import Problem
-from orchestrator.embedded.view_reduce import State, add_value, reduce_values, remove_value
+from orchestrator.embedded.view_blocks import Delta, schema, write
 
-FORMAT = "2"  # of the tables; another format is built anew
-SPLIT = 512  # rows at which a block is cut into pieces of half that
+FORMAT = "3"  # of the tables; another format is built anew
 _SHORT = 40  # characters of a value that ``back`` keeps as it is
 _CONNECTIONS = 4  # readers kept open for an index
 
-Place = tuple[bytes, str]
 Emitted = list[list[tuple[Any, Any]]]
 """What the map functions of an index emitted for one document: for each function its (key, value) pairs."""
 
@@ -55,59 +43,9 @@ class IndexClosed(Problem):
         super().__init__(500, "index_closed", "The index was removed at this moment: ask again.")
 
 
-class Row(NamedTuple):
-    """One row of a map function: its place, and key and value as JSON text."""
-
-    key: bytes
-    id: str
-    k: str
-    v: str
-
-
-class Block(NamedTuple):
-    """One run of ``size`` rows, from ``place`` up to the next block's; ``text`` is the JSON of its states."""
-
-    place: Place
-    size: int
-    text: str
-
-    @property
-    def states(self) -> list[State]:
-        """What the rows reduce to, one state for each reduce that the map function has."""
-        found: list[State] = json.loads(self.text)
-        return found
-
-
-class _Blocks:
-    """The blocks of one map function, in the writer's memory."""
-
-    def __init__(self, blocks: list[Block]) -> None:
-        self.places = [block.place for block in blocks]
-        self.counts = {block.place: block.size for block in blocks}
-        self.states = {block.place: block.states for block in blocks}
-
-
-class _Delta:
-    """Changes to the rows of one map function, collected over a batch."""
-
-    def __init__(self) -> None:
-        self.removed: list[tuple[bytes, str, int, str | None]] = []  # value as JSON, None if it is not known
-        self.added: list[tuple[bytes, str, int, str, str]] = []
-
-
-def _schema(number: int) -> str:
-    return f"""
-    CREATE TABLE rows_{number} (key BLOB NOT NULL, id TEXT NOT NULL, pos INTEGER NOT NULL, k TEXT NOT NULL,
-        v TEXT NOT NULL, PRIMARY KEY (key, id, pos)) WITHOUT ROWID;
-    CREATE TABLE blocks_{number} (key BLOB NOT NULL, id TEXT NOT NULL, count INTEGER NOT NULL, states TEXT NOT NULL,
-        PRIMARY KEY (key, id)) WITHOUT ROWID;
-    INSERT INTO blocks_{number} VALUES (x'', '', 0, '[]');
-    """
-
-
 def create(connection: sqlite3.Connection, kinds: list[tuple[str, ...]], token: str, seq: int) -> None:
     """Make the tables of an index, without rows; see :class:`ViewFile` for the arguments."""
-    tables = "".join(_schema(number) for number in range(len(kinds)))
+    tables = "".join(schema(number) for number in range(len(kinds)))
     connection.executescript(
         "BEGIN; CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;"
         "CREATE TABLE back (id TEXT PRIMARY KEY, emitted BLOB NOT NULL) WITHOUT ROWID;" + tables + "COMMIT;"
@@ -133,7 +71,6 @@ class ViewFile:
         self._lock = threading.Lock()
         self._closed = False
         self._era = 0  # how often another file has taken the place of this one
-        self._memory: dict[int, _Blocks] = {}
         self._writer = self._connect()
         if not self._is_ours():
             self._writer.close()
@@ -203,7 +140,7 @@ class ViewFile:
             names = ("page_count", "freelist_count", "page_size")
             pages, free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
             tables = range(len(self.kinds))
-            rows = sum(connection.execute(f"SELECT SUM(count) FROM blocks_{n}").fetchone()[0] or 0 for n in tables)
+            rows = sum(connection.execute(f"SELECT SUM(count) FROM regions_{n}").fetchone()[0] or 0 for n in tables)
         return {"file": pages * size, "active": (pages - free) * size, "rows": rows}
 
     def close(self, remove: bool = False) -> None:
@@ -233,7 +170,6 @@ class ViewFile:
 
     def reload(self) -> None:
         """Take in what another process has written to the file."""
-        self._memory.clear()
         self.seq = int(self._meta("seq"))
 
     def apply(self, documents: list[tuple[str, Emitted | None]], seq: int) -> None:
@@ -245,23 +181,22 @@ class ViewFile:
         """
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            deltas = [_Delta() for _ in self.kinds]
+            deltas = [Delta() for _ in self.kinds]
             self._differences(documents, deltas)
             for number, delta in enumerate(deltas):
                 if delta.removed or delta.added:
-                    self._write(number, delta)
+                    write(self._writer, number, self.kinds[number], delta)
             self._writer.execute("UPDATE meta SET value = ? WHERE key = 'seq'", (str(seq),))
             faults.point("index.committing")
             self._writer.execute("COMMIT")
             faults.point("index.committed")
         except BaseException:
-            self._memory.clear()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raise
         self.seq = seq
 
-    def _differences(self, documents: list[tuple[str, Emitted | None]], deltas: list[_Delta]) -> None:
+    def _differences(self, documents: list[tuple[str, Emitted | None]], deltas: list[Delta]) -> None:
         """Compare what documents emit with what they emitted before."""
         before: dict[str, Entries] = {}
         if self.seq:
@@ -290,90 +225,6 @@ class ViewFile:
                 forgotten.append((identifier,))
         self._writer.executemany("DELETE FROM back WHERE id = ?", forgotten)
         self._writer.executemany("INSERT OR REPLACE INTO back VALUES (?, ?)", remembered)
-
-    def _blocks(self, number: int) -> _Blocks:
-        if number not in self._memory:
-            self._memory[number] = _Blocks(list(blocks(self._writer, number)))
-        return self._memory[number]
-
-    def _write(self, number: int, delta: _Delta) -> None:
-        """Change rows and blocks of one map function."""
-        table = self._blocks(number)
-        kinds = self.kinds[number]
-        touched: set[Place] = set()
-        stale: set[Place] = set()
-        for key, identifier, _pos, text in delta.removed:
-            place = table.places[bisect_right(table.places, (key, identifier)) - 1]
-            table.counts[place] -= 1
-            touched.add(place)
-            if kinds and place not in stale:
-                value = None if text is None else json.loads(text)
-                for index, kind in enumerate(kinds):
-                    table.states[place][index], known = remove_value(kind, table.states[place][index], value)
-                    if not known:
-                        stale.add(place)
-        for key, identifier, _pos, _k, v in delta.added:
-            place = table.places[bisect_right(table.places, (key, identifier)) - 1]
-            table.counts[place] += 1
-            touched.add(place)
-            if kinds and place not in stale:
-                value = codec.loads(v)
-                states = table.states[place] or [None] * len(kinds)
-                table.states[place] = [
-                    add_value(kind, state, value) for kind, state in zip(kinds, states, strict=True)
-                ]
-        delete = f"DELETE FROM rows_{number} WHERE key = ? AND id = ? AND pos = ?"
-        self._writer.executemany(delete, [entry[:3] for entry in delta.removed])
-        self._writer.executemany(f"INSERT INTO rows_{number} VALUES (?, ?, ?, ?, ?)", sorted(delta.added))
-        gone: list[Place] = []
-        for place in sorted(touched):
-            if table.counts[place] == 0:
-                table.states[place] = []
-                if place != (b"", ""):
-                    gone.append(place)
-                continue
-            if table.counts[place] > SPLIT:
-                touched |= self._split(number, table, place)
-            elif place in stale:
-                self._renew(number, table, place)
-        for place in gone:
-            del table.places[bisect_right(table.places, place) - 1], table.counts[place], table.states[place]
-        touched.difference_update(gone)
-        self._writer.executemany(f"DELETE FROM blocks_{number} WHERE key = ? AND id = ?", gone)
-        self._writer.executemany(
-            f"INSERT OR REPLACE INTO blocks_{number} VALUES (?, ?, ?, ?)",
-            [(*place, table.counts[place], json.dumps(table.states[place])) for place in touched],
-        )
-
-    def _rows(self, number: int, table: _Blocks, place: Place) -> list[Row]:
-        position = bisect_right(table.places, place)
-        following = table.places[position] if position < len(table.places) else None
-        return list(rows(self._writer, number, place, following))
-
-    def _renew(self, number: int, table: _Blocks, place: Place) -> None:
-        """Make the states of a block anew from its rows."""
-        values = [codec.loads(row.v) for row in self._rows(number, table, place)]
-        table.states[place] = [reduce_values(kind, values) for kind in self.kinds[number]]
-
-    def _split(self, number: int, table: _Blocks, place: Place) -> set[Place]:
-        """Cut a block into pieces of half the limit. Returns the places of the new ones."""
-        content = self._rows(number, table, place)
-        pieces: list[list[Row]] = [[]]
-        for row in content:
-            last = pieces[-1]
-            if len(last) >= SPLIT // 2 and (row.key, row.id) != (last[-1].key, last[-1].id):
-                pieces.append([])
-            pieces[-1].append(row)
-        made = set()
-        for index, piece in enumerate(pieces):
-            start = (piece[0].key, piece[0].id) if index else place
-            if index:
-                insort(table.places, start)
-                made.add(start)
-            table.counts[start] = len(piece)
-            values = [codec.loads(row.v) for row in piece] if self.kinds[number] else []
-            table.states[start] = [reduce_values(kind, values) for kind in self.kinds[number]]
-        return made
 
 
 Entries = list[tuple[int, bytes, int, str | bytes]]
@@ -411,25 +262,3 @@ def _token(k: str, v: str) -> str | bytes:
     if len(v) <= _SHORT and k.isascii() and "\\u00" not in k:
         return v
     return hashlib.blake2b(f"{k}\n{v}".encode("utf-8", "surrogatepass"), digest_size=12).digest()
-
-
-def blocks(connection: sqlite3.Connection, number: int) -> Iterator[Block]:
-    """The blocks of a map function in key order."""
-    for key, identifier, count, states in connection.execute(
-        f"SELECT key, id, count, states FROM blocks_{number} ORDER BY key, id"
-    ):
-        yield Block((key, identifier), count, states)
-
-
-def rows(
-    connection: sqlite3.Connection, number: int, start: Place, end: Place | None, descending: bool = False
-) -> Iterator[Row]:
-    """The rows of a map function from ``start`` up to but not including ``end``."""
-    where, arguments = "(key, id) >= (?, ?)", list(start)
-    if end is not None:
-        where += " AND (key, id) < (?, ?)"
-        arguments += end
-    order = "key DESC, id DESC, pos DESC" if descending else "key, id, pos"
-    query = f"SELECT key, id, k, v FROM rows_{number} WHERE {where} ORDER BY {order}"
-    for values in connection.execute(query, arguments):
-        yield Row(*values)

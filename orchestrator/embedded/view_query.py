@@ -1,8 +1,8 @@
 """Answers to view queries, read from an index file: rows of a map, and groups of a reduce.
 
-Both walk over blocks (see ``view_file``): what lies wholly inside a group is taken from the block's count and states,
-and only blocks in which groups meet, or which a range cuts, are read row by row. All of one answer comes from one
-moment's state.
+Both walk over regions and their blocks (see ``view_blocks``): what lies wholly inside a group is taken from counts and
+states, and only blocks in which groups meet, or which a range cuts, are read row by row. All of one answer comes from
+one moment's state.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.embedded import codec
 from orchestrator.embedded.collation import prefix
-from orchestrator.embedded.view_file import Block, Row, blocks, rows
+from orchestrator.embedded.view_blocks import Block, Row, blocks, regions, rows
 from orchestrator.embedded.view_params import LAST_KEY, Params, Place
 from orchestrator.embedded.view_reduce import State, add_value, finish, merge
 
@@ -40,69 +40,88 @@ class Group(NamedTuple):
     value: Json
 
 
+class Piece(NamedTuple):
+    """A region or a block that a range touches: the part of it from ``low`` to ``high``, and whether that is all."""
+
+    block: Block
+    is_region: bool
+    low: Place
+    high: Place
+    whole: bool
+
+
 class Pieces:
-    """The blocks of one map function, for one query."""
+    """The regions and blocks of one map function, for one query."""
 
     def __init__(self, connection: sqlite3.Connection, number: int) -> None:
         self.connection = connection
         self.number = number
-        self.blocks = list(blocks(connection, number))
-        self.places = [block.place for block in self.blocks]
-        self.total = sum(block.size for block in self.blocks)
-
-    def end_of(self, index: int) -> Place:
-        """Where a block ends."""
-        return self.places[index + 1] if index + 1 < len(self.places) else END
-
-    def holding(self, place: Place) -> int:
-        """The number of the block that a place lies in."""
-        return max(bisect_right(self.places, place) - 1, 0)
+        self.regions = list(regions(connection, number))
+        self.total = sum(region.size for region in self.regions)
 
     def before(self, place: Place) -> int:
         """How many rows lie before a place."""
-        index = self.holding(place)
-        count = sum(block.size for block in self.blocks[:index])
-        start = self.places[index]
-        if start < place:
-            query = f"SELECT COUNT(*) FROM rows_{self.number} WHERE (key, id) >= (?, ?) AND (key, id) < (?, ?)"
-            count += self.connection.execute(query, (*start, *place)).fetchone()[0]
-        return count
+        index = max(bisect_right(self.regions, place, key=_place) - 1, 0)
+        count = sum(region.size for region in self.regions[:index])
+        held = list(blocks(self.connection, self.number, self.regions[index].place, place))
+        if not held:
+            return count
+        count += sum(block.size for block in held[:-1])
+        query = f"SELECT COUNT(*) FROM rows_{self.number} WHERE (key, id) >= (?, ?) AND (key, id) < (?, ?)"
+        return count + int(self.connection.execute(query, (*held[-1].place, *place)).fetchone()[0])
 
-    def inside(self, start: Place, end: Place, descending: bool) -> Iterator[tuple[Block, Place, Place]]:
-        """The blocks that a range touches, each with the part of it that lies in the range."""
-        if start >= end:
-            return
-        first, last = self.holding(start), self.holding(end)
-        indexes = range(first, last + 1)
-        for index in reversed(indexes) if descending else indexes:
-            block = self.blocks[index]
-            low, high = max(start, block.place), min(end, self.end_of(index))
-            if block.size and low < high:
-                yield block, low, high
+    def inside(self, start: Place, end: Place, descending: bool) -> Iterator[Piece]:
+        """The regions that a range touches."""
+        return _touched(self.regions, END, True, start, end, descending)
+
+    def below(self, region: Piece, end: Place, descending: bool) -> Iterator[Piece]:
+        """The blocks of a region, up to ``end`` where it ends, that its part touches."""
+        held = list(blocks(self.connection, self.number, region.block.place, end))
+        return _touched(held, end, False, region.low, region.high, descending)
+
+    def end_of(self, region: Piece) -> Place:
+        """Where a region ends."""
+        index = bisect_right(self.regions, region.block.place, key=_place)
+        return self.regions[index].place if index < len(self.regions) else END
 
     def rows(self, start: Place, end: Place, descending: bool) -> Iterator[Row]:
         return rows(self.connection, self.number, start, end, descending)
+
+
+def _place(block: Block) -> Place:
+    return block.place
+
+
+def _touched(
+    held: list[Block], last: Place, is_region: bool, start: Place, end: Place, descending: bool
+) -> Iterator[Piece]:
+    """Those of neighbours, the last of which ends at ``last``, that a range touches."""
+    if start >= end or not held:
+        return
+    first = max(bisect_right(held, start, key=_place) - 1, 0)
+    indexes = range(first, bisect_right(held, end, key=_place))
+    for index in reversed(indexes) if descending else indexes:
+        block = held[index]
+        after = held[index + 1].place if index + 1 < len(held) else last
+        low, high = max(start, block.place), min(end, after)
+        if block.size and low < high:
+            yield Piece(block, is_region, low, high, low == block.place and high == after)
 
 
 def read_map(connection: sqlite3.Connection, number: int, params: Params) -> MapAnswer:
     """Return the rows that a query of a map asks for."""
     pieces = Pieces(connection, number)
     limit = pieces.total if params.limit is None else params.limit
-    skip = params.skip
     found: list[Row] = []
+    skip = params.skip
     offset: int | None = None
     ranges = params.ranges()
     for start, end in reversed(ranges) if params.descending else ranges:
         if offset is None:
             before = pieces.total - pieces.before(end) if params.descending else pieces.before(start)
             offset = min(before + params.skip, pieces.total)
-        for block, low, high in pieces.inside(start, end, params.descending):
-            if len(found) >= limit:
-                break
-            whole = low == block.place and (high >= END or high in pieces.places)
-            if whole and skip >= block.size:
-                skip -= block.size
-                continue
+        low, high, skip = _skipped(pieces, start, end, params.descending, skip)
+        if low < high and len(found) < limit:
             for row in pieces.rows(low, high, params.descending):
                 if skip:
                     skip -= 1
@@ -111,6 +130,24 @@ def read_map(connection: sqlite3.Connection, number: int, params: Params) -> Map
                     break
                 found.append(row)
     return MapAnswer(pieces.total, offset or 0, found)
+
+
+def _skipped(pieces: Pieces, start: Place, end: Place, descending: bool, skip: int) -> tuple[Place, Place, int]:
+    """Leave out whole regions and blocks of the rows to be skipped: what is left of the range, and of these rows."""
+    if not skip:
+        return start, end, 0
+    for region in pieces.inside(start, end, descending):
+        if region.whole and skip >= region.block.size:
+            skip -= region.block.size
+            start, end = (start, region.low) if descending else (region.high, end)
+            continue
+        for block in pieces.below(region, pieces.end_of(region), descending):
+            if not block.whole or skip < block.block.size:
+                break
+            skip -= block.block.size
+            start, end = (start, block.low) if descending else (block.high, end)
+        break
+    return start, end, skip
 
 
 class Reducer:
@@ -237,19 +274,30 @@ def _groups(
     def finished() -> Group:
         return Group(_shortened(codec.loads(sample), level), collector.result())
 
-    for block, low, high in pieces.inside(start, end, descending):
-        own = block.place[0]
-        after = pieces.end_of(pieces.holding(block.place))
+    def alike(piece: Piece, after: Place) -> bytes | None:
+        """What the keys of all its rows begin with, if that is the same; its last one lies before ``after``."""
+        own = piece.block.place[0]
         shared = _prefix(own, level) if own else b""
-        # all rows of a block lie between its own place and the next one's
-        alike = level == 0 or (own != b"" and after[0].startswith(shared))
-        if alike and low == block.place and high == after:
+        return shared if level == 0 or (own != b"" and after[0].startswith(shared)) else None
+
+    def parts() -> Iterator[Piece]:
+        """Regions and blocks as large as they can be taken whole, and parts of blocks."""
+        for region in pieces.inside(start, end, descending):
+            if region.whole and alike(region, region.high) is not None:
+                yield region
+            else:
+                yield from pieces.below(region, pieces.end_of(region), descending)
+
+    for piece in parts():
+        low, high = piece.low, piece.high
+        shared = alike(piece, high) if piece.whole else None
+        if shared is not None:
             if common is None or shared != common:
                 if common is not None:
                     yield finished()
                 common, collector = shared, reducer()
                 sample = next(pieces.rows(low, high, descending)).k
-            collector.block(block, partial(pieces.rows, low, high, descending))
+            collector.block(piece.block, partial(pieces.rows, low, high, descending))
             continue
         for row in pieces.rows(low, high, descending):
             if common is None or not row.key.startswith(common):

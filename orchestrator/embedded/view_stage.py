@@ -16,11 +16,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from orchestrator.embedded import codec, view_file
+from orchestrator.embedded import codec, view_blocks, view_file
+from orchestrator.embedded.view_blocks import FIRST, Block, Place, merged
 from orchestrator.embedded.view_file import Emitted, Entries, create, emissions, remembered_as
 from orchestrator.embedded.view_reduce import State, reduce_values
 
@@ -133,11 +133,7 @@ def merge(stages: list[Path], target: Path, kinds: Kinds, token: str, seq: int, 
             connection.execute(f"ATTACH ? AS stage_{number}", (str(stage),))
         for number in range(len(kinds)):
             _sorted(connection, f"rows_{number}", "key, id, pos", len(stages))
-            connection.execute("BEGIN")
-            connection.execute(f"DELETE FROM blocks_{number}")
-            made = _blocks(connection, number, kinds)
-            connection.executemany(f"INSERT INTO blocks_{number} VALUES (?, ?, ?, ?)", made)
-            connection.execute("COMMIT")
+            _sum_up(connection, number, kinds[number])
             moved()
         _sorted(connection, "back", "id", len(stages))
     finally:
@@ -153,23 +149,43 @@ def _sorted(connection: sqlite3.Connection, table: str, order: str, stages: int)
     connection.execute(f"INSERT INTO main.{table} SELECT * FROM ({parts}) ORDER BY {order}")
 
 
-def _blocks(connection: sqlite3.Connection, number: int, kinds: Kinds) -> Iterator[tuple[Any, ...]]:
-    """The blocks of one map function, three quarters full, from its rows."""
-    wanted = kinds[number]
-    size = max(view_file.SPLIT * 3 // 4, 1)
-    key, identifier = b"", ""
-    values: list[str] = []
-    last: tuple[bytes, str] | None = None
-    cursor = connection.cursor()
-    for place_key, place_id, v in cursor.execute(
-        f"SELECT key, id, {'v' if wanted else 'NULL'} FROM rows_{number} ORDER BY key, id, pos"
+def _sum_up(connection: sqlite3.Connection, number: int, kinds: tuple[str, ...]) -> None:
+    """Make blocks and regions, three quarters full, of the rows."""
+    size = max(view_blocks.SPLIT * 3 // 4, 1)
+    connection.execute("BEGIN")
+    for table in (f"blocks_{number}", f"regions_{number}"):
+        connection.execute(f"DELETE FROM {table}")
+    region: list[Block] = []
+    for block in _blocks(connection, number, kinds, size):
+        if len(region) == size:
+            _region(connection, number, kinds, region)
+            region = []
+        region.append(block)
+    _region(connection, number, kinds, region)
+    connection.execute("COMMIT")
+
+
+def _region(connection: sqlite3.Connection, number: int, kinds: tuple[str, ...], held: list[Block]) -> None:
+    connection.executemany(
+        f"INSERT INTO blocks_{number} VALUES (?, ?, ?, ?)", [(*block.place, block.size, block.text) for block in held]
+    )
+    count = sum(block.size for block in held)
+    states = codec.dumps(merged(kinds, held) if count else []).decode()
+    connection.execute(f"INSERT INTO regions_{number} VALUES (?, ?, ?, ?)", (*held[0].place, count, states))
+
+
+def _blocks(connection: sqlite3.Connection, number: int, kinds: tuple[str, ...], size: int) -> Iterator[Block]:
+    place, values = FIRST, list[str]()
+    last: Place | None = None
+    for key, identifier, v in connection.execute(
+        f"SELECT key, id, {'v' if kinds else 'NULL'} FROM rows_{number} ORDER BY key, id, pos"
     ):
-        if len(values) >= size and last != (place_key, place_id):
-            yield key, identifier, len(values), codec.dumps(_states(wanted, values)).decode()
-            key, identifier, values = place_key, place_id, []
-        last = (place_key, place_id)
+        if len(values) >= size and last != (key, identifier):
+            yield Block(place, len(values), codec.dumps(_states(kinds, values)).decode())
+            place, values = (key, identifier), []
+        last = (key, identifier)
         values.append(v)
-    yield key, identifier, len(values), codec.dumps(_states(wanted, values)).decode() if values else "[]"
+    yield Block(place, len(values), codec.dumps(_states(kinds, values)).decode() if values else "[]")
 
 
 def _states(kinds: tuple[str, ...], texts: list[str]) -> list[State]:

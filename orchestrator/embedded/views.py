@@ -1,8 +1,9 @@
 """Views: what the HTTP layer asks. Indexes are opened when first needed and shared by all who ask.
 
     view_params   what a query says            view_index   which index, and keeping it up to date
-    view_query    reading an answer            view_file    rows, blocks and states on disk
-    view_reduce   the builtin reduces          view_build   processes for large builds, by view_stage
+    view_query    reading an answer            view_file    the file of an index
+    view_reduce   the builtin reduces          view_blocks  its rows, and what they add up to
+                                               view_build   processes for large builds, by view_stage
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any, Protocol
 from orchestrator.embedded import codec, revisions, view_build, view_params
 from orchestrator.embedded.javascript import DesignFunctions, FunctionError
 from orchestrator.embedded.problems import Problem, missing, no_database, not_implemented
-from orchestrator.embedded.view_file import IndexClosed, Row
+from orchestrator.embedded.view_blocks import Row
+from orchestrator.embedded.view_file import IndexClosed
 from orchestrator.embedded.view_index import SUFFIX, Definition, Mapper, Source, View, ViewIndex, script_mapper
 from orchestrator.embedded.view_params import Params
 from orchestrator.embedded.view_query import (

@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.embedded import documents, view_build, view_file, view_index, view_stage
+from orchestrator.embedded import documents, view_blocks, view_build, view_index, view_stage
 from orchestrator.embedded.javascript import DesignFunctions
 from orchestrator.embedded.problems import Problem
 from orchestrator.embedded.store import Store
-from orchestrator.embedded.view_file import IndexClosed, ViewFile, blocks, recalled, rows
+from orchestrator.embedded.view_blocks import FIRST, Block, blocks, regions, rows
+from orchestrator.embedded.view_file import IndexClosed, ViewFile, recalled
 from orchestrator.embedded.view_index import SUFFIX, Definition
 from orchestrator.embedded.view_reduce import reduce_values
 from orchestrator.embedded.views import Views
@@ -125,10 +126,16 @@ def check(views: Views, db: Any, ddoc: dict[str, Any], tmp_path: Path) -> None:
             for block, following in zip(pieces, [*pieces[1:], None], strict=True):
                 held = list(rows(connection, number, block.place, following.place if following else None))
                 assert len(held) == block.size
-                assert len(held) <= view_file.SPLIT
+                assert len(held) <= view_blocks.SPLIT
                 if held:
                     values = [json.loads(row.v) for row in held]
                     assert block.states == [reduce_values(kind, values) for kind in kinds]
+            above = list(regions(connection, number))
+            for region, following in zip(above, [*above[1:], None], strict=True):
+                under = list(blocks(connection, number, region.place, following.place if following else None))
+                assert region.place == under[0].place
+                assert region.size == sum(block.size for block in under)
+                assert not region.size or region.states == view_blocks.merged(kinds, under)
     left = [path for _signature, path in view_build.leftovers(db.folder)]
     assert left == []
 
@@ -139,9 +146,12 @@ def test_a_build_by_processes_gives_the_rows_that_the_server_gives(
 ) -> None:
     started: list[str] = []
     run = view_build._run
-    monkeypatch.setattr(view_build, "_run", lambda tasks, build: (
-        started.extend(task["mode"] for task in tasks), run(tasks, build)
-    ))  # fmt: skip
+
+    def note(tasks: list[Any], build: Any) -> None:
+        started.extend(task["mode"] for task in tasks)
+        run(tasks, build)
+
+    monkeypatch.setattr(view_build, "_run", note)
     fill(db, 900)
     write(db, {"_id": "_design/other", "views": {}}, {"_id": "empty"})
     change(db, *range(100, 200), n=4711)
@@ -175,8 +185,8 @@ def test_blocks_are_cut_between_documents(views: Views, db: Any, tmp_path: Path)
 )  # fmt: skip
 def test_stages_merged_are_what_one_file_would_hold(documents: list[Any], stages: int, split: int) -> None:
     kinds: list[tuple[str, ...]] = [("_stats", "_sum"), ()]
-    old = view_file.SPLIT
-    view_file.SPLIT = split
+    old = view_blocks.SPLIT
+    view_blocks.SPLIT = split
     try:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
@@ -194,12 +204,12 @@ def test_stages_merged_are_what_one_file_would_hold(documents: list[Any], stages
             whole = ViewFile(folder / "made", kinds, "t")
             whole.apply([(id, None) for id, _emitted in given], 8)  # blocks that do not add up would not end empty
             with whole.reading() as connection:
-                assert [list(blocks(connection, number)) for number in (0, 1)] == [
-                    [view_file.Block((b"", ""), 0, "[]")]
-                ] * 2
+                for number in (0, 1):
+                    assert list(blocks(connection, number)) == [Block(FIRST, 0, "[]")]
+                    assert list(regions(connection, number)) == [Block(FIRST, 0, "[]")]
             whole.close()
     finally:
-        view_file.SPLIT = old
+        view_blocks.SPLIT = old
 
 
 def test_a_stage_of_another_build_begins_anew(tmp_path: Path) -> None:

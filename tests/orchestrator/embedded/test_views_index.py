@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.embedded import codec, view_file
+from orchestrator.embedded import codec, view_blocks, view_file
 from orchestrator.embedded.collation import prefix, sort_key
 from orchestrator.embedded.problems import Problem
-from orchestrator.embedded.view_file import ViewFile, blocks, rows
+from orchestrator.embedded.view_blocks import blocks, regions, rows
 from orchestrator.embedded.view_index import Definition, ViewIndex
 from orchestrator.embedded.view_params import Params
 from orchestrator.embedded.view_query import DistinctReducer, Reducer, StateReducer, read_map, read_reduce
@@ -100,7 +100,7 @@ def db(tmp_path: Path) -> FakeDatabase:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view_file, "SPLIT", 6)
+    monkeypatch.setattr(view_blocks, "SPLIT", 6)
 
 
 def content(index: ViewIndex, number: int = 0) -> list[tuple[bytes, str, Any, Any]]:
@@ -123,6 +123,16 @@ def check_blocks(index: ViewIndex) -> None:
                 if inside and kinds:
                     values = [json.loads(row.v) for row in inside]
                     assert block.states == [reduce_values(kind, values) for kind in kinds]
+            places = {block.place for block in found}
+            above = list(regions(connection, number))
+            assert above[0].place == (b"", "")
+            for region, following in zip(above, [*above[1:], None], strict=True):
+                held = list(blocks(connection, number, region.place, following.place if following else None))
+                assert region.place in places
+                assert len(held) <= view_blocks.SPLIT
+                assert region.size == sum(block.size for block in held)
+                if region.size:
+                    assert region.states == view_blocks.merged(kinds, held)
 
 
 keys = st.one_of(st.none(), st.integers(0, 3), st.sampled_from(["a", "B", "é", "\x00"])) | st.lists(
@@ -358,7 +368,7 @@ def test_a_large_range_reads_few_rows(db: FakeDatabase) -> None:
         assert [group.value for group in read_reduce(connection, 0, Params(level=1), Counting)] == [500] * 4
         part = read_reduce(connection, 0, Params(startkey=[0, 10], endkey=[3, 1990]), Counting)
     assert part[0].value == 1981
-    assert Counting.read < 15 * view_file.SPLIT
+    assert Counting.read < 15 * view_blocks.SPLIT
 
 
 def test_unchanged_rows_are_left_alone(db: FakeDatabase) -> None:
@@ -381,21 +391,21 @@ def test_a_failure_in_the_middle_changes_nothing(db: FakeDatabase, monkeypatch: 
         db.put(f"d{number:02d}", {"first": [(number, number)], "second": [(number, 0)]})
     index.update()
     before = content(index), content(index, 1)
-    write = ViewFile._write
+    write = view_blocks.write
 
-    def fail(self: ViewFile, number: int, delta: Any) -> None:
-        write(self, number, delta)
+    def fail(connection: Any, number: int, kinds: Any, delta: Any) -> None:
+        write(connection, number, kinds, delta)
         if number == 1:
             raise sqlite3.OperationalError("disk full")
 
     for number in range(0, 30, 2):
         db.put(f"d{number:02d}", {"first": [(-number, number)], "second": []})
-    monkeypatch.setattr(ViewFile, "_write", fail)
+    monkeypatch.setattr(view_file, "write", fail)
     with pytest.raises(Problem, match=r"cannot be written \(disk full\)"):
         index.update()
     assert (content(index), content(index, 1)) == before
     assert index.file.seq == 30
-    monkeypatch.setattr(ViewFile, "_write", write)
+    monkeypatch.setattr(view_file, "write", write)
     index.update()
     check_blocks(index)
     assert [row[:2] for row in content(index)] == [row[:2] for row in db.emitted("first")]
