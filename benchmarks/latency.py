@@ -20,15 +20,14 @@ import tempfile
 import threading
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
+import common
 import psutil
 
 from orchestrator import chain as chains
 from orchestrator import designs, documents
 from orchestrator.couch import Credentials, Database, Server, deploy
-from orchestrator.embedded.testing import EmbeddedServer
 
 CHAIN = "name: latency\nsteps:\n  - {name: first, run: 'procs.noop:nothing'}\n"
 POLLER = (
@@ -92,9 +91,6 @@ def run(server: Server, credentials: Credentials, count: int, backlog: int) -> d
     server.create(name)
     database, pause = server.database(name), threading.Event()
     deploy.push(database, designs.build(chains.loads(CHAIN)))
-    environment = {
-        "ORCHESTRATOR_COUCH_USER": credentials.username, "ORCHESTRATOR_COUCH_PASSWORD": credentials.password,
-    }  # fmt: skip
     found: dict[str, Any] = {}
     for start in range(0, backlog, 1000):
         database.bulk([document(f"backlog{start + n:07d}") for n in range(1000)])
@@ -102,7 +98,8 @@ def run(server: Server, credentials: Credentials, count: int, backlog: int) -> d
         database.view("work/proc0", limit=0, reduce=False, timeout=600.0)
     with tempfile.TemporaryDirectory() as root:
         poller = subprocess.Popen(
-            [sys.executable, "-c", POLLER, server.url, name, CHAIN, root], env={**os.environ, **environment}
+            [sys.executable, "-c", POLLER, server.url, name, CHAIN, root],
+            env={**os.environ, **common.login(credentials)},
         )
         try:
             if backlog:
@@ -134,21 +131,9 @@ def main() -> None:
     parser.add_argument("--backlog", type=int, default=0, help="measure memory instead, with so many documents waiting")
     parser.add_argument("--synchronous", default="full")
     arguments = parser.parse_args()
-    outside = os.environ.get("COUCHDB_URL")
-    with tempfile.TemporaryDirectory() as folder:
-        embedded = None if outside else EmbeddedServer(Path(folder), synchronous=arguments.synchronous)
-        try:
-            if embedded is not None:
-                embedded.start()
-                url, credentials = embedded.url, Credentials(*embedded.credentials)
-            else:
-                url = str(outside)
-                credentials = Credentials(os.environ["COUCHDB_USER"], os.environ["COUCHDB_PASSWORD"])
-            found = run(Server(url, credentials), credentials, arguments.documents, arguments.backlog)
-        finally:
-            if embedded is not None:
-                embedded.stop()
-    print(json.dumps({"database": "embedded" if embedded else "COUCHDB_URL", **found}, indent=1))
+    with common.database_server(arguments.synchronous) as (server, credentials, kind):
+        found = run(server, credentials, arguments.documents, arguments.backlog)
+    print(json.dumps({"database": kind, **found}, indent=1))
 
 
 if __name__ == "__main__":

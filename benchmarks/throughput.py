@@ -21,10 +21,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import common
+
 from orchestrator import designs
 from orchestrator.chain import Chain, load
-from orchestrator.couch import Credentials, Database, Server, deploy
-from orchestrator.embedded.testing import EmbeddedServer
+from orchestrator.couch import Database, deploy
 
 CHAIN = Path(__file__).parent.parent / "procs" / "chains" / "noop.yaml"
 
@@ -98,39 +99,26 @@ def main() -> None:
     parser.add_argument("--synchronous", default="full")
     arguments = parser.parse_args()
     chain = load(CHAIN)
-    outside = os.environ.get("COUCHDB_URL")
-    with tempfile.TemporaryDirectory() as folder:
-        embedded = None if outside else EmbeddedServer(Path(folder), synchronous=arguments.synchronous)
-        if embedded is not None:
-            embedded.start()
-            url, credentials = embedded.url, Credentials(*embedded.credentials)
-        else:
-            url = str(outside)
-            credentials = Credentials(os.environ["COUCHDB_USER"], os.environ["COUCHDB_PASSWORD"])
-        server = Server(url, credentials)
+    with common.database_server(arguments.synchronous) as (server, credentials, kind):
         names = [f"bench-{uuid.uuid4().hex}" for _ in range(2)]
         try:
             for name in names:
                 server.create(name)
             deploy.push(server.database(names[0]), designs.build(chain))
             inserted = fill(server.database(names[0]), arguments.documents)
-            environment = {
-                "ORCHESTRATOR_COUCH_USER": credentials.username, "ORCHESTRATOR_COUCH_PASSWORD": credentials.password,
-            }  # fmt: skip
             rate, processor = through(
-                url, names[0], environment, arguments.documents, chain, arguments.pollers, arguments.workers
-            )
+                server.url, names[0], common.login(credentials), arguments.documents, chain, arguments.pollers,
+                arguments.workers,
+            )  # fmt: skip
             rows = server.database(names[0]).view("pages/steps", group_level=2)
             fill(server.database(names[1]), 0)
             limit = own_limit(server.database(names[1]), arguments.documents, len(chain.steps))
         finally:
             for name in names:
                 server.delete(name)
-            if embedded is not None:
-                embedded.stop()
     print(json.dumps({
         "documents": arguments.documents, "pollers": arguments.pollers, "workers": arguments.workers,
-        "database": "embedded" if embedded else server.__repr__(), "synchronous": arguments.synchronous,
+        "database": kind,
         "inserted a second, with the guard": round(arguments.documents / inserted),
         "steps a second": round(rate), "processor time a step, pollers and workers, ms": round(processor, 3),
         "the database's own limit, without the guard": round(limit),
