@@ -144,6 +144,8 @@ def from_json(said: Mapping[str, Any]) -> Selection:
         if name in ("documents", "runs", "statuses"):
             if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
                 raise SettingsError(f"{name!r} must be a list of texts")
+            if not value:  # a program that found none must not be taken to mean all
+                raise SettingsError(f"{name!r} is an empty list, which fits no document: leave it out to say nothing")
             value = tuple(value)
         elif name == "query":
             if not isinstance(value, dict):

@@ -190,8 +190,7 @@ def operations(site: Context, operation: str | None, document: str, limit: int, 
             raise click.UsageError("Say which operation to finish.")
         return _show(site, "reset", desk(site, branch).finish(operation), False)
     if operation:
-        found = site.database.get(operation)
-        site.output.json(found)
+        site.output.json(engine.record_of(site.database, operation))
         return 0
     if document:
         pasts = engine.pasts(site.database, document)

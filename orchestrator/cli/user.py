@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from orchestrator.cli.context import Context, SiteGroup, json_option, pass_site
 
-PASSWORD_BYTES = 1024  # of a file or of standard input; no password is longer
+PASSWORD_BYTES = 1024  # of a file or of standard input; a longer one is not cut, but refused
 
 
 @click.group(cls=SiteGroup)
@@ -60,7 +62,8 @@ def add(site: Context, name: str, granted: tuple[str, ...], password_file: Path 
     check_name(name)
     wanted = check_roles(granted, site.chain.sites)
     users = Users(site.server)
-    users.add(name, _password(name, password_file, generate), wanted)
+    with _written(generate):
+        users.add(name, _password(name, password_file, generate), wanted)
     site.output.line(f"made the account {name} with {_words(wanted)}")
     if generate is not None:
         site.output.line(f"its name and password are in {generate}")
@@ -111,7 +114,8 @@ def password(site: Context, name: str, password_file: Path | None, generate: Pat
     from orchestrator.users import Users
 
     users = Users(site.server)
-    users.set_password(name, _password(name, password_file, generate))
+    with _written(generate):
+        users.set_password(name, _password(name, password_file, generate))
     site.output.line(f"the password of {name} is changed")
     if generate is not None:
         site.output.line(f"its name and password are in {generate}")
@@ -142,6 +146,20 @@ def _words(granted: tuple[str, ...]) -> str:
     return f"the roles {', '.join(granted)}" if granted else "no role"
 
 
+@contextmanager
+def _written(file: Path | None) -> Iterator[None]:
+    """A credentials file that was written for what the database then refuses would only lead astray: it goes again."""
+    from orchestrator.errors import Conflict, NotFound, Unauthorised
+
+    there = file is not None and file.exists()
+    try:
+        yield
+    except (Conflict, NotFound, Unauthorised):
+        if file is not None and not there:
+            file.unlink(missing_ok=True)
+        raise
+
+
 def _password(name: str, file: Path | None, generate: Path | None) -> str:
     """The password that is meant: from a file, from standard input, made here, or asked for twice."""
     from orchestrator.errors import SettingsError
@@ -155,7 +173,7 @@ def _password(name: str, file: Path | None, generate: Path | None) -> str:
         if generate.exists():
             raise SettingsError(f"there is a file {generate} already: remove it, or name another")
         made = new_password()
-        # Before the account: a file without an account is mended by the same command, a lost password is not.
+        # Before the account: a file too much can be removed, a password that nobody knows is of no use.
         write_credentials(generate, {"username": name, "password": made})
         return made
     if file is not None:
@@ -173,13 +191,17 @@ def _read(file: Path) -> str:
 
     try:
         if str(file) == "-":
-            data = sys.stdin.buffer.read(PASSWORD_BYTES)
+            data = sys.stdin.buffer.read(PASSWORD_BYTES + 1)
         else:
             with file.open("rb") as stream:
                 mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
                 if mode & 0o077:
                     raise SettingsError(f"{file} can be read by others (mode {mode:04o}): chmod 600 '{file}'")
-                data = stream.read(PASSWORD_BYTES)
-        return data.decode("utf-8").rstrip("\r\n")
+                data = stream.read(PASSWORD_BYTES + 1)
+        found = data.decode("utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"the password cannot be read from {file}: {error}") from None
+    if len(data) > PASSWORD_BYTES or not found.isprintable():
+        most = f"{PASSWORD_BYTES} bytes at most"
+        raise SettingsError(f"{file} holds no password: that is one line of printable letters, {most}")
+    return found

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.chain import Chain
 from orchestrator.engine.pages import pages
-from orchestrator.errors import SettingsError
+from orchestrator.errors import DatabaseError, SettingsError
 from orchestrator.selection import Selection, fits
+from orchestrator.transitions import Kind, parse
 
 #: Documents read in one request.
 PAGE = 500
@@ -49,10 +51,16 @@ def choose(
 
 
 def _check(chain: Chain, selection: Selection) -> None:
-    """Raise ChainError for a step that is none, before anything is read."""
+    """Raise ChainError for a step that is none and SettingsError for such a status, before anything is read."""
     for name in (selection.step, selection.done):
         if name:
             chain.step(name)
+    kinds = [kind.value for kind in Kind]
+    for status in selection.statuses:
+        if status not in kinds and parse(status) is None:
+            near = difflib.get_close_matches(status.lower(), kinds, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(kinds)}, and 'proc 1 in progress'"
+            raise SettingsError(f"there is no status {status!r}: {hint}")
 
 
 def _by_run(selection: Selection) -> bool:
@@ -74,7 +82,16 @@ def _source(database: Any, chain: Chain, selection: Selection, whole: Any) -> It
         if selection.first_run or selection.last_run:
             first = [selection.first_run] if selection.first_run else None
             last = [selection.last_run, {}] if selection.last_run else None
-            yield from _rows(database, "pages/files", startkey=first, endkey=last)
+            try:
+                yield from _rows(database, "pages/files", startkey=first, endkey=last)
+            except DatabaseError as error:
+                if "query_parse_error" not in str(error):
+                    raise
+                # Only the database knows its order of names: it refuses a range that ends before it begins.
+                raise SettingsError(
+                    f"the range of runs ends before it begins: {selection.first_run!r} comes after "
+                    f"{selection.last_run!r}"
+                ) from None
     elif selection.query is not None or selection.documents:
         found = selection.documents if selection.query is None else _asked(whole, chain, selection.query)
         names = list(dict.fromkeys(found))
@@ -100,7 +117,8 @@ def _asked(database: Any, chain: Chain, query: Any) -> Iterator[str]:
     """The ids that a Mango selector finds among the documents of the chain, page by page in their order."""
     last = ""
     while True:
-        selector = {"$and": [{"_id": {"$gt": last}}, {"type": chain.type}, query]}
+        # A selector without a condition finds everything, but inside of another one nothing.
+        selector = {"$and": [{"_id": {"$gt": last}}, {"type": chain.type}, *([query] if query else [])]}
         found = database.find(selector, fields=["_id"], sort=[{"_id": "asc"}], limit=PAGE)
         yield from (str(one["_id"]) for one in found)
         if len(found) < PAGE:

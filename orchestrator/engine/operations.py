@@ -107,9 +107,7 @@ class Desk:
 
         Raises NotFound for an operation that there is not, SettingsError for one that takes nothing out of documents.
         """
-        record = self.database.get(operation)
-        if record.get("type") != "operation":
-            raise NotFound(f"{operation!r} is no operation: `orchestrator operations` lists them")
+        record = record_of(self.database, operation)
         what = record.get("outputs")
         if what not in OUTPUTS:
             raise SettingsError(f"{operation} has no outputs to deal with: give its command again to do what is left")
@@ -275,6 +273,17 @@ def latest(database: Any, limit: int) -> list[Document]:
         startkey="operation:\ufff0", endkey="operation:", descending=True, include_docs=True, limit=limit
     ).rows
     return [row.doc for row in rows if row.doc]
+
+
+def record_of(database: Any, operation: str) -> Document:
+    """An operation's record. Raises NotFound for an id that is none of an operation."""
+    try:
+        found: Document = database.get(operation)
+    except NotFound:
+        found = {}
+    if found.get("type") != "operation":
+        raise NotFound(f"{operation!r} is no operation: `orchestrator operations` lists them")
+    return found
 
 
 def pasts(database: Any, document: str) -> list[Document]:

@@ -6,6 +6,8 @@ import io
 import json
 import stat
 import sys
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import requests
 
 from orchestrator.embedded.security import write_credentials
 from orchestrator.embedded.testing import EmbeddedServer
+from orchestrator.errors import Exit
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +93,26 @@ def test_check_says_which_daemon_would_be_an_admin(
     assert any(one["level"] == "problem" and "not accepted" in one["text"] for one in accounts())
     assert site("user", "setup").code == 0
     assert {one["level"] for one in accounts()} == {"ok"}
+
+
+def test_no_credentials_file_is_left_of_what_the_database_refuses(site: Any, tmp_path: Path) -> None:
+    file = tmp_path / "new.json"
+    name = f"ann-{uuid.uuid4().hex[:8]}"
+    assert site("user", "add", name, "--generate", str(tmp_path / "first.json")).code == 0
+    assert site("user", "add", name, "--generate", str(file)).code == Exit.CONFLICT
+    assert site("user", "password", f"no-{name}", "--generate", str(file)).code == Exit.NOT_FOUND
+    assert not file.exists(), "a login that is none"
+    assert site("user", "add", name, "--generate", str(tmp_path / "first.json")).code == Exit.SETTINGS
+    assert (tmp_path / "first.json").exists(), "the one that was there is somebody's"
+    assert site("user", "remove", name).code == 0
+
+
+@pytest.mark.parametrize("content", ["p" * 1025, "one line\nand another", "with\x00nothing"])
+def test_a_password_that_cannot_be_typed_again_is_refused_and_not_cut(site: Any, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "password"
+    file.write_text(content)
+    file.chmod(0o600)
+    name = f"ann-{uuid.uuid4().hex[:8]}"
+    said = site("user", "add", name, "--password-file", str(file))
+    assert said.code == Exit.SETTINGS and content not in said.err
+    assert name not in site("user", "list").out
