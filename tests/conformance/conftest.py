@@ -7,17 +7,17 @@ nothing else changes: what is asserted is CouchDB's behaviour, whoever shows it.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import pytest
 import requests
 
-from orchestrator.embedded.testing import EmbeddedServer
+from orchestrator import designs, roles
+from tests.databases import couchdb
 
 TIMEOUT = 30.0  # seconds; a test that waits longer than this has found a server that hangs
 
@@ -105,18 +105,8 @@ class Database(Client):
 
 @pytest.fixture(scope="session")
 def _place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, tuple[str, str]]]:
-    given = os.environ.get("COUCHDB_URL")
-    if given:
-        parts = urlsplit(given)
-        url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        name = os.environ.get("COUCHDB_USER") or unquote(parts.username or "")
-        password = os.environ.get("COUCHDB_PASSWORD") or unquote(parts.password or "")
-        if not name:
-            pytest.fail("COUCHDB_URL is set: give the admin in COUCHDB_USER and COUCHDB_PASSWORD as well")
-        yield url, (name, password)
-        return
-    with EmbeddedServer(tmp_path_factory.mktemp("embedded") / "data") as server:
-        yield server.url, server.auth
+    with couchdb(tmp_path_factory.mktemp("embedded") / "data") as place:
+        yield place
 
 
 @pytest.fixture(scope="session")
@@ -169,3 +159,31 @@ def user(server: Client) -> Iterator[tuple[str, str]]:
     revision = server.get(path).json().get("_rev")
     if revision:
         server.delete(path, params={"rev": revision})
+
+
+@pytest.fixture(scope="module")
+def accounts(server: Client, request: pytest.FixtureRequest) -> Iterator[dict[str, tuple[str, str]]]:
+    """Name and password of an account for each of the module's ``ACCOUNTS``, which has the roles; gone afterwards."""
+    made = {}
+    for short, granted in request.module.ACCOUNTS.items():
+        name, password = f"{short}-{uuid.uuid4().hex}", "a password for a test"
+        document = {"type": "user", "name": name, "roles": granted, "password": password}
+        assert server.put(f"/_users/org.couchdb.user:{name}", json=document).status_code == 201
+        made[short] = (name, password)
+    yield made
+    for name, _ in made.values():
+        path = f"/_users/org.couchdb.user:{name}"
+        server.delete(path, params={"rev": server.get(path).json()["_rev"]})
+
+
+@pytest.fixture
+def guarded(database: Database, request: pytest.FixtureRequest) -> Database:
+    """A database with the guard and the members that a push of the module's ``CHAIN`` gives it."""
+    chain = request.module.CHAIN
+    security = {
+        "admins": {"names": [], "roles": [roles.SERVER_ADMIN, roles.ADMIN]},
+        "members": {"names": [], "roles": roles.member_roles(chain.sites)},
+    }
+    assert database.put("/_security", json=security).status_code == 200
+    database.save(designs.build(chain)["_design/guard"])
+    return database

@@ -6,14 +6,14 @@ On the embedded server as on CouchDB: the accounts are in ``_users``, the guard 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from orchestrator import chain as chains
-from orchestrator import designs, roles
+from orchestrator import designs
 
 CHAIN = chains.loads("""
 name: guarded
@@ -22,7 +22,6 @@ steps:
   - {name: transfer, run: "procs.noop:nothing"}
   - {name: convert, run: "procs.noop:nothing", site: lyon}
 """)
-PASSWORD = "a password for a test"
 DONE = {"state": "done", "attempt": "a1", "result": {"n": 3}}
 ACCOUNTS = {
     "here": ["site:here"], "lyon": ["site:lyon"], "operator": ["operator"], "chief": ["admin"],
@@ -32,33 +31,6 @@ ACCOUNTS = {
 
 def doc(name: str, status: str = "closed", **more: Any) -> dict[str, Any]:
     return {"_id": name, "type": CHAIN.type, "status": status, "site": "here", "file": f"/raw/{name}", **more}
-
-
-@pytest.fixture(scope="module")
-def accounts(server: Any) -> Iterator[dict[str, tuple[str, str]]]:
-    """An account for each role, by a short name; gone afterwards."""
-    made = {}
-    for short, granted in ACCOUNTS.items():
-        name = f"{short}-{uuid.uuid4().hex}"
-        document = {"type": "user", "name": name, "roles": granted, "password": PASSWORD}
-        assert server.put(f"/_users/org.couchdb.user:{name}", json=document).status_code == 201
-        made[short] = (name, PASSWORD)
-    yield made
-    for name, _ in made.values():
-        path = f"/_users/org.couchdb.user:{name}"
-        server.delete(path, params={"rev": server.get(path).json()["_rev"]})
-
-
-@pytest.fixture
-def guarded(database: Any) -> Any:
-    """A database with the guard and the members that a push gives it."""
-    security = {
-        "admins": {"names": [], "roles": [roles.SERVER_ADMIN, roles.ADMIN]},
-        "members": {"names": [], "roles": roles.member_roles(CHAIN.sites)},
-    }
-    assert database.put("/_security", json=security).status_code == 200
-    database.save(designs.build(CHAIN)["_design/guard"])
-    return database
 
 
 def by_put(account: Any, document: dict[str, Any]) -> tuple[int, str]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from orchestrator import chain as chains
-from orchestrator import designs, roles, transitions
+from orchestrator import transitions
 from orchestrator.transitions import HELD, TRANSITIONS, Kind
 
 CHAIN = chains.loads("""
@@ -25,7 +24,6 @@ steps:
   - {name: convert, run: "procs.noop:nothing", site: lyon}
   - {name: show, run: "procs.noop:nothing"}
 """)
-PASSWORD = "a password for a test"
 ACCOUNTS = {
     "here": ["site:here"], "lyon": ["site:lyon"], "operator": ["operator"], "viewer": ["viewer"],
     "both": ["site:here", "operator"],
@@ -58,31 +56,6 @@ def permitted(before: str | None, after: str, granted: list[str]) -> bool:
         elif all(f"site:{site}" in granted for site in sites):
             return True
     return False
-
-
-@pytest.fixture(scope="module")
-def accounts(server: Any) -> Iterator[dict[str, tuple[str, str]]]:
-    made = {}
-    for short, granted in ACCOUNTS.items():
-        name = f"{short}-{uuid.uuid4().hex}"
-        document = {"type": "user", "name": name, "roles": granted, "password": PASSWORD}
-        assert server.put(f"/_users/org.couchdb.user:{name}", json=document).status_code == 201
-        made[short] = (name, PASSWORD)
-    yield made
-    for name, _ in made.values():
-        path = f"/_users/org.couchdb.user:{name}"
-        server.delete(path, params={"rev": server.get(path).json()["_rev"]})
-
-
-@pytest.fixture
-def guarded(database: Any) -> Any:
-    security = {
-        "admins": {"names": [], "roles": [roles.SERVER_ADMIN, roles.ADMIN]},
-        "members": {"names": [], "roles": roles.member_roles(CHAIN.sites)},
-    }
-    assert database.put("/_security", json=security).status_code == 200
-    database.save(designs.build(CHAIN)[GUARD])
-    return database
 
 
 def document(name: str, status: str) -> dict[str, Any]:

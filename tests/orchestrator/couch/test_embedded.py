@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,21 +23,15 @@ from orchestrator import designs
 from orchestrator.couch import BulkWriter, Credentials, Database, Follower, Refusal, Saved, Server, deploy
 from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.errors import Conflict, NotFound, Refused, SettingsError, Unauthorised, Unavailable
+from tests.databases import couchdb
 
 CHAIN = chains.loads("name: noop\nsteps: [{name: first, run: 'a.b:c'}, {name: second, run: 'a.b:c'}]")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if url := os.environ.get("COUCHDB_URL"):
-        parts = urlsplit(url)
-        name = os.environ.get("COUCHDB_USER") or unquote(parts.username or "admin")
-        password = os.environ.get("COUCHDB_PASSWORD") or unquote(parts.password or "")
-        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/"))
-        yield Server(bare.geturl(), Credentials(name, password))
-        return
-    with EmbeddedServer(tmp_path_factory.mktemp("embedded")) as process:
-        yield Server(process.url, Credentials(*process.credentials))
+    with couchdb(tmp_path_factory.mktemp("embedded")) as (url, credentials):
+        yield Server(url, Credentials(*credentials))
 
 
 @pytest.fixture

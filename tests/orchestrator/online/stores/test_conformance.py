@@ -6,13 +6,11 @@ The database is the embedded server, or, with COUCHDB_URL (and COUCHDB_USER, COU
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.couch import Credentials, Server
-from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.errors import DataError, NotFound, SettingsError
 from orchestrator.online.packing import packed
 from orchestrator.online.spill import Spill
@@ -29,6 +26,7 @@ from orchestrator.online.stores.couch import IN_DOCUMENT, CouchStores
 from orchestrator.online.stores.files import SpillFiles
 from orchestrator.online.stores.memory import MemoryStores
 from orchestrator.online.stores.served import ServedStores, StoreServer
+from tests.databases import couchdb
 
 INLINE = 40_000  # bytes; above it spills are files
 SIZES = (10, IN_DOCUMENT, INLINE - 2000, 400_000)  # in the document, at its edge, an attachment, a file
@@ -36,15 +34,8 @@ SIZES = (10, IN_DOCUMENT, INLINE - 2000, 400_000)  # in the document, at its edg
 
 @pytest.fixture(scope="module")
 def couch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if url := os.environ.get("COUCHDB_URL"):
-        parts = urlsplit(url)
-        name = os.environ.get("COUCHDB_USER") or unquote(parts.username or "admin")
-        password = os.environ.get("COUCHDB_PASSWORD") or unquote(parts.password or "")
-        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/"))
-        yield Server(bare.geturl(), Credentials(name, password))
-        return
-    with EmbeddedServer(tmp_path_factory.mktemp("embedded")) as process:
-        yield Server(process.url, Credentials(*process.credentials))
+    with couchdb(tmp_path_factory.mktemp("embedded")) as (url, credentials):
+        yield Server(url, Credentials(*credentials))
 
 
 @pytest.fixture(params=["memory", "served", "couch"])
