@@ -6,6 +6,7 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from orchestrator import logins
 from orchestrator.farms import farm_faults
 from orchestrator.lanes import DESIGNS, MAIN, OWN
 
@@ -50,6 +51,10 @@ def _step_faults(chain: Chain, step: Step, place: str, names: list[str], beside:
         faults.append(f"{place}: a step has either 'run' or 'command': give exactly one of the two")
     if step.run is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", step.run):
         faults.append(f"{place} / run: {step.run!r} names no step: write it as 'package.module:function'")
+    for where in logins.places({"settings": step.settings, "command": step.command or []}):
+        faults.append(
+            f"{place} / {where}: a login would stand in every document: name a file that holds it, or a variable"
+        )
     if step.site not in chain.sites:
         faults.append(f"{place} / site: no site {step.site!r}{near(step.site, list(chain.sites))}")
     for need in step.needs or ():

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from orchestrator import logins
 from orchestrator.chain import Chain, Step
 from orchestrator.errors import IllegalTransition
 from orchestrator.filenames import path_text
@@ -258,7 +259,7 @@ def fail(document: Document, step: Step, report: Report, now: float) -> tuple[Do
         refused = {**_entry(entry, report, "refused"), **files, "gate": report.gate, "result": report.result}
         changed[step.key] = {**refused, **_why(report.reason, report.error_class)}
         changed["reason"] = f"the gate {report.gate!r} of {step.key} ({step.name}) refuses the output: {report.reason}"
-        changed["reason"] = changed["reason"][:REASON_LIMIT]
+        changed["reason"] = logins.without(changed["reason"])[:REASON_LIMIT]
         return changed, record
     if not again:
         changed = moved(document, Status(Kind.FAILED), now)
@@ -409,7 +410,7 @@ def _entry(entry: Mapping[str, Any], report: Report, state: str) -> dict[str, An
         "seconds": report.seconds,
         "cpu_seconds": report.cpu_seconds,
         "max_rss": report.max_rss,
-        "command": report.command,
+        "command": logins.without_in(report.command),
         "exit_code": report.exit_code,
         "log": report.log,
         "software": {key: value for key, value in report.software.items() if key != "pid"},
@@ -417,7 +418,7 @@ def _entry(entry: Mapping[str, Any], report: Report, state: str) -> dict[str, An
 
 
 def _why(reason: str, error_class: str | None) -> dict[str, Any]:
-    return {"reason": reason[:REASON_LIMIT], "error_class": error_class}
+    return {"reason": logins.without(reason)[:REASON_LIMIT], "error_class": error_class}
 
 
 def _attempt_document(document: Document, step: Step, entry: Mapping[str, Any], report: Report) -> Document:
@@ -432,9 +433,9 @@ def _attempt_document(document: Document, step: Step, entry: Mapping[str, Any], 
         "step": step.key,
         "name": step.name,
         "number": number,
-        "reason": report.reason,
+        "reason": logins.without(report.reason),
         "error_class": report.error_class,
-        "log_tail": report.log_tail,
+        "log_tail": logins.without(report.log_tail),
         "result": report.result,
     }
 

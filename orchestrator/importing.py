@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import documents, faults
+from orchestrator import documents, faults, logins
 from orchestrator.documents import Document, iso
 from orchestrator.errors import DataError, SettingsError
 from orchestrator.transitions import HELD, Kind
@@ -29,8 +29,6 @@ PAGE = 100
 #: Names of documents that a report gives as examples of one note.
 EXAMPLES = 3
 
-_LOGIN = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s:@'\"]*:[^/\s@'\"]*@")
-_SECRET = re.compile(r"(?i)(^|[_.\-])(password|passwd|passphrase|secret)$")
 HIDDEN = "(removed at the import)"
 
 
@@ -145,14 +143,14 @@ def _must_hold(new: Mapping[str, Any], data_type: str) -> None:
 def _without_logins(value: Any, place: str) -> tuple[Any, list[str]]:
     """A copy without passwords in URLs or under their own name, and where they were."""
     if isinstance(value, str):
-        clean = _LOGIN.sub(r"\1", value)
+        clean = logins.IN_URL.sub(r"\1", value)
         return clean, [place] if clean != value else []
     found: list[str] = []
     if isinstance(value, Mapping):
         copy = {}
         for key, part in value.items():
             where = f"{place}.{key}" if place else str(key)
-            if _SECRET.search(str(key)) and isinstance(part, str) and part:
+            if logins.KEY.search(str(key)) and isinstance(part, str) and part:
                 copy[key] = HIDDEN
                 found.append(where)
                 continue
