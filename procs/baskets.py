@@ -290,6 +290,8 @@ class _Tree:
         baskets = len(self._entries) - 1
         # One more than there are: an array of places that is full has no room for the last basket's entries.
         made = out.mktree(self._name, branches(self._columns), initial_basket_capacity=baskets + 1)._cascading
+        if not baskets:
+            return
         for data in made._branch_data:
             branch = self._branches[data["fName"]]
             data["fBasketBytes"][:baskets] = branch.bytes

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import FormatError
-from procs.formats import date
+from procs.formats import date, date_boards
 from procs.formats import date_layout as layout
-from procs.formats.date_boards import decode_flash, decode_v1290
+from procs.formats.date_boards import TdcBlock, decode_flash, decode_v1290, decode_v1290_blocks
 from procs.formats.date_spills import SpillBatch
 from procs.formats.date_writer import EventId, Hit, equipment, flash_words, super_event, v1290_words, write_event
 
@@ -402,3 +402,62 @@ def test_flash_sizes_that_do_not_fill_the_block(word: int, sentence: str) -> Non
     words[0] = word
     block = decode_flash(words, layout.V1731)
     assert block.reason and len(block.samples) == 0 and sentence in block.problems[0][1]
+
+
+@st.composite
+def tdc_blocks(draw: st.DrawFn) -> np.ndarray:
+    """The words of a V1290 block, whole or with some words that are others, doubled or missing."""
+    count = draw(st.integers(0, 3))
+    hits = [[hit for number in range(draw(st.integers(0, 2))) for hit in hits_of(number)] for _ in range(count)]
+    words = v1290_words(draw(st.integers(0, 31)), draw(st.integers(0, 2**22 - 1)), hits, [5] * count)
+    if draw(st.booleans()):
+        words = np.append(words, np.uint32(0b11000 << 27))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        place = draw(st.integers(0, max(0, len(words) - 1)))
+        kind = draw(st.sampled_from(["bit", "double", "delete", "error"])) if len(words) else "none"
+        if kind == "bit":
+            words[place] ^= np.uint32(1 << draw(st.integers(0, 31)))
+        elif kind == "double":
+            words = np.insert(words, place, words[place])
+        elif kind == "delete":
+            words = np.delete(words, place)
+        elif kind == "error":
+            words[place] = 0b00100 << 27
+    return words.astype(np.uint32)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(tdc_blocks(), max_size=4))
+def test_blocks_decoded_together_are_what_each_is_alone(blocks: list[np.ndarray]) -> None:
+    together = decode_v1290_blocks(blocks)
+    assert len(together) == len(blocks)
+    for found, words in zip(together, blocks, strict=True):
+        alone = decode_v1290(words)
+        for name in TdcBlock.__slots__:
+            one, other = getattr(found, name), getattr(alone, name)
+            assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other, name
+
+
+def test_whole_blocks_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [v1290_words(board, 7, [hits_of(0)] * 3, [5] * 3) for board in range(4)]
+    monkeypatch.setattr(date_boards, "decode_v1290", None)
+    assert [block.geo.tolist() for block in decode_v1290_blocks(blocks)] == [[board] * 3 for board in range(4)]
+
+
+def test_a_fault_in_an_event_keeps_the_events_before_it_in_the_same_batch(tmp_path: Path) -> None:
+    def spill(number: int, damage: int = 0) -> bytes:
+        words = TRIGGERS.copy()
+        words[13] ^= damage
+        return super_event(EventId(layout.PHYSICS, 1, number, 1), [(1, [equipment(layout.V1290, 0, words)])])
+
+    path = tmp_path / "sim_00001.000"
+    path.write_bytes(spill(0) + spill(1) + spill(2, 1 << 5) + spill(3) + b"no event")
+    batches = date.open(path).spills(10)
+    assert next(batches).spill.tolist() == [0, 1]
+    with pytest.raises(FormatError, match="global trailer's word count is wrong") as met:
+        next(batches)
+    assert met.value.offset is not None and 2 * len(spill(0)) < met.value.offset < 3 * len(spill(0))
+    batches = date.open(path, strict=False).spills(10)
+    assert next(batches).spill.tolist() == [0, 1, 2, 3]
+    with pytest.raises(FormatError, match="expected the magic word"):
+        next(batches)

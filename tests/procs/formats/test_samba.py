@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import struct
+import tempfile
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.errors import FormatError
 from procs.formats import samba
@@ -541,3 +544,42 @@ def test_a_window_grows_by_doubling(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file.chunk = 500
     assert sum(batch.pulses for batch in file.batches()) == 400
     assert len(calls) < 40
+
+
+FOLDER = tempfile.TemporaryDirectory(prefix="samba-")  # for the examples of hypothesis
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_blanks_comments_and_damage_mean_the_same_on_the_fast_path(data: st.DataObject) -> None:
+    """Patterns of just one block's blanks and comments: another block is read as without them, or refused as such."""
+    usual, pieces = two_events(), []
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed = usual
+        for _ in range(data.draw(st.integers(0, 3))):
+            old, new = data.draw(st.sampled_from([
+                (b"\t# ms", b"  # other words"), (b"Base = ", b"Base  =\t"), (b"\tBruit", b"  Bruit"),
+                (b"\tHorloge", b"\t# a comment\n\tHorloge"), (b"Amplitude = -300.25", b"Amplitude = indetermine"),
+                (b"Pretrigger = 2", b"Pretrigger = 2   "), (b"Numero = 4", b"Numero = x"), (b"\tMontee = 0.02\n", b""),
+                (b"Filtre.nb = 0", b"Filtre.nb = 1"), (b"* Voie", b"\n* Voie"), (b"Reference = brutes", b"Reference ="),
+                (b"Dimension = ", b"Dimension = 1"), (b"FID", b"FIE"), (b"\n\t", b"\r\n\t"),
+            ]))  # fmt: skip
+            changed = changed.replace(old, new, data.draw(st.sampled_from([1, -1])))
+        pieces.append(changed)
+    content = header() + usual * 3 + b"".join(pieces) + usual * 3 + TRAILER
+    content = content[: len(content) - data.draw(st.sampled_from([0, 0, len(TRAILER) + 3]))]
+    path = write(Path(FOLDER.name), content)
+    found = []
+    for fast in (True, False):
+        file = samba.open(path)
+        file.chunk = data.draw(st.sampled_from([64, 1000, 1_000_000]))
+        batches, error = [], None
+        try:
+            batches.extend(file.batches(events=2, fast=fast))
+        except FormatError as met:
+            error = (str(met), met.offset)
+        columns = {name: getattr(concatenate(batches), name) for name in SambaBatch.__slots__} if batches else {}
+        found.append((error, file.reference_words, columns))
+    assert found[0][:2] == found[1][:2] and found[0][2].keys() == found[1][2].keys()
+    for name, column in found[0][2].items():
+        assert np.array_equal(column, found[1][2][name], equal_nan=name != "first"), name
