@@ -22,6 +22,9 @@ from orchestrator.errors import DataError
 MOST_BINS = 8192  # bins of one histogram; a wider range makes wider bins
 KEY_LIMIT = 60  # characters of a label in a key: enough to be legible
 WANTED_BINS = 512  # bins over the central range of the first data
+SAMPLE = 1 << 16  # values from which that range is taken, evenly from all where there are more than twice as many
+FARTHEST = 2**40  # widths between 0 and the farthest value: bin numbers are exact far beyond
+PIECE = 1 << 15  # values worked on at once, so that they stay in the processor's cache
 
 
 @dataclass
@@ -42,30 +45,54 @@ class Counts:
 
     def fill(self, values: np.ndarray) -> int:
         """Add the finite values; returns how many there were."""
-        values = np.asarray(values, dtype=float).ravel()
+        values = np.asarray(values, dtype=float)
+        if values.ndim != 1:
+            values = values.ravel()
+        if self._fill_inside(values):
+            return len(values)
         # Few passes over the values: this is called for each quantity of each file. A minimum is NaN if any value is.
         if len(values) and not (np.isfinite(values.min()) and np.isfinite(values.max())):
             values = values[np.isfinite(values)]
-        if not len(values):
-            return 0
+        if len(values):
+            self._widen(values)
+            if not self._fill_inside(values):
+                raise AssertionError(f"the range of the histogram {self.name} was not made wide enough")
+        return len(values)
+
+    def _widen(self, values: np.ndarray) -> None:
+        """Make room for values, with nothing in it."""
         least, most = values.min(), values.max()
         if not self.width:
-            low, high = np.percentile(values, [2, 98])
+            low, high = np.percentile(values[:: 1 + len(values) // SAMPLE], [2, 98])
             self.width = power_of_two(max(high - low, abs(high) * 1e-6, 1e-9) / WANTED_BINS)
         # int64 bin numbers stay exact up to 2**53 widths
-        self.width = max(self.width, power_of_two(max(abs(least), abs(most)) / 2**40))
+        self.width = max(self.width, power_of_two(max(abs(least), abs(most)) / FARTHEST))
         low_bin, high_bin = int(np.floor(least / self.width)), int(np.floor(most / self.width))
         factor = 1
         while (high_bin // factor) - (low_bin // factor) + 1 > MOST_BINS:
             factor *= 2
-        scaled = values / self.width
-        index = np.floor(scaled, out=scaled).astype(np.int64)
-        if factor > 1:
-            index //= factor
         start = low_bin // factor
-        index -= start
-        self._merge(self.width * factor, start, np.bincount(index))
-        return len(values)
+        self._merge(self.width * factor, start, np.zeros(high_bin // factor - start + 1, dtype=np.int64))
+
+    def _fill_inside(self, values: np.ndarray) -> bool:
+        """Add values that lie in the present range; False, with nothing added, if one does not or is no number."""
+        bins, first = len(self.counts), self.first
+        if not 0 < bins <= MOST_BINS or not -FARTHEST < first < FARTHEST:
+            return False
+        # The width is a power of two, so that this is exact, and a multiplication.
+        scale, end, total = 1 / self.width, first + bins, self.counts
+        with np.errstate(all="ignore"):  # what is far outside has no bin number, and ends in False
+            for start in range(0, len(values), PIECE):
+                scaled = values[start : start + PIECE] * scale
+                if not np.maximum.reduce(scaled) < end:  # NaN is not, either
+                    return False
+                index = np.subtract(np.floor(scaled, out=scaled), first, out=scaled).astype(np.int64)
+                try:
+                    total = total + np.bincount(index, minlength=bins)
+                except ValueError:  # it does not take what is below 0
+                    return False
+        self.counts = total
+        return True
 
     def add(self, other: Counts) -> None:
         """Add another histogram of the same quantity."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import uproot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procs.binning import MOST_BINS, Counts, key_name, merged, power_of_two
+from procs import binning
+from procs.binning import MOST_BINS, SAMPLE, WANTED_BINS, Counts, key_name, merged, power_of_two
 from procs.pictures import MOST_PANELS, clean, page
 
 PIECES = st.lists(st.lists(st.floats(-1e9, 1e9), max_size=50), min_size=1, max_size=6)
@@ -42,6 +44,65 @@ def test_every_value_lies_in_its_bin(values: list[float]) -> None:
     inner = np.abs(np.subtract.outer(counts.edges(), values)).min() > 0
     if inner:
         assert np.array_equal(expected, counts.counts)
+
+
+class Slowly(Counts):
+    """The rule of a fill, in as many passes as it takes: bins of the new values, and these added as a histogram."""
+
+    def fill(self, values: np.ndarray) -> int:
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return 0
+        if not self.width:
+            low, high = np.percentile(values, [2, 98])
+            self.width = power_of_two(max(high - low, abs(high) * 1e-6, 1e-9) / WANTED_BINS)
+        self.width = max(self.width, power_of_two(np.abs(values).max() / 2**40))
+        index, factor = np.floor(values / self.width).astype(np.int64), 1
+        while index.max() // factor - index.min() // factor + 1 > MOST_BINS:
+            factor *= 2
+        index //= factor
+        self._merge(self.width * factor, int(index.min()), np.bincount(index - index.min()))
+        return len(values)
+
+
+def near(number: int, exponent: int, side: float) -> float:
+    """An edge of bins, or one of its neighbours."""
+    return float(np.nextafter(number * 2.0**exponent, side))
+
+
+EDGES = st.builds(near, st.integers(-999, 999).filter(bool), st.integers(-12, 12), st.sampled_from([-1e9, 0.0, 1e9]))
+# Not quite to the end: what is nearer to 0 than 1e-300 of the width counts as 0, and sums of 1e308 are infinite.
+NEAR, FAR = (st.floats(-most, most).filter(lambda x: x == 0 or abs(x) > 1e-90) for most in (10, 1e200))
+VALUES = st.one_of(NEAR, EDGES, FAR, st.sampled_from([-1e-20, np.nan, np.inf, -np.inf]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(VALUES, max_size=40), max_size=8), st.integers(1, 50))
+@pytest.mark.filterwarnings("error")
+def test_a_fill_in_few_passes_gives_the_very_same_bins(pieces: list[list[float]], piece: int) -> None:
+    quick, slow = Counts("a", "t", "u"), Slowly("a", "t", "u")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(binning, "PIECE", piece)
+        for values in pieces:
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                expected = slow.fill(np.array(values, dtype=float))
+            assert quick.fill(np.array(values, dtype=float)) == expected
+            assert (quick.width, quick.first) == (slow.width, slow.first)
+            assert np.array_equal(quick.counts, slow.counts)
+            assert quick.counts.dtype == np.int64
+
+
+def test_a_fill_changes_no_array_that_somebody_else_has() -> None:
+    mine = np.array([1, 2, 3])
+    counts = Counts("a", "t", "u", 1.0, 0, mine)
+    assert counts.fill(np.array([[0.5, 1.5], [2.5, 2.5]])) == 4
+    assert counts.counts.tolist() == [2, 3, 5] and mine.tolist() == [1, 2, 3]
+
+
+def test_of_very_many_values_the_first_width_is_that_of_a_sample() -> None:
+    values = np.random.default_rng(4).normal(5, 0.7, 3 * SAMPLE + 17)
+    assert made(values).width == made(values[::4]).width
+    assert made(values).entries == len(values)
 
 
 def test_values_that_are_no_numbers_are_left_out() -> None:
