@@ -1,23 +1,33 @@
-"""Pictures of plots as files: PNG, SVG, PDF. Without pyplot and its global state."""
+"""Pictures of plots: PNG, SVG, PDF, with the reference beside the data. Without pyplot and its global state.
+
+A plot of one axis has its reference over it and the ratio below. One of two axes has at its right the scaled reference
+and the difference of both in standard deviations.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import threading
 import unicodedata
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from orchestrator.online.publication import Header
-from orchestrator.online.rootjson import flow_values
+from orchestrator.errors import FormatError
+from orchestrator.online.bins import Bins, parts, read
 
-SIZE = (7.2, 5.0)  # inches
-DOTS = 100  # per inch
-INK, SOFT, OTHER = "#1f4e79", "#5b6470", "#b4501e"
+SIZE = (800, 500)  # pixels
+DOTS = 100  # pixels per inch
+MANY = 8  # labels of an axis above which they stand aslant
+LETTERS = 24  # of a label
+MOST_LABELS = 60  # more cannot be read
+PULLS = 5.0  # a difference is drawn from -5 to 5 standard deviations
+PAPER, INK, SOFT, CURVE, OTHER = "#ffffff", "#1b1f24", "#5d6570", "#1d5a9e", "#c2571a"
+COLOURS = {"good": "#2b6e3d", "warning": "#83590a", "bad": "#ab261e"}
 _ONE = threading.Lock()  # matplotlib's settings are everybody's: one picture at a time
-COLOURS = {"good": "#2b6e3d", "warning": "#8a5a00", "bad": "#a8201a"}
 
 
 def clean(text: str, limit: int = 90) -> str:
@@ -26,80 +36,184 @@ def clean(text: str, limit: int = 90) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def draw(
-    histogram: Any, header: Header, reference: Any = None, kind: str = "png", y_title: str = "entries"
-) -> bytes:
-    """A picture of a plot, with the reference over it where there is one.
+def draw(header: Mapping[str, Any], body: bytes, size: tuple[int, int] = SIZE, kind: str = "png") -> bytes:
+    """A picture of a plot as it was published.
 
     Args:
-        histogram: of one or two axes.
-        header: its metadata.
-        reference: a histogram of the same axes, scaled already.
+        header: its metadata, the fields of ``publication.Header``.
+        body: its histogram in ROOT's JSON, with the reference where it has one.
+        size: in pixels.
         kind: ``png``, ``svg`` or ``pdf``.
-        y_title: of the axis of entries.
+
+    Raises FormatError for a body that is no histogram of one or two axes.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    quiet = {"text.parse_math": False, "svg.hashsalt": "plot", "svg.fonttype": "none"}  # a title is no formula
+    drawn, other, _, fault = parts(body)
+    if drawn is None:
+        raise FormatError(f"{header['name']}: {fault}")
+    bins = read(drawn)
+    reference = _fitting(bins, read(other)) if other is not None else None
+    letters = 12.0 if size[0] > 1000 else 9.5
+    quiet = {
+        "text.parse_math": False, "font.family": "DejaVu Sans", "axes.formatter.use_mathtext": False,  # no formulas
+        "font.size": letters, "svg.hashsalt": "plot", "svg.fonttype": "none",
+    }  # fmt: skip
     with _ONE, matplotlib.rc_context(quiet), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
-        figure = Figure(figsize=SIZE, dpi=DOTS)
+        figure = Figure(figsize=(size[0] / DOTS, size[1] / DOTS), dpi=DOTS, facecolor=PAPER)
         FigureCanvasAgg(figure)
-        figure.subplots_adjust(left=0.12, right=0.96, bottom=0.13, top=0.84)
-        axes = figure.add_subplot()
-        values = flow_values(histogram)[0]
-        if values.ndim == 1:
-            _curve(axes, histogram, values[1:-1], reference, header.style)
-            axes.set_ylabel(clean(y_title), loc="top")
+        if bins.y is None:
+            _curve(figure, bins, reference, header.get("style") or {})
         else:
-            _plane(figure, axes, histogram, values[1:-1, 1:-1], header.style)
-        axes.set_xlabel(clean(str(histogram.axes[0].label)), loc="right")
-        if type(histogram.axes[0]).__name__ == "StrCategory":
-            names = [clean(str(name), 24) for name in histogram.axes[0]]
-            tilt: dict[str, Any] = {"rotation": 20, "ha": "right"} if len(names) > 3 else {}
-            axes.set_xticks(np.arange(len(names)) + 0.5, names, fontsize=8 if len(names) < 12 else 5, **tilt)
-        figure.text(0.12, 0.94, clean(header.title), fontsize=13, va="bottom")
-        figure.text(0.12, 0.925, clean(_words(header), 120), fontsize=8.5, va="top", color=SOFT)
-        if header.quality in COLOURS:
-            figure.text(0.96, 0.94, header.quality, fontsize=12, va="bottom", ha="right", color=COLOURS[header.quality])
+            _planes(figure, bins, reference, header)
+        _margins(figure, bins, letters)
+        _words(figure, header, bins, letters)
         out = io.BytesIO()
         metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}}.get(kind, {"CreationDate": None})
         figure.savefig(out, format=kind, metadata=metadata)
     return out.getvalue()
 
 
-def _words(header: Header) -> str:
-    parts = [f"run {header.run}", f"{header.spills} spills", f"{header.entries:g} entries", header.output_time]
-    return " · ".join(parts + ([header.tag] if header.tag else []))
+def _fitting(bins: Bins, reference: Bins) -> Bins | None:
+    """The reference where it can be shown with the plot."""
+    return reference if reference.values.shape == bins.values.shape and reference.total > 0 else None
 
 
-def _curve(axes: Any, histogram: Any, values: np.ndarray, reference: Any, style: dict[str, Any]) -> None:
-    edges = np.asarray(histogram.axes[0].edges, dtype=float)
-    axes.stairs(values, edges, fill=True, color=INK, alpha=0.3)
-    axes.stairs(values, edges, color=INK, linewidth=1.4)
+def _scaled(bins: Bins, reference: Bins) -> tuple[np.ndarray, np.ndarray]:
+    """Values and errors of the reference with as many entries as the plot: what is compared is the shape."""
+    scale = bins.total / reference.total
+    return reference.values * scale, reference.errors * abs(scale)
+
+
+def _margins(figure: Any, bins: Bins, letters: float) -> None:
+    """In letters' heights, by hand: matplotlib's own layout takes twice as long as the drawing."""
+    width, height = figure.get_size_inches() * 72 / letters
+    bottom = 3.6
+    if MANY < len(bins.x.labels) <= MOST_LABELS:
+        bottom += 0.3 * min(LETTERS, max(map(len, bins.x.labels)))
+    figure.subplots_adjust(left=6.5 / width, right=1 - 2 / width, bottom=bottom / height, top=1 - 4.4 / height)
+
+
+def _dress(axes: Any, x: str, y: str) -> None:
+    """As physicists draw: ticks inside and on all sides, titles at the ends of the axes."""
+    axes.tick_params(which="both", direction="in", top=True, right=True, colors=INK)
+    axes.minorticks_on()
+    axes.set_xlabel(clean(x), loc="right", fontsize="large")
+    axes.set_ylabel(clean(y, 60), loc="top", fontsize="large")
+
+
+def _curve(figure: Any, bins: Bins, reference: Bins | None, style: Mapping[str, Any]) -> None:
     if reference is not None:
-        other = flow_values(reference)[0][1:-1]
-        axes.stairs(other, edges, color=OTHER, linewidth=1.2, linestyle="--", label="reference")
-        axes.legend(frameon=False, fontsize=9)
-    axes.set_xlim(edges[0], edges[-1])
-    if style.get("logy") and values.max(initial=0) > 0:
-        axes.set_yscale("log")
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw={"hspace": 0.06})
     else:
-        axes.set_ylim(0, 1.15 * max(float(values.max(initial=0)), 1.0))
-    if style.get("logx") and edges[0] > 0:
+        axes, below = figure.subplots(), None
+    axes.stairs(bins.values, bins.x.edges, fill=True, color=CURVE, alpha=0.22)
+    axes.stairs(bins.values, bins.x.edges, color=CURVE, linewidth=1.8, label="now")
+    if below is not None and reference is not None:
+        scaled, _ = _scaled(bins, reference)
+        axes.stairs(scaled, bins.x.edges, color=OTHER, linewidth=1.6, linestyle=(0, (4, 2)), label="reference, scaled")
+        axes.legend(frameon=False)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(scaled > 0, bins.values / scaled, np.nan)
+            errors = np.where(scaled > 0, bins.errors / scaled, np.nan)
+        centres = (bins.x.edges[1:] + bins.x.edges[:-1]) / 2
+        below.axhline(1.0, color=SOFT, linewidth=1)
+        below.errorbar(centres, ratio, errors, fmt="o", markersize=3, color=CURVE, elinewidth=1)
+        below.set_ylim(0, 2)
+        _dress(below, bins.x.title, "ratio")
+    _dress(axes, "" if below is not None else bins.x.title, bins.value_title or "entries")
+    _scales(axes, bins, style)
+    if style.get("logy") and np.any(bins.values > 0):
+        axes.set_yscale("log")
+    elif not np.any(bins.values < 0):
+        axes.set_ylim(bottom=0)
+    axes.set_xlim(bins.x.edges[0], bins.x.edges[-1])
+    _labels(below if below is not None else axes, bins)
+
+
+def _planes(figure: Any, bins: Bins, reference: Bins | None, header: Mapping[str, Any]) -> None:
+    style = header.get("style") or {}
+    if reference is None:
+        _plane(figure, figure.subplots(), bins, bins.values, style)
+        return
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1), wspace=0.26, hspace=0.5)
+    scaled, errors = _scaled(bins, reference)
+    values = np.concatenate([bins.values.ravel(), scaled.ravel()])
+    span = (min(float(values.min()), 0.0), float(values.max()))
+    _plane(figure, figure.add_subplot(grid[:, 0]), bins, bins.values, style, span=span)
+    above, below = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
+    _plane(figure, above, bins, scaled, style, span=span, small=True)
+    above.set_title(clean(f"{header.get('reference') or 'reference'}, scaled", 40), fontsize="medium", color=OTHER)
+    spread = np.sqrt(bins.errors**2 + errors**2)
+    pulls = np.divide(bins.values - scaled, spread, out=np.zeros_like(scaled), where=spread > 0)
+    _plane(figure, below, bins, np.clip(pulls, -PULLS, PULLS), {**style, "logz": False}, span=(-PULLS, PULLS),
+           small=True, colours="RdBu_r")  # fmt: skip
+    below.set_title("difference, in standard deviations", fontsize="medium", color=OTHER)
+
+
+def _plane(
+    figure: Any, axes: Any, bins: Bins, values: np.ndarray, style: Mapping[str, Any], *,
+    span: tuple[float, float] | None = None, small: bool = False, colours: str = "viridis",
+) -> None:  # fmt: skip
+    from matplotlib.colors import LogNorm, Normalize
+
+    assert bins.y is not None
+    shown = np.where(values != 0, values, np.nan).T
+    seen = shown[np.isfinite(shown)]
+    low, high = span or ((float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0))
+    least = float(seen[seen > 0].min()) if np.any(seen > 0) else 0.0
+    norm = LogNorm(vmin=least, vmax=high) if style.get("logz") and 0 < least < high else Normalize(vmin=low, vmax=high)
+    mesh = axes.pcolormesh(bins.x.edges, bins.y.edges, shown, norm=norm, cmap=colours, rasterized=True)
+    figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.06)
+    _dress(axes, "" if small else bins.x.title, "" if small else bins.y.title)
+    _scales(axes, bins, style)
+    if style.get("logy") and bins.y.edges[0] > 0:
+        axes.set_yscale("log")
+    if not small:
+        _labels(axes, bins)
+
+
+def _scales(axes: Any, bins: Bins, style: Mapping[str, Any]) -> None:
+    if style.get("logx") and bins.x.edges[0] > 0:
         axes.set_xscale("log")
 
 
-def _plane(figure: Any, axes: Any, histogram: Any, values: np.ndarray, style: dict[str, Any]) -> None:
-    from matplotlib.colors import LogNorm
+def _labels(axes: Any, bins: Bins) -> None:
+    if bins.x.labels and len(bins.x.labels) <= MOST_LABELS:
+        centres = (bins.x.edges[1:] + bins.x.edges[:-1]) / 2
+        aslant: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(bins.x.labels) > MANY else {}
+        axes.set_xticks(centres, [clean(label, LETTERS) for label in bins.x.labels], **aslant)
+        axes.minorticks_off()
 
-    x, y = (np.asarray(axis.edges, dtype=float) for axis in histogram.axes)
-    shown = np.ma.masked_equal(values.T, 0)
-    norm = LogNorm() if style.get("logz") and values.max(initial=0) > 1 else None
-    if shown.count():
-        figure.colorbar(axes.pcolormesh(x, y, shown, cmap="viridis", norm=norm, rasterized=True), ax=axes, pad=0.02)
-    axes.set_xlim(x[0], x[-1])
-    axes.set_ylim(y[0], y[-1])
-    axes.set_ylabel(clean(str(histogram.axes[1].label)), loc="top")
+
+def _words(figure: Any, header: Mapping[str, Any], bins: Bins, letters: float) -> None:
+    width, height = figure.get_size_inches() * 72 / letters
+    left, top = 1 / width, 1 - 0.7 / height
+    figure.text(left, top, clean(header["title"], 120), va="top", fontsize=1.35 * letters, fontweight="bold", color=INK)
+    said = [f"run {clean(header['run'], 40)}", f"{bins.entries:,.0f} entries"]
+    if header.get("spill") is not None:
+        said.append(f"to spill {header['spill']:,.0f}")
+    if bins.y is None and bins.values.size and not bins.x.labels:
+        mean, spread = _moments(bins)
+        said += [f"mean {mean:.4g}", f"width {spread:.4g}"] if math.isfinite(mean) else []
+        said += [f"below {bins.under:,.0f}"] if bins.under else []
+        said += [f"above {bins.over:,.0f}"] if bins.over else []
+    if header.get("output_time"):
+        said.append(header["output_time"][:19].replace("T", " ") + " UTC")
+    said += [clean(header["tag"], 40)] if header.get("tag") else []
+    figure.text(left, top - 2.1 / height, "  ·  ".join(said), va="top", fontsize=0.92 * letters, color=SOFT)
+    if header.get("quality") in COLOURS:
+        figure.text(1 - left, top, header["quality"].upper(), ha="right", va="top", fontsize=1.3 * letters,
+                    fontweight="bold", color=COLOURS[header["quality"]])  # fmt: skip
+
+
+def _moments(bins: Bins) -> tuple[float, float]:
+    centres = (bins.x.edges[1:] + bins.x.edges[:-1]) / 2
+    total = bins.total
+    if total <= 0:
+        return math.nan, math.nan
+    mean = float((centres * bins.values).sum() / total)
+    return mean, math.sqrt(max(0.0, float((bins.values * (centres - mean) ** 2).sum() / total)))

@@ -20,7 +20,6 @@ from typing import Any
 import orjson
 
 from orchestrator.errors import Conflict, DatabaseError, DataError, NotFound
-from orchestrator.online import rootjson
 from orchestrator.online.checkpoint import write_safely
 from orchestrator.online.configuration import Images
 from orchestrator.online.drawing import draw
@@ -92,10 +91,7 @@ def picture(shown: Shown, kind: str) -> bytes:
     found = _drawn.get(key)
     if found is None:
         # Of what was published, not of the histogram, which is filled on while a thread draws.
-        body = orjson.loads(shown.body)
-        other = body.get("reference_body")
-        reference = None if other is None else rootjson.loads(other)
-        found = draw(rootjson.loads(body), shown.header, reference, kind, y_title=str(body["fYaxis"]["fTitle"]))
+        found = draw(asdict(shown.header), shown.body, kind=kind)
         _drawn[key] = found
         while len(_drawn) > KEPT:
             _drawn.pop(next(iter(_drawn)), None)

@@ -91,8 +91,8 @@ def loads(body: bytes | str | dict[str, Any]) -> hist.Hist:
             raise DataError(f"this JSON is a {kind[:40]}, no TH1 or TH2")
         axes = [_axis_back(data[key]) for key in ("fXaxis", "fYaxis")[: int(kind[2])]]
         shape = tuple(len(axis) + 2 for axis in axes)
-        values = _array_back(data["fArray"]).reshape(shape[::-1]).T
-        variances = _array_back(data["fSumw2"])
+        values = array_back(data["fArray"]).reshape(shape[::-1]).T
+        variances = array_back(data["fSumw2"])
         if not len(variances):
             made = hist.Hist(*axes, storage=hist.storage.Double(), name=str(data["fTitle"]))
             made.view(flow=True)[...] = _without_missing_flow(values, made)
@@ -161,7 +161,7 @@ def _axis_back(data: dict[str, Any]) -> Any:
     if labels:
         names = [str(item["fString"]) for item in sorted(labels["arr"], key=lambda item: int(item["fUniqueID"]))]
         return hist.axis.StrCategory(names, label=title)
-    edges = _array_back(data["fXbins"])
+    edges = array_back(data["fXbins"])
     if len(edges):
         return hist.axis.Variable(edges, label=title)
     return hist.axis.Regular(int(data["fNbins"]), float(data["fXmin"]), float(data["fXmax"]), label=title)
@@ -216,23 +216,27 @@ def _array(values: np.ndarray) -> Any:
     return found
 
 
-def _array_back(data: Any) -> np.ndarray:
-    if isinstance(data, list):
-        return np.asarray(data, dtype=float)
+def array_back(data: Any, most: int = 10**8) -> np.ndarray:
+    """A list of numbers, or TBufferJSON's short form of one: ``{"$arr", "len", "p", "v", "n", "p1", "v1", ...}``.
+
+    Raises ValueError, KeyError or TypeError for what is neither, or longer than ``most``.
+    """
+    if not isinstance(data, dict):
+        return np.array(data, dtype=float)
     length = int(data["len"])
-    if not 0 <= length <= 10**8:
+    if not 0 <= length <= most:
         raise ValueError(f"an array of {length} numbers")
-    values = np.zeros(length)
-    place = 0
-    keys = list(data)
-    for index, key in enumerate(keys):
-        if key[0] == "p":
-            place = int(data[key])
-        elif key[0] == "v":
-            given = data[key]
-            after = keys[index + 1] if index + 1 < len(keys) else ""
-            if not isinstance(given, list):
-                given = [given] * (int(data[after]) if after[:1] == "n" else 1)
-            values[place : place + len(given)] = given
-            place += len(given)
-    return values
+    made = np.zeros(length)
+    at = 0
+    for number in range(length + 1):
+        part = str(number or "")
+        if f"v{part}" not in data:
+            break
+        at = int(data.get(f"p{part}", at))
+        values = data[f"v{part}"]
+        many = len(values) if isinstance(values, list) else int(data.get(f"n{part}", 1))
+        if not 0 <= at <= at + many <= length:
+            raise ValueError("a part of an array lies outside of it")
+        made[at : at + many] = values
+        at += many
+    return made

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +252,7 @@ def save(tried: Tried, reducer: str, folder: Path) -> list[Path]:
         write_root(paths[0], {one.header.name: one.histogram for one in shown})
         for one in shown:
             path = folder / f"{one.header.name.replace('/', '_')}.png"
-            path.write_bytes(draw(one.histogram, one.header))
+            path.write_bytes(draw(asdict(one.header), one.body))
             paths.append(path)
     except OSError as error:
         raise SettingsError(f"{folder} cannot be written: {error.strerror}") from None

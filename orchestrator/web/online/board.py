@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from orchestrator.online.bins import parts
 from orchestrator.online.plot import QUALITIES
 from orchestrator.online.subscribing import Message
 from orchestrator.web import human
@@ -34,7 +35,6 @@ _RANK = {quality: rank for rank, quality in enumerate(QUALITIES)}
 _STYLES = ("draw", "logx", "logy", "logz", "stats")
 _TEXTS = ("title", "reducer", "description", "help", "tag", "reference")
 _TIMES = ("input_time", "output_time")
-_BESIDE = ("reference_body", "ratio_body")
 _NUMBERS = ("sequence", "spill", "spills", "entries")
 
 
@@ -119,21 +119,6 @@ class Shown:
             }  # fmt: skip
             self.encoded = orjson.dumps(said | ({"fault": fault} if fault else {}))
         return self.encoded
-
-
-Drawn = dict[str, Any] | None
-
-
-def parts(body: bytes) -> tuple[Drawn, Drawn, Drawn, str]:
-    """The histogram of a body, its reference and their ratio, as ROOT's JSON, and what is wrong where there is none."""
-    try:
-        drawn = orjson.loads(body)
-    except ValueError:
-        return None, None, None, "what was published is no JSON"
-    if not isinstance(drawn, dict) or not isinstance(drawn.get("_typename"), str):
-        return None, None, None, "what was published is no histogram in ROOT's JSON"
-    beside = [found if isinstance(found := drawn.pop(key, None), dict) else None for key in _BESIDE]
-    return drawn, beside[0], beside[1], ""
 
 
 @dataclass(eq=False)

@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from orchestrator.errors import FormatError, NotFound
+from orchestrator.online import bins
 from orchestrator.version import VERSION
 from orchestrator.web import human
 from orchestrator.web.links import Links
-from orchestrator.web.online import bins, thumbnail
-from orchestrator.web.online.board import Shown, parts, pick
+from orchestrator.web.online import thumbnail
+from orchestrator.web.online.board import Shown, pick
 from orchestrator.web.online.hub import SHOWN, Hub
 from orchestrator.web.online.kept import Kept
 from orchestrator.web.online.pictures import SIZES, Pictures
@@ -328,7 +329,7 @@ def _words(shown: Shown) -> str:
 
 
 def _thumbnail(shown: Shown) -> bytes:
-    drawn, other, _, _ = parts(shown.body)
+    drawn, other, _, _ = bins.parts(shown.body)
     style = shown.header["style"]
     try:
         read = bins.read(drawn) if drawn is not None else None

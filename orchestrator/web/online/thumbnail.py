@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.web.online.bins import Bins
+from orchestrator.online.bins import Bins
 
 WIDTH, HEIGHT = 240, 132
 #: Columns of a curve, and cells of a map: more cannot be seen at this size.

@@ -74,8 +74,8 @@ def test_it_says_what_uproot_says_of_the_same_histogram(histogram: hist.Hist) ->
         for key in ("fXaxis", "fYaxis")[: len(histogram.axes)]:
             for name in ("fNbins", "fXmin", "fXmax", "fTitle"):
                 assert said[key][name] == members.member(key).member(name)
-        assert np.array_equal(rootjson._array_back(said["fArray"]), np.asarray(members._bases[-1], dtype=float))
-    assert len(rootjson._array_back(said["fSumw2"])) == (0 if variances is None else values.size)
+        assert np.array_equal(rootjson.array_back(said["fArray"]), np.asarray(members._bases[-1], dtype=float))
+    assert len(rootjson.array_back(said["fSumw2"])) == (0 if variances is None else values.size)
 
 
 def test_a_real_histogram_survives(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.online.bins import parts
 from orchestrator.online.subscribing import Message
-from orchestrator.web.online.board import Board, counts, parts, pick, sane, worst
+from orchestrator.web.online.board import Board, counts, pick, sane, worst
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import FormatError
-from orchestrator.online import rootjson
-from orchestrator.web.online import bins, pictures, thumbnail
+from orchestrator.online import bins, drawing, rootjson
+from orchestrator.web.online import thumbnail
 from orchestrator.web.online.board import sane
 
 COUNTS = st.lists(st.integers(0, 10**6), min_size=3, max_size=1300)
@@ -69,11 +69,27 @@ def test_a_picture_has_its_size_and_a_hostile_title_is_text(two: bool, style: di
     made.fill(*[np.linspace(1, 5, 100)] * (2 if two else 1))
     body = rootjson.dumps(made, "h", "t", reference_body=rootjson.to_root(made, "r", "r"))
     header = sane({"title": "$\\int_{</title>", "quality": "bad", "style": style}, "6008", "h")
-    png = pictures.draw(header, body, (640, 400))
+    png = drawing.draw(header, body, (640, 400))
     assert png.startswith(b"\x89PNG")
     assert (int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")) == (640, 400)
 
 
 def test_a_picture_of_nothing_is_refused_in_words() -> None:
     with pytest.raises(FormatError, match="no JSON"):
-        pictures.draw(sane({}, "6008", "h"), b"\xff", (640, 400))
+        drawing.draw(sane({}, "6008", "h"), b"\xff", (640, 400))
+
+
+def test_a_picture_of_two_axes_shows_its_reference_and_their_difference() -> None:
+    axes = [hist.axis.Regular(10, 0, 1), hist.axis.Regular(10, 0, 1)]
+    made, other = hist.Hist(*axes), hist.Hist(*axes)
+    made.fill([0.1] * 50, [0.1] * 50)
+    other.fill([0.9] * 20, [0.9] * 20)
+    header = sane({"title": "t", "reference": "run 5990"}, "6008", "h")
+    for beside, there in (({"reference_body": rootjson.to_root(other, "r", "r")}, True), ({}, False)):
+        picture = drawing.draw(header, rootjson.dumps(made, "h", "t", **beside), kind="svg").decode()
+        assert ("run 5990, scaled" in picture, "difference, in standard deviations" in picture) == (there, there)
+    other = hist.Hist(*axes[:1], hist.axis.Regular(3, 0, 1))  # one that does not fit is left out
+    picture = drawing.draw(
+        header, rootjson.dumps(made, "h", "t", reference_body=rootjson.to_root(other, "r", "r")), kind="svg"
+    ).decode()
+    assert "run 5990, scaled" not in picture

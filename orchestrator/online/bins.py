@@ -1,4 +1,7 @@
-"""The bins of a histogram in ROOT's JSON (TBufferJSON's fields of TH1 and TH2), as arrays. Pure."""
+"""The bins of a histogram in ROOT's JSON (TBufferJSON's fields of TH1 and TH2), as arrays. Pure.
+
+What is read may come from anywhere: whatever is wrong with it is said in words.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from orchestrator.errors import FormatError
+from orchestrator.online.rootjson import array_back
 
 #: Bins of a picture, those beyond the edges too; a larger histogram is none that is looked at.
 MOST = 8_000_000
+_BESIDE = ("reference_body", "ratio_body")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,21 @@ class Bins:
         return float(self.values.sum())
 
 
+Drawn = dict[str, Any] | None
+
+
+def parts(body: bytes) -> tuple[Drawn, Drawn, Drawn, str]:
+    """The histogram of a body, its reference and their ratio, as ROOT's JSON, and what is wrong where there is none."""
+    try:
+        drawn = orjson.loads(body)
+    except ValueError:
+        return None, None, None, "what was published is no JSON"
+    if not isinstance(drawn, dict) or not isinstance(drawn.get("_typename"), str):
+        return None, None, None, "what was published is no histogram in ROOT's JSON"
+    beside = [found if isinstance(found := drawn.pop(key, None), dict) else None for key in _BESIDE]
+    return drawn, beside[0], beside[1], ""
+
+
 def read(drawn: Mapping[str, Any]) -> Bins:
     """Raises FormatError for what is no TH1 or TH2."""
     kind = drawn.get("_typename")
@@ -58,10 +79,10 @@ def _read(drawn: Mapping[str, Any], *, two: bool) -> Bins:
     x = _axis(drawn["fXaxis"])
     y = _axis(drawn["fYaxis"]) if two else None
     shape = (len(x.edges) + 1,) if y is None else (len(y.edges) + 1, len(x.edges) + 1)
-    content = _array(drawn["fArray"])
+    content = array_back(drawn["fArray"], MOST)
     if content.size != int(np.prod(shape)):
         raise ValueError(f"{content.size} bins where the axes have {int(np.prod(shape))}")
-    squares = _array(drawn.get("fSumw2", ()))
+    squares = array_back(drawn.get("fSumw2", ()), MOST)
     variances = squares if squares.size == content.size else np.abs(content)
     content, variances = content.reshape(shape).T, variances.reshape(shape).T
     inner = (slice(1, -1),) * content.ndim
@@ -78,7 +99,7 @@ def _axis(said: Mapping[str, Any]) -> Axis:
     count = int(said["fNbins"])
     if not 1 <= count <= MOST:
         raise ValueError(f"an axis of {count} bins")
-    edges = _array(said.get("fXbins", ()))
+    edges = array_back(said.get("fXbins", ()), MOST)
     if edges.size != count + 1:
         edges = np.linspace(float(said["fXmin"]), float(said["fXmax"]), count + 1)
     if not np.all(np.isfinite(edges)) or not np.all(np.diff(edges) > 0):
@@ -90,29 +111,6 @@ def _axis(said: Mapping[str, Any]) -> Axis:
         if 1 <= place <= count:
             labels[place - 1] = _text(one.get("fString"))
     return Axis(edges, _text(said.get("fTitle")), tuple(labels))
-
-
-def _array(said: Any) -> np.ndarray:
-    """A list of numbers, or TBufferJSON's short form of one: ``{"$arr", "len", "p", "v", "n", "p1", "v1", ...}``."""
-    if not isinstance(said, Mapping):
-        return np.array(said, dtype=float)
-    length = int(said["len"])
-    if not 0 <= length <= MOST:
-        raise ValueError(f"an array of {length} numbers")
-    made = np.zeros(length)
-    at = 0
-    for number in range(length + 1):
-        part = str(number or "")
-        if f"v{part}" not in said:
-            break
-        at = int(said.get(f"p{part}", at))
-        values = said[f"v{part}"]
-        many = len(values) if isinstance(values, list) else int(said.get(f"n{part}", 1))
-        if not 0 <= at <= at + many <= length:
-            raise ValueError("a part of an array lies outside of it")
-        made[at : at + many] = values
-        at += many
-    return made
 
 
 def _text(value: Any) -> str:
