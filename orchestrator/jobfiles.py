@@ -27,6 +27,8 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}\Z")
 ATTEMPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 
 RESULT = ".result"
+CHUNKS = "chunk-*.json"
+"""The chunk files of all tasks of a job, as a shell's pattern."""
 SUBMITTING = "submitting"
 
 
