@@ -1,14 +1,14 @@
 """CouchDB, or the embedded server, as the rest of the orchestrator sees it: one adapter a module, typed errors.
 
-``client`` connection and server, ``database`` documents and views, ``changes`` the feed, ``bulk`` grouped writes,
-``deploy`` design documents, ``credentials`` the account, ``answers`` from HTTP to errors, ``wire`` JSON.
+``client`` connection and server, ``database`` documents and views, ``branch`` those of a lane or a gather, ``changes``
+the feed, ``stream`` its connection, ``deploy`` design documents, ``credentials`` the account, ``answers`` from HTTP to
+errors, ``wire`` JSON.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.couch.bulk import BulkWriter
 from orchestrator.couch.client import Server
 from orchestrator.couch.credentials import Credentials, load_credentials
 from orchestrator.couch.database import Attachment, Database, Refusal, Row, Saved, ViewResult
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Attachment",
     "Batch",
-    "BulkWriter",
     "Change",
     "Credentials",
     "Database",

@@ -1,11 +1,11 @@
 """The changes feed, followed for ever: a doorbell, not a queue.
 
 What rings is a hint to look at a document's state: only its newest change is sure to arrive, order is partial, and
-after a server's restart changes come again. So the caller acts on state, saves a checkpoint after acting, and sweeps
-the work view now and then.
+after a server's restart changes come again. So the caller acts on state, and sweeps the work views at its start and now
+and then; no sequence is kept for it from one start to the next.
 
 Two ways to listen. *longpoll* rounds end with the first changes or after ``timeout``, always with a ``last_seq``:
-the checkpoint moves even when a filter lets nothing through. *continuous* with ``timeout`` holds one connection while
+the place moves even when a filter lets nothing through. *continuous* with ``timeout`` holds one connection while
 rows flow and ends with a ``last_seq`` line when none came for so long; it saves a request for each ring. No
 ``heartbeat`` is asked for: it would override ``timeout``, and a quiet filtered feed would never tell its sequence.
 
@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn
 
 from orchestrator.couch import wire
@@ -62,14 +61,13 @@ class Follower:
 
     Args:
         database: what to follow.
-        since: where to begin if there is no checkpoint: "0" (all), "now", or a sequence.
+        since: where to begin: "0" (all), "now", or a sequence.
         selector: a Mango selector; only documents that match ring.
         filter: a design document's filter, ``"filters/newproc0"`` (slow on a large database: see COUCHDB docs).
         params: further parameters, for the filter.
         include_docs: carry the documents along (reading them again costs more than this).
         mode: "longpoll" or "continuous".
         timeout: seconds that a quiet round lasts.
-        checkpoint: id of the ``_local`` document that keeps the sequence; None keeps none.
         clock: seconds, monotonic.
         random: a number in [0, 1), for the jitter.
         wait: waits so many seconds, or less; returns whether the follower was closed. Default: the real one.
@@ -90,7 +88,6 @@ class Follower:
         include_docs: bool = True,
         mode: Literal["longpoll", "continuous"] = "longpoll",
         timeout: float = TIMEOUT,
-        checkpoint: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random_module.random,
         wait: Callable[[float], bool] | None = None,
@@ -105,7 +102,6 @@ class Follower:
         self.since = str(since)
         self.mode = mode
         self.timeout = timeout
-        self.checkpoint = checkpoint
         self.connected = False
         self.problem = ""
         self._selector = database.feed_selector(selector) if selector is not None else None
@@ -121,7 +117,6 @@ class Follower:
         self._random = random
         self._wait = wait or self._closed.wait
         self._most_rows = most_rows
-        self._saved = ""
         self._resolved = False
         self._subject = Subject(database.connection.url, database.name)
         self._stream = Stream(database.connection.login, read_timeout=timeout + margin)
@@ -144,18 +139,6 @@ class Follower:
         """End the iteration, at once, from whichever thread: the connection is cut."""
         self._closed.set()
         self._stream.close()
-
-    def save_checkpoint(self, seq: str) -> None:
-        """Keep ``seq`` for the next start. Call it after acting on what came before. Unchanged: no request.
-
-        Raises:
-            Unavailable: the database is away; the next one will do.
-        """
-        if self.checkpoint is None or not seq or seq == self._saved:
-            return
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self.database.put_local(self.checkpoint, {"since": seq, "at": at})
-        self._saved = seq
 
     def batches(self) -> Iterator[Batch]:
         """Batches for ever, until ``close``. ``since`` moves when the caller asks for the next one.
@@ -200,14 +183,9 @@ class Follower:
         self._wait(seconds)
 
     def _resolve(self) -> None:
-        """Read the checkpoint, and turn "now" into a sequence, so that a failed first round misses nothing."""
+        """Turn "now" into a sequence, so that a failed first round misses nothing."""
         if self._resolved:
             return
-        if self.checkpoint is not None:
-            kept = self.database.get_local(self.checkpoint)
-            since = kept.get("since") if kept else None
-            if isinstance(since, str) and since:
-                self.since = self._saved = since
         if self.since == "now":
             answer = self.database.connection.json(
                 "GET",

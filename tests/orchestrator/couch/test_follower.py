@@ -248,25 +248,6 @@ def test_the_login_is_sent_as_utf_8(scripted: Any, answers: Any) -> None:
     assert b64decode(sent).decode() == "jürgen:pässwörd✓"
 
 
-def test_the_checkpoint_is_read_first_and_saved_when_the_caller_says_so(
-    scripted: Any, database: Database, answers: Any
-) -> None:
-    scripted.answers = [
-        answers.reply({"_id": "_local/poller-1", "_rev": "0-3", "since": "41-x"}),
-        longpoll(answers, answers.row("42-x"), last="42-x"),
-        answers.reply({"ok": True, "id": "_local/poller-1", "rev": "0-4"}, 201),
-    ]
-    feed = follower(database, checkpoint="poller-1", since="now")
-    batch = next(feed.batches())
-    assert scripted.requests[1].query["since"] == "41-x"
-    feed.save_checkpoint(batch.last_seq)
-    feed.save_checkpoint(batch.last_seq)
-    assert len(scripted.requests) == 3, "the same again is no request"
-    saved = json.loads(scripted.requests[2].body)
-    assert saved["since"] == "42-x" and scripted.requests[2].path == "/runs/_local/poller-1"
-    feed.close()
-
-
 def test_now_is_a_fixed_point_even_if_the_first_round_fails(scripted: Any, database: Database, answers: Any) -> None:
     scripted.answers = [
         answers.reply({"results": [], "last_seq": "17-x", "pending": 0}),
