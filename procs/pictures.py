@@ -6,23 +6,17 @@ Titles come from documents and raw files. They are drawn as plain text (no TeX),
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from orchestrator.drawable import clean
 from procs.binning import Counts
 from procs.outputs import atomic_output
 
 MOST_PANELS = 16  # a page with more is not legible
 INK = "#1f4e79"
-
-
-def clean(text: str, limit: int = 60) -> str:
-    """A text that can be drawn: no control characters, not too long."""
-    shown = "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in text)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def page(path: Path, attempt: str, title: str, panels: Sequence[Counts], *, log: bool = False) -> int:

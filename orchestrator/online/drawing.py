@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import math
 import threading
-import unicodedata
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from orchestrator.drawable import clean
 from orchestrator.errors import FormatError
 from orchestrator.online.bins import Bins, parts, read
 
@@ -28,12 +28,6 @@ PULLS = 5.0  # a difference is drawn from -5 to 5 standard deviations
 PAPER, INK, SOFT, CURVE, OTHER = "#ffffff", "#1b1f24", "#5d6570", "#1d5a9e", "#c2571a"
 COLOURS = {"good": "#2b6e3d", "warning": "#83590a", "bad": "#ab261e"}
 _ONE = threading.Lock()  # matplotlib's settings are everybody's: one picture at a time
-
-
-def clean(text: str, limit: int = 90) -> str:
-    """A text that can be drawn: no control characters, not too long."""
-    shown = "".join("?" if unicodedata.category(one)[0] == "C" else one for one in text)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def draw(header: Mapping[str, Any], body: bytes, size: tuple[int, int] = SIZE, kind: str = "png") -> bytes:
@@ -101,8 +95,8 @@ def _dress(axes: Any, x: str, y: str) -> None:
     """As physicists draw: ticks inside and on all sides, titles at the ends of the axes."""
     axes.tick_params(which="both", direction="in", top=True, right=True, colors=INK)
     axes.minorticks_on()
-    axes.set_xlabel(clean(x), loc="right", fontsize="large")
-    axes.set_ylabel(clean(y, 60), loc="top", fontsize="large")
+    axes.set_xlabel(clean(x, 90), loc="right", fontsize="large")
+    axes.set_ylabel(clean(y), loc="top", fontsize="large")
 
 
 def _curve(figure: Any, bins: Bins, reference: Bins | None, style: Mapping[str, Any]) -> None:

@@ -10,9 +10,10 @@ import uproot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.drawable import clean
 from procs import binning
 from procs.binning import MOST_BINS, SAMPLE, WANTED_BINS, Counts, key_name, merged, power_of_two
-from procs.pictures import MOST_PANELS, clean, page
+from procs.pictures import MOST_PANELS, page
 
 PIECES = st.lists(st.lists(st.floats(-1e9, 1e9), max_size=50), min_size=1, max_size=6)
 
