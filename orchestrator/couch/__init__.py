@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.couch.client import Server
 from orchestrator.couch.credentials import Credentials, load_credentials
-from orchestrator.couch.database import Attachment, Database, Refusal, Row, Saved, ViewResult
+from orchestrator.couch.database import Database, Refusal, Row, Saved, ViewResult
 
 if TYPE_CHECKING:
     from orchestrator.couch import deploy
     from orchestrator.couch.changes import Batch, Change, Follower
 
 __all__ = [
-    "Attachment",
     "Batch",
     "Change",
     "Credentials",

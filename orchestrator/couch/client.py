@@ -159,7 +159,7 @@ class Connection:
 
         Args:
             path: segments, each is quoted here.
-            body: bytes, or a readable file, sent as it is.
+            body: bytes, sent as they are.
             params: the query; None leaves a parameter out.
             safe: asking twice does no harm, so a broken connection is tried once more. Default: GET and HEAD.
         """
@@ -307,17 +307,9 @@ class Server:
         """``GET /_session``: who we are to it, as ``userCtx``."""
         return self._ask("GET", ("_session",))
 
-    def uuids(self, count: int = 1) -> list[str]:
-        """``count`` fresh ids of the server's making."""
-        return self._ask("GET", ("_uuids",), {"count": count})["uuids"]
-
     def databases(self) -> list[str]:
         """The names of all databases (for admins)."""
         return self._ask("GET", ("_all_dbs",))
-
-    def active_tasks(self) -> list[dict[str, Any]]:
-        """View builds, compactions and replications under way (for admins)."""
-        return self._ask("GET", ("_active_tasks",))
 
     def create(self, name: str) -> bool:
         """Make the database ``name``. Returns False if it was there already."""

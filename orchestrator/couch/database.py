@@ -1,4 +1,4 @@
-"""One database: documents one by one, in bulk, by view and by selector; attachments; ``_local`` documents.
+"""One database: documents one by one, in bulk, by view and by selector; ``_local`` documents.
 
 The hot path is ``bulk``, ``view``, ``all_docs`` and ``get_many``: one request each, however many documents.
 """
@@ -6,19 +6,16 @@ The hot path is ``bulk``, ``view``, ``all_docs`` and ``get_many``: one request e
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from orchestrator.couch import wire
 from orchestrator.couch.answers import Subject, refusal
 from orchestrator.couch.client import Connection
-from orchestrator.errors import DatabaseError, NotFound, SettingsError, Unavailable
+from orchestrator.errors import DatabaseError, NotFound, SettingsError
 
 _JSON_PARAMETERS = frozenset(("key", "keys", "startkey", "start_key", "endkey", "end_key"))
-_CHUNK = 256 * 1024  # bytes read from an attachment at a time
 REPLACED = "updated or deleted"  # CouchDB's words to those who wait for an index whose design document is replaced
 
 
@@ -63,35 +60,6 @@ class ViewResult:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-
-class Attachment:
-    """An attachment as it is read: ``read(size)``, or iterate for chunks. Made by ``Database.get_attachment``."""
-
-    def __init__(self, data: Any, content_type: str, length: int | None, subject: Subject) -> None:
-        self.content_type = content_type
-        self.length = length
-        self._data = data
-        self._read = 0
-        self._subject = subject
-
-    def read(self, size: int | None = None) -> bytes:
-        """Up to ``size`` bytes, all of them by default; empty at the end. Raises Unavailable if it broke off."""
-        if self._data is None:
-            return b""
-        try:
-            content = self._data.read(size)
-        except (OSError, HTTPException) as error:
-            raise Unavailable(f"{self._subject}: the attachment broke off after {self._read} bytes") from error
-        self._read += len(content)
-        ended = size is None or len(content) < size
-        if ended and self.length is not None and self._read != self.length:
-            raise Unavailable(f"{self._subject}: the attachment broke off at {self._read} of {self.length} bytes")
-        return content
-
-    def __iter__(self) -> Iterator[bytes]:
-        while chunk := self.read(_CHUNK):
-            yield chunk
 
 
 class Database:
@@ -294,50 +262,6 @@ class Database:
 
     def _must_exist(self) -> None:
         self.info()  # a 404 of a _local document looks the same whether it or the whole database is missing
-
-    def put_attachment(
-        self,
-        doc: dict[str, Any],
-        name: str,
-        content: bytes | BinaryIO,
-        content_type: str = "application/octet-stream",
-    ) -> str:
-        """Store ``content`` (a file is streamed) at the document ``doc`` (its ``_id``, and ``_rev`` if it exists).
-
-        Returns the document's new revision.
-        """
-        path, subject = self._document(doc["_id"], write=True)
-        answer = self.connection.request(
-            "PUT",
-            (*path, name),
-            subject=subject,
-            body=content,
-            headers={"Content-Type": content_type},
-            params={"rev": doc.get("_rev")},
-        )
-        return wire.loads(answer[2].read())["rev"]
-
-    @contextmanager
-    def get_attachment(self, doc_id: str, name: str, *, rev: str | None = None) -> Iterator[Attachment]:
-        """An attachment, to be read inside the ``with``: ``with db.get_attachment(id, name) as a: a.read()``."""
-        path, subject = self._document(doc_id)
-        _, headers, data = self.connection.request(
-            "GET", (*path, name), subject=subject, headers={"Accept": "*/*"}, params={"rev": rev}
-        )
-        encoding = headers.get("content-encoding", "identity")
-        if encoding not in ("", "identity"):
-            raise DatabaseError(f"{subject}: attachment {name!r} came {encoding}-encoded, which was not asked for")
-        length = headers.get("content-length")
-        attachment = Attachment(data, headers.get("content-type", ""), int(length) if length else None, subject)
-        try:
-            yield attachment
-        finally:
-            # What was not read must not come out of the connection as the next answer: close it.
-            connection = getattr(data, "conn", None)
-            if connection is not None:
-                connection.close()
-                data.resp.close()
-                data.conn = None
 
     def security(self) -> dict[str, Any]:
         """The ``_security`` object: who may read and write. Not versioned."""

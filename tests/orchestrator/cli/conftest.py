@@ -89,12 +89,3 @@ def database(site: Commands, server: EmbeddedServer) -> Database:
     """The site's run database."""
     name = site("settings", "--json").json["settings"]["database"]["value"]
     return Server(server.url, Credentials(*server.auth)).database(name)
-
-
-def a_document(name: str = "ma22a000_000", **changes: Any) -> dict[str, Any]:
-    """A document as registration makes it."""
-    return {
-        "_id": name, "type": "daqdocument", "run_name": "ma22a000", "file_number": 0, "file": f"/daq/{name}",
-        "size": 12, "checksum": None, "hostname": "daq1", "site": "here", "format": "samba", "header": {},
-        "registered": "2026-01-22T11:00:00.000Z", "updated": "2026-01-22T11:00:00.000Z", "status": "closed", **changes,
-    }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def old(server: EmbeddedServer, tmp_path: Path) -> Iterator[Database]:
     assert not [one for one in found.bulk(OLD) if not getattr(one, "rev", None)]
     found.put({"_id": "_design/old", "views": {name: {"map": source} for name, source in OLD_VIEWS.items()}})
     one = found.get("run_me03a001_001")
-    found.put_attachment(one, "picture", b"\x89PNG", "image/png")
+    picture = {"content_type": "image/png", "data": b64encode(b"\x89PNG").decode()}
+    found.put({**one, "_attachments": {"picture": picture}})
     yield found
 
 
@@ -96,8 +98,8 @@ def test_an_old_database_becomes_valid_here_and_its_views_answer_the_same(
         assert {key: value for key, value in made.items() if key != "_attachments"} == expected | (
             {"batchJob": [{"type": "proc1", "number": 12, "message": "http://b/"}]} if name.endswith("005") else {}
         )
-    with database.get_attachment("run_me03a001_001", "picture") as picture:
-        assert picture.read() == b"\x89PNG"
+    carried = database.get("run_me03a001_001", attachments=True)["_attachments"]["picture"]
+    assert b64decode(carried["data"]) == b"\x89PNG"
     database.put({"_id": "_design/old", "views": {name: {"map": source} for name, source in OLD_VIEWS.items()}})
     for name in OLD_VIEWS:
         assert list(database.view(f"old/{name}")) == list(old.view(f"old/{name}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import time
@@ -201,30 +200,6 @@ def test_a_cluster_s_202_can_be_told_apart(scripted: Any, database: Database, an
     assert database.bulk([{"_id": "a"}]) == [Saved("a", "1-x", accepted=True)]
 
 
-def test_an_attachment_that_breaks_off_is_noticed(scripted: Any, database: Database, answers: Any) -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 20000\r\n\r\n"
-    scripted.answers = [answers.raw(head + b"x" * 9000)]
-    with database.get_attachment("a", "b") as attachment, pytest.raises(Unavailable, match="9000 of 20000"):
-        for _ in attachment:
-            pass
-
-
-def test_the_rest_of_an_attachment_is_not_waited_for(scripted: Any, answers: Any) -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000000000\r\n\r\n"
-
-    def stuck(sock: Any, server: Any) -> bool:
-        sock.sendall(head + b"x" * 20000)
-        return answers.silence(sock, server)
-
-    scripted.answers = [stuck, answers.reply({"_id": "a"})]
-    database = Server(scripted.url, timeout=5).database("runs")
-    began = time.perf_counter()
-    with database.get_attachment("a", "b") as attachment:
-        assert attachment.read(10) == b"x" * 10
-    assert database.get("a") == {"_id": "a"}
-    assert time.perf_counter() - began < 2
-
-
 def test_view_parameters(scripted: Any, database: Database, answers: Any) -> None:
     scripted.answers = [answers.reply({"rows": []})]
     database.view("work/proc0", startkey=["ü", None, {}], endkey="z", reduce=False, limit=3, skip=None, update="lazy")
@@ -234,12 +209,3 @@ def test_view_parameters(scripted: Any, database: Database, answers: Any) -> Non
     database.view("_design/work/_view/proc0", keys=[None, 1])
     assert scripted.requests[1].body == b'{"keys":[null,1]}' and scripted.requests[1].method == "POST"
     assert scripted.requests[1].path == "/runs/_design/work/_view/proc0"
-
-
-def test_a_file_is_streamed_in_chunks(scripted: Any, database: Database, answers: Any) -> None:
-    scripted.answers = [answers.reply({"ok": True, "id": "a", "rev": "2-x"}, 201)]
-    content = bytes(range(256)) * 200
-    assert database.put_attachment({"_id": "a", "_rev": "1-x"}, "b/c", io.BytesIO(content), "text/plain") == "2-x"
-    [request] = scripted.requests
-    assert request.body == content and request.target == "/runs/a/b%2Fc?rev=1-x"
-    assert request.headers["content-type"] == "text/plain"

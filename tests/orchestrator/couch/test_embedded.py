@@ -5,7 +5,6 @@ With COUCHDB_URL, user and password come from COUCHDB_USER and COUCHDB_PASSWORD,
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import time
@@ -62,9 +61,7 @@ def data(number: int, **more: Any) -> dict[str, Any]:
 
 def test_the_server_says_who_it_is(server: Server) -> None:
     assert server.up() and "couchdb" in server.info()
-    assert len(set(server.uuids(3))) == 3
     assert server.session()["userCtx"]["roles"] == ["_admin"]
-    assert isinstance(server.active_tasks(), list)
 
 
 def test_databases_come_and_go(server: Server) -> None:
@@ -126,10 +123,7 @@ def test_any_id_is_carried_safely(db: Database, doc_id: str) -> None:
     assert db.get(doc_id) == {"_id": doc_id, "_rev": rev, "text": doc_id}
     assert db.get_many([doc_id])[doc_id] == {"_id": doc_id, "_rev": rev, "text": doc_id}
     assert [row.id for row in db.all_docs(startkey=doc_id, endkey=doc_id)] == [doc_id]
-    attached = db.put_attachment({"_id": doc_id, "_rev": rev}, "a/ü +.bin", b"123")
-    with db.get_attachment(doc_id, "a/ü +.bin") as attachment:
-        assert attachment.read() == b"123"
-    db.delete({"_id": doc_id, "_rev": attached})
+    db.delete({"_id": doc_id, "_rev": rev})
 
 
 def test_ids_that_are_none(db: Database) -> None:
@@ -184,19 +178,6 @@ def test_many_are_read_at_once(db: Database) -> None:
     assert [row.id for row in rows] == ["d1", "d10", "d11"] and rows.rows[1].doc["n"] == 10
     assert rows.total_rows == 49 and len(rows) == 3
     assert db.get_many([]) == {}
-
-
-def test_attachments_are_streamed(db: Database) -> None:
-    content = os.urandom(3_000_000)
-    rev = db.put_attachment({"_id": "raw"}, "trace.bin", io.BytesIO(content))
-    with db.get_attachment("raw", "trace.bin") as attachment:
-        assert attachment.content_type == "application/octet-stream"
-        assert b"".join(attachment) == content
-    with db.get_attachment("raw", "trace.bin") as attachment:
-        assert attachment.read(10) == content[:10]  # the rest is not wanted
-    assert db.get("raw")["_rev"] == rev, "a half-read attachment does not come out as the next answer"
-    with pytest.raises(NotFound), db.get_attachment("raw", "other"):
-        pass
 
 
 def test_local_documents(db: Database) -> None:
