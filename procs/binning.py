@@ -22,7 +22,7 @@ from orchestrator.errors import DataError
 MOST_BINS = 8192  # bins of one histogram; a wider range makes wider bins
 KEY_LIMIT = 60  # characters of a label in a key: enough to be legible
 WANTED_BINS = 512  # bins over the central range of the first data
-SAMPLE = 1 << 16  # values from which that range is taken, evenly from all where there are more than twice as many
+SAMPLE = 1 << 13  # values from which that range is taken, evenly from all where there are more than twice as many
 FARTHEST = 2**40  # widths between 0 and the farthest value: bin numbers are exact far beyond
 PIECE = 1 << 15  # values worked on at once, so that they stay in the processor's cache
 
@@ -48,50 +48,50 @@ class Counts:
         values = np.asarray(values, dtype=float)
         if values.ndim != 1:
             values = values.ravel()
-        if self._fill_inside(values):
-            return len(values)
-        # Few passes over the values: this is called for each quantity of each file. A minimum is NaN if any value is.
-        if len(values) and not (np.isfinite(values.min()) and np.isfinite(values.max())):
-            values = values[np.isfinite(values)]
-        if len(values):
-            self._widen(values)
-            if not self._fill_inside(values):
-                raise AssertionError(f"the range of the histogram {self.name} was not made wide enough")
-        return len(values)
+        count = 0
+        for start in range(0, len(values), PIECE):
+            piece = values[start : start + PIECE]
+            if not self._fill_inside(piece):
+                piece = piece[np.isfinite(piece)]
+                if not len(piece):
+                    continue
+                if not self.width:
+                    sample = values[:: 1 + len(values) // SAMPLE]
+                    sample = sample[np.isfinite(sample)]
+                    low, high = np.percentile(sample if len(sample) else piece, [2, 98])
+                    self.width = power_of_two(max(high - low, abs(high) * 1e-6, 1e-9) / WANTED_BINS)
+                self._widen(float(piece.min()), float(piece.max()))
+                if not self._fill_inside(piece):
+                    raise AssertionError(f"the range of the histogram {self.name} was not made wide enough")
+            count += len(piece)
+        return count
 
-    def _widen(self, values: np.ndarray) -> None:
-        """Make room for values, with nothing in it."""
-        least, most = values.min(), values.max()
-        if not self.width:
-            low, high = np.percentile(values[:: 1 + len(values) // SAMPLE], [2, 98])
-            self.width = power_of_two(max(high - low, abs(high) * 1e-6, 1e-9) / WANTED_BINS)
+    def _widen(self, least: float, most: float) -> None:
+        """Make room for values from ``least`` to ``most``, with nothing in it."""
         # int64 bin numbers stay exact up to 2**53 widths
-        self.width = max(self.width, power_of_two(max(abs(least), abs(most)) / FARTHEST))
-        low_bin, high_bin = int(np.floor(least / self.width)), int(np.floor(most / self.width))
+        width = max(self.width, power_of_two(max(abs(least), abs(most)) / FARTHEST))
+        low_bin, high_bin = math.floor(least / width), math.floor(most / width)
         factor = 1
         while (high_bin // factor) - (low_bin // factor) + 1 > MOST_BINS:
             factor *= 2
         start = low_bin // factor
-        self._merge(self.width * factor, start, np.zeros(high_bin // factor - start + 1, dtype=np.int64))
+        self._merge(width * factor, start, np.zeros(high_bin // factor - start + 1, dtype=np.int64))
 
     def _fill_inside(self, values: np.ndarray) -> bool:
         """Add values that lie in the present range; False, with nothing added, if one does not or is no number."""
         bins, first = len(self.counts), self.first
         if not 0 < bins <= MOST_BINS or not -FARTHEST < first < FARTHEST:
             return False
-        # The width is a power of two, so that this is exact, and a multiplication.
-        scale, end, total = 1 / self.width, first + bins, self.counts
         with np.errstate(all="ignore"):  # what is far outside has no bin number, and ends in False
-            for start in range(0, len(values), PIECE):
-                scaled = values[start : start + PIECE] * scale
-                if not np.maximum.reduce(scaled) < end:  # NaN is not, either
-                    return False
-                index = np.subtract(np.floor(scaled, out=scaled), first, out=scaled).astype(np.int64)
-                try:
-                    total = total + np.bincount(index, minlength=bins)
-                except ValueError:  # it does not take what is below 0
-                    return False
-        self.counts = total
+            # The width is a power of two, so that this is exact, and a multiplication.
+            scaled = values * (1 / self.width)
+            if not np.maximum.reduce(scaled, initial=-np.inf) < first + bins:  # NaN is not, either
+                return False
+            index = np.subtract(np.floor(scaled, out=scaled), first, out=scaled).astype(np.int64)
+        try:
+            self.counts = self.counts + np.bincount(index, minlength=bins)
+        except ValueError:  # it does not take what is below 0
+            return False
         return True
 
     def add(self, other: Counts) -> None:
@@ -111,7 +111,7 @@ class Counts:
         start = math.floor(low / wide)
         total = np.zeros(math.ceil(high / wide) - start, dtype=np.int64)
         for one_width, one_first, one in ((self.width, self.first, self.counts), (width, first, counts)):
-            factor = round(wide / one_width)
+            factor = round(min(wide / one_width, 2.0**62))  # bin numbers are far below, so that more is the same
             if factor == 1:
                 total[one_first - start : one_first - start + len(one)] += one
             else:

@@ -57,12 +57,12 @@ class Slowly(Counts):
         if not self.width:
             low, high = np.percentile(values, [2, 98])
             self.width = power_of_two(max(high - low, abs(high) * 1e-6, 1e-9) / WANTED_BINS)
-        self.width = max(self.width, power_of_two(np.abs(values).max() / 2**40))
-        index, factor = np.floor(values / self.width).astype(np.int64), 1
+        width = max(self.width, power_of_two(np.abs(values).max() / 2**40))
+        index, factor = np.floor(values / width).astype(np.int64), 1
         while index.max() // factor - index.min() // factor + 1 > MOST_BINS:
             factor *= 2
         index //= factor
-        self._merge(self.width * factor, int(index.min()), np.bincount(index - index.min()))
+        self._merge(width * factor, int(index.min()), np.bincount(index - index.min()))
         return len(values)
 
 
@@ -91,6 +91,12 @@ def test_a_fill_in_few_passes_gives_the_very_same_bins(pieces: list[list[float]]
             assert (quick.width, quick.first) == (slow.width, slow.first)
             assert np.array_equal(quick.counts, slow.counts)
             assert quick.counts.dtype == np.int64
+
+
+def test_far_values_do_not_move_those_that_are_there() -> None:
+    counts = made([1.0])
+    counts.fill(np.array([0.0, 4097.0]))
+    assert counts.width == 1.0 and np.flatnonzero(counts.counts).tolist() == [0, 1, 4097]
 
 
 def test_a_fill_changes_no_array_that_somebody_else_has() -> None:
