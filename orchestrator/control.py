@@ -43,7 +43,6 @@ from orchestrator.farms import Limits
 TYPE = "control"
 PREFIX = "control:"
 PAUSE, DRAIN = "pause", "drain"
-MODES = (PAUSE, DRAIN)
 #: Changes that a control document remembers: those of some weeks, in a few kB.
 HISTORY = 100
 #: A limit beyond this is none, and may not be a number at all: JSON's 1e400 is infinite.

@@ -26,7 +26,6 @@ MOVED_TO: Final = 0x80
 CREATE: Final = 0x100
 DELETE_SELF: Final = 0x400
 MOVE_SELF: Final = 0x800
-UNMOUNT: Final = 0x2000
 OVERFLOW: Final = 0x4000
 IGNORED: Final = 0x8000
 IS_DIRECTORY: Final = 0x40000000
@@ -77,10 +76,6 @@ class Inotify:
 
     def __len__(self) -> int:
         return len(self._watches)
-
-    def watches(self, folder: str) -> bool:
-        """Whether ``folder`` is watched."""
-        return folder in self._watches
 
     def add(self, folder: str, *, follow: bool = False) -> None:
         """Watch ``folder`` (again: harmless, and right where another folder now has that name).
