@@ -210,6 +210,7 @@ def main() -> None:
           for name, why in failed.items()),
         "Medians of the rounds, with the lowest and the highest. Factors are taken in each round by itself.",
         "Luigi makes a process for each task, unless it has one worker: then it runs tasks in its own.",
+        "Prefect's time ends when its server has recorded the last task, which it does beside their running.",
     ))  # fmt: skip
     run.add(common.table(
         "What each keeps meanwhile",

@@ -22,10 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from common import Memory, first_line
 
 OTHERS = Path(__file__).parent / "others"
-PATIENCE = 900.0  # s that one run of a driver may take
+INSTALLING = 600.0  # s that each of the two commands that make an environment may take
+PATIENCE = 240.0  # s that one run of a driver may take: they are given work for a few
 
 
 class NotHere(Exception):
@@ -54,9 +56,12 @@ def environment(name: str) -> Path:
         [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(wanted)],
     )
     for command in commands:
-        ended = subprocess.run(command, capture_output=True, text=True)
-        if ended.returncode:
-            last = (ended.stderr.strip().splitlines() or ["no word"])[-1]
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=INSTALLING)
+            last = (ended.stderr.strip().splitlines() or ["no word"])[-1] if ended.returncode else ""
+        except subprocess.TimeoutExpired:
+            last = f"not through after {INSTALLING:.0f} s"
+        if last:
             raise NotHere(f"{name} could not be installed ({' '.join(command[-2:])}): {last}")
     done.write_text(state)
     return python
@@ -134,16 +139,31 @@ def drive(
         words = [what, "--documents", str(documents), "--workers", str(workers), "--load", str(load)]
         process = subprocess.Popen(
             [str(python), str(folder / "driver.py"), *words], cwd=folder, env=variables, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_end_with_parent,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_end_with_parent, start_new_session=True,
         )  # fmt: skip
+        stack.callback(_end_all, process)
         with Memory(process.pid, *pids) as memory:
             try:
                 output, errors = process.communicate(timeout=PATIENCE)
             except subprocess.TimeoutExpired:
-                process.kill()
                 raise RuntimeError(f"{name}: not through after {PATIENCE:.0f} s") from None
         if process.returncode:
             log = scratch / "said.log"
+            last = (errors.strip().splitlines() or [f"ended with {process.returncode}"])[-1]
             said = errors.strip() + "\n" + (log.read_text(errors="replace")[-2000:] if log.exists() else "")
-            raise RuntimeError(f"{name}: {said[-3000:]}")
-        return {**json.loads(output.strip().splitlines()[-1]), "memory": memory.most}
+            raise RuntimeError(f"{name}: {last}\n{said[-3000:]}")
+        try:
+            return {**json.loads(output.strip().splitlines()[-1]), "memory": memory.most}
+        except (ValueError, IndexError):
+            raise RuntimeError(f"{name}: no result in what it printed: {output[-300:]!r}") from None
+
+
+def _end_all(process: subprocess.Popen[str]) -> None:
+    """Ends a driver's processes: its group, and those of its descendants that have made a group of their own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -14,17 +14,21 @@ fails leaves its former result as it was. The page is ``docs/benchmarks.md``, th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import report
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "data"  # files as they were taken, where the project lies beside them
+GRACE = 20.0  # s that a benchmark has to end its servers when it took too long
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,27 @@ def words_of(part: Part, given: argparse.Namespace) -> list[str]:
     return [*words, "--json", str(report.RESULTS / f"{part.name}.json"), "--plot", str(figure)]
 
 
+def run(words: list[str], seconds: float) -> str:
+    """Runs one benchmark; why it failed, if it has. One that takes too long is ended with all that it started."""
+    process = subprocess.Popen(words)
+    try:
+        code = process.wait(seconds)
+        return f"failed with exit code {code}" if code else ""
+    except subprocess.TimeoutExpired:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)  # it ends its servers then
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        process.kill()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        return f"not through after {seconds / 60:.0f} minutes, and ended"
+
+
 def main() -> int:
     given = options()
-    began, failed = time.monotonic(), []
+    began, failed, taken = time.monotonic(), [], []
     for part in PARTS if not given.render else ():
         if given.only and part.name not in given.only:
             continue
@@ -94,12 +116,16 @@ def main() -> int:
             print(f"{part.name}: left out, it needs root")
             continue
         print(f"\n=== {part.name} (load {os.getloadavg()[0]:.1f}) ===", flush=True)
-        if subprocess.run(words_of(part, given)).returncode:
+        since, limit = time.monotonic(), 10 + 4 * part.minutes[given.quick]
+        why = run(words_of(part, given), limit * 60)
+        taken.append(f"{part.name} {(time.monotonic() - since) / 60:.1f}")
+        if why:
             failed.append(part.name)
-            print(f"{part.name}: failed; its former result stays")
+            print(f"{part.name}: {why}; its former result stays", flush=True)
     changed = report.write()
     said = [f"{report.PAGE.name} {'brought up to date' if changed else 'is up to date'}",
-            f"{(time.monotonic() - began) / 60:.1f} minutes", *(f"{name} failed" for name in failed)]  # fmt: skip
+            f"{(time.monotonic() - began) / 60:.1f} minutes" + (f" ({', '.join(taken)})" if taken else ""),
+            *(f"{name} failed" for name in failed)]  # fmt: skip
     print("\n" + "; ".join(said))
     return 1 if failed else 0
 

@@ -103,8 +103,13 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def throughput(documents: int, enqueued: float, began: float, *packages: str) -> None:
-    """Prove that each step was done once, in order, and print the result. ``began``: when the system was started."""
+def throughput(documents: int, enqueued: float, began: float, *packages: str, ended: float = 0.0) -> None:
+    """Prove that each step was done once, in order, and print the result.
+
+    Args:
+        began: when the system was started.
+        ended: when its last record was there, if that is later than its last step.
+    """
     found = read()
     seen = sorted((document, step) for document, step, _at in found)
     if seen != [(document, step) for document in range(documents) for step in range(STEPS)]:
@@ -112,7 +117,7 @@ def throughput(documents: int, enqueued: float, began: float, *packages: str) ->
     times = {(document, step): at for document, step, at in found}
     if any(times[document, step] > times[document, step + 1] for document, step in seen if step + 1 < STEPS):
         raise SystemExit("a step began before the one that it follows")
-    first, last = min(times.values()), max(times.values())
+    first, last = min(times.values()), max(ended, *times.values())
     say({"steps": len(found), "seconds": last - first, "enqueued": enqueued, "whole": last - began}, *packages)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.schedulers import testing as batch
@@ -71,7 +72,7 @@ def module(name: str) -> ModuleType:
     try:
         spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
         assert spec is not None and spec.loader is not None
-        made = importlib.util.module_from_spec(spec)
+        made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(made)
         return made
     finally:
@@ -163,6 +164,58 @@ def test_a_system_that_cannot_be_installed_is_left_out(monkeypatch: pytest.Monke
     (tmp_path / "odd" / "requirements.txt").write_text("./nothing-here\n")
     with pytest.raises(environments.NotHere, match="odd could not be installed"):
         environments.environment("odd")
+
+
+HANGS = """
+import os, subprocess, sys, time
+code = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()} '); time.sleep(60)"
+for alone in (True, False):
+    subprocess.Popen([sys.executable, "-c", code, "PIDS"], start_new_session=alone)
+time.sleep(60)
+"""
+
+
+def ended(pids: Path) -> bool:
+    """Whether all processes have ended that left their numbers; they are waited for, since init takes its time."""
+    numbers = [int(word) for word in pids.read_text().split()]
+    alive = psutil.wait_procs([psutil.Process(pid) for pid in numbers if psutil.pid_exists(pid)], timeout=10)[1]
+    return len(numbers) == 2 and not alive
+
+
+def test_a_driver_that_hangs_is_ended_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environments = module("environments")
+    (tmp_path / "hangs").mkdir()
+    (tmp_path / "hangs" / "driver.py").write_text(HANGS.replace("PIDS", str(tmp_path / "pids")))
+    monkeypatch.setattr(environments, "OTHERS", tmp_path)
+    monkeypatch.setattr(environments, "PATIENCE", 2.0)
+    monkeypatch.setattr(environments, "environment", lambda name: Path(sys.executable))
+    with pytest.raises(RuntimeError, match="hangs: not through after 2 s"):
+        environments.drive("hangs", "throughput", "least", 1)
+    assert ended(tmp_path / "pids")
+
+
+def test_a_benchmark_that_hangs_or_fails_does_not_keep_the_others_from_running(tmp_path: Path) -> None:
+    run_all = module("run_all")
+    (tmp_path / "hangs.py").write_text(HANGS.replace("PIDS", str(tmp_path / "pids")))
+    assert "and ended" in run_all.run([sys.executable, str(tmp_path / "hangs.py")], 2.0)
+    assert ended(tmp_path / "pids")
+    assert run_all.run([sys.executable, "-c", "raise SystemExit('no')"], 30.0) == "failed with exit code 1"
+    assert run_all.run([sys.executable, "-c", ""], 30.0) == ""
+
+
+def test_a_system_that_failed_has_a_row_and_a_word_about_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    comparison, place = module("comparison"), tmp_path / "result.json"
+
+    def drive(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Prefect: nothing moved for 60 s\nand many more words")
+
+    monkeypatch.setattr(comparison, "drive", drive)
+    words = ["comparison.py", "--documents", "20", "--rounds", "1", "--only", "Prefect", "--json", str(place)]
+    monkeypatch.setattr(sys, "argv", words)
+    comparison.main()
+    table = json.loads(place.read_text())["tables"][0]
+    assert [row[0] for row in table["rows"]] == ["Prefect"] and table["rows"][0][2] is None
+    assert "Prefect: 1 of 1 rounds failed: Prefect: nothing moved for 60 s." in table["notes"]
 
 
 # --- the page ---

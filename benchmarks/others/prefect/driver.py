@@ -1,9 +1,11 @@
 """Prefect: three tasks for each document in one flow, two threads, a server of its own on SQLite.
 
-The server runs beside it (in a real set-up it does), the log is quiet, telemetry is off. States are recorded by the
-server; results are not persisted (BENCHMARK_KEEPS=most: they are, as files).
+The server runs beside it with its services (in a real set-up it does), the log is quiet, telemetry is off. Results are
+not persisted (BENCHMARK_KEEPS=most: they are, as files). The states of tasks travel to the server as events while the
+flow goes on, and a service there records them: the run ends when the last one is recorded.
 """
 
+import json
 import os
 import socket
 import sys
@@ -32,6 +34,28 @@ def step(document: int, number: int) -> None:
     marks.mark(document, number)
 
 
+def recorded() -> int:
+    """How many tasks the server has recorded as completed."""
+    asked = json.dumps({"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{PORT}/api/task_runs/count", asked, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return int(answer.read())
+
+
+def wait_for_records(expected: int) -> float:
+    """When the last one was there. Ends the process if no more come."""
+    found, since = -1, time.monotonic()
+    while (now := recorded()) < expected:
+        if now != found:
+            found, since = now, time.monotonic()
+        if time.monotonic() - since > marks.PATIENCE:
+            raise SystemExit(f"{found} of {expected} tasks were recorded, then no more for {marks.PATIENCE:.0f} s")
+        time.sleep(0.05)
+    return time.time()
+
+
 def answers() -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/health", timeout=2):
@@ -54,7 +78,7 @@ def main() -> None:
         for one in last:
             one.wait()
 
-    words = ("server", "start", "--host", "127.0.0.1", "--port", str(PORT), "--no-services")
+    words = ("server", "start", "--host", "127.0.0.1", "--port", str(PORT))
     began = time.time()
     with marks.started(sys.executable, "-m", "prefect", *words) as server:
         while not answers():
@@ -62,7 +86,10 @@ def main() -> None:
                 raise SystemExit("the server of Prefect did not come up")
             time.sleep(0.1)
         whole()
-    marks.throughput(given.documents, 0.0, began, "prefect")
+        ended = wait_for_records(given.documents * marks.STEPS)
+    marks.throughput(given.documents, 0.0, began, "prefect", ended=ended)
+    # What sends events waits at the interpreter's end until a server takes them: for ever, if that has ended before.
+    os._exit(0)
 
 
 if __name__ == "__main__":
