@@ -21,6 +21,7 @@ from orchestrator.embedded import codec, documents, layout
 from orchestrator.embedded.attachments import Blobs
 from orchestrator.embedded.documents import Draft
 from orchestrator.embedded.problems import no_database
+from orchestrator.embedded.ranks import Moves, Ranks
 from orchestrator.embedded.revisions import Revision, RevisionTree, text
 from orchestrator.embedded.updates import Counters, Outcome
 from orchestrator.embedded.validation import Judge, Validators
@@ -84,6 +85,7 @@ class DatabaseStore:
         name: as in the URL.
         folder: where the views' index files lie, private to this database.
         token: names this incarnation; part of every sequence string.
+        ranks: says how many documents come before an id.
     """
 
     def __init__(self, path: Path, name: str, synchronous: str, judge: Callable[[], Judge]) -> None:
@@ -97,6 +99,7 @@ class DatabaseStore:
         self._lock = threading.Lock()
         self._pending = (0, 0, 0)  # newest sequence, sequence asked about, changes after it
         self._watchers: set[Callable[[], None]] = set()
+        self.ranks = Ranks(self.reading)
         self.validators = Validators(judge)
         self._writer = Writer(path, synchronous, self.validators, self._committed)
         self._counters = copy.copy(self._writer.counters)
@@ -314,8 +317,9 @@ class DatabaseStore:
 
     # Watching
 
-    def _committed(self, counters: Counters) -> None:
+    def _committed(self, counters: Counters, moves: Moves) -> None:
         self._counters = counters
+        self.ranks.moved(counters.seq, moves)
         self.ring()
 
     def ring(self) -> None:

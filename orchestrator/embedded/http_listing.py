@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.embedded import codec
+from orchestrator.embedded import codec, ranks
 from orchestrator.embedded.attachment_parts import whole
 from orchestrator.embedded.database import SELECT, SELECT_BARE, DatabaseStore, Row
 from orchestrator.embedded.documents import render
@@ -179,18 +180,11 @@ def _pieces(request: Request, database: DatabaseStore, options: Range, low: str,
         first = ">=", "<=" if options.inclusive else "<"
         if options.descending:
             first = "<=", ">=" if options.inclusive else ">"
-        before, before_bounds = list(where), list(bounds)
+        offset = 0 if options.start is None else _offset(database, connection, options, list(where), list(bounds))
         for comparison, value in zip(first, (options.start, options.stop), strict=True):
             if value is not None:
                 where.append(f"d.id {comparison} ?")
                 bounds.append(value)
-        offset = 0
-        if options.start is not None:
-            before.append(f"d.id {'>' if options.descending else '<'} ?")
-            before_bounds.append(options.start)
-            offset = connection.execute(
-                f"SELECT count(*) FROM docs d WHERE {' AND '.join(before)}", before_bounds
-            ).fetchone()[0]
         offset = min(offset + options.skip, total)
         yield b'{"total_rows":%d,"offset":%d%b,"rows":[\n' % (total, offset, seq)
         select = SELECT if options.include_docs else SELECT_BARE
@@ -205,6 +199,22 @@ def _pieces(request: Request, database: DatabaseStore, options: Range, low: str,
             yield separator + b",\n".join([_row(request, database, options, Row(*values)) for values in rows])
             separator = b",\n"
         yield b"\n]}\n"
+
+
+def _offset(
+    database: DatabaseStore, connection: sqlite3.Connection, options: Range, where: list[str], bounds: list[Any]
+) -> int:
+    """How many documents of the listing come before its start."""
+    start = options.start or ""
+    if len(where) == 1 and database.counters.documents > ranks.FEW:
+        below = database.ranks.before(connection, start)
+        if not options.descending:
+            return below
+        there = connection.execute("SELECT count(*) FROM docs WHERE id = ? AND deleted = 0", (start,)).fetchone()[0]
+        return max(database.counters.documents - below - int(there), 0)
+    where.append(f"d.id {'>' if options.descending else '<'} ?")
+    query = f"SELECT count(*) FROM docs d WHERE {' AND '.join(where)}"
+    return int(connection.execute(query, [*bounds, start]).fetchone()[0])
 
 
 def _row(request: Request, database: DatabaseStore, options: Range, row: Row) -> bytes:

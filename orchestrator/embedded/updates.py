@@ -84,6 +84,7 @@ class Group:
         self.states: dict[str, State | None] = {}
         self.bodies: dict[int, tuple[int, bytes, bytes | None]] = {}
         self.touched: dict[str, State] = {}
+        self.moves: list[tuple[str, int]] = []  # what it creates (1) and deletes (-1)
         self.design_changed = False
         self._read: dict[int, tuple[bytes, bytes | None]] = {}
 
@@ -266,12 +267,11 @@ class Group:
         return seq
 
     def _replace(self, identifier: str, old: State | None, new: State) -> None:
-        if old is None:
-            self.counters.documents += not new.deleted
-            self.counters.deleted += new.deleted
-        elif old.deleted != new.deleted:
-            self.counters.documents += 1 if old.deleted else -1
-            self.counters.deleted += -1 if old.deleted else 1
+        moved = (not new.deleted) - (old is not None and not old.deleted)
+        if moved:
+            self.counters.documents += moved
+            self.moves.append((identifier, moved))
+        self.counters.deleted += new.deleted - (old is not None and old.deleted)
         self.states[identifier] = new
         self.touched[identifier] = new
         if identifier.startswith("_design/"):

@@ -23,6 +23,7 @@ from orchestrator.embedded import layout
 from orchestrator.embedded.compaction import Pruner
 from orchestrator.embedded.documents import Draft
 from orchestrator.embedded.problems import Problem, no_database, storage_problem
+from orchestrator.embedded.ranks import Moves
 from orchestrator.embedded.revisions import text
 from orchestrator.embedded.updates import Counters, Group, Outcome, Refusal
 from orchestrator.embedded.validation import Validators
@@ -54,11 +55,12 @@ class Writer:
     Args:
         path: the SQLite file.
         validators: what runs ``validate_doc_update`` over the drafts of a group.
-        committed: called on this thread after each commit that moved the sequence, with the new counters.
+        committed: called on this thread after each commit that moved the sequence, with the new counters, and with
+            what it has created and deleted.
     """
 
     def __init__(
-        self, path: Any, synchronous: str, validators: Validators, committed: Callable[[Counters], None]
+        self, path: Any, synchronous: str, validators: Validators, committed: Callable[[Counters, Moves], None]
     ) -> None:
         self.connection = layout.connect(path, synchronous=synchronous)
         layout.create(self.connection)
@@ -178,7 +180,7 @@ class Writer:
         _deliver([(job, job.outcomes) for job in jobs])
         faults.point("database.delivered")
         if self.counters.seq != before.seq:
-            self._committed(copy.copy(self.counters))
+            self._committed(copy.copy(self.counters), group.moves)
 
     def _weigh(self, group: Group, jobs: list[Job]) -> None:
         for job in jobs:
