@@ -15,7 +15,7 @@ from procs.convert_date import convert_date
 from procs.convert_samba import convert_samba
 from procs.formats.date_layout import MAGIC_BYTES
 from procs.options import options
-from procs.outputs import checksum, describe, place, plain, storage
+from procs.outputs import checksum, place, plain, storage
 from procs.rootio import compression, counts
 
 DEFAULTS: dict[str, Any] = {
@@ -53,7 +53,8 @@ def convert(document: dict[str, Any], work: Work) -> dict[str, Any]:
         result = WRITERS[kind](document, work, path, target, chosen, squeeze)
     except FormatError as error:
         raise DataError(f"{error}. {_remedy(error)}") from error
-    return plain({**describe(target), "format": kind, "converted": True, **result})
+    size = target.stat().st_size
+    return plain({"file": str(target), "size": size, "format": kind, "converted": True, **result})
 
 
 def _remedy(error: FormatError) -> str:

@@ -34,7 +34,8 @@ from procs.convert_samba import HEADER
 from procs.formats import date
 from procs.formats.date_layout import EVENT_TYPES
 from procs.formats.date_spills import SpillBatch
-from procs.outputs import atomic_output, plain, storage
+from procs.outputs import atomic_output, plain, storage, summing
+from procs.recount import recount
 from procs.rootio import PROVENANCE, Writer, provenance, verified
 
 SPILLS_AT_ONCE = 500  # physics events in memory at most: small ones share baskets
@@ -131,8 +132,13 @@ def convert_date(
     boards: dict[str, dict[str, int]] = {}
     triggers_per_spill: list[int] = []
 
+    checksum = ""
+
     def check(temporary: Path) -> None:
-        verified(temporary, entries)
+        nonlocal checksum
+        with summing(temporary) as sums:
+            verified(temporary, entries, recount)
+        checksum = sums.result()
         if entries["events"] != sum(file.counts.values()):
             raise DataError(
                 f"{target}: {sum(file.counts.values())} DATE events were read and {entries['events']} were written"
@@ -165,6 +171,7 @@ def convert_date(
         }
         out[HEADER] = json.dumps(plain(header), ensure_ascii=False)
     return {
+        "checksum": checksum,
         "counts": {
             "events": entries["events"],
             "by_type": {EVENT_TYPES.get(kind, f"type {kind}"): count for kind, count in sorted(file.counts.items())},

@@ -28,7 +28,8 @@ from orchestrator.step import Work
 from procs.baskets import Lists, Trees
 from procs.formats import samba
 from procs.formats.samba_batch import SambaBatch
-from procs.outputs import atomic_output, plain, storage
+from procs.outputs import atomic_output, plain, storage, summing
+from procs.recount import recount
 from procs.rootio import PROVENANCE, Writer, distinct, opened, provenance, verified
 
 HEADER = "header"  # key of the JSON text with all header values
@@ -113,13 +114,18 @@ def convert_samba(
     expected: dict[str, int] = {}
     samples = 0
 
+    checksum = ""
+
     def check(temporary: Path) -> None:
-        verified(temporary, expected)
-        if expected.get("pulses"):
-            with opened(temporary) as written:
-                found = int(written["pulses"]["ntrace"].array(library="np").sum(dtype=np.int64))
-            if found != samples:
-                raise DataError(f"{target} was written with {samples} samples but reads back {found}")
+        nonlocal checksum
+        with summing(temporary) as sums:
+            verified(temporary, expected, recount)
+            if expected.get("pulses"):
+                with opened(temporary) as written:
+                    found = int(written["pulses"]["ntrace"].array(library="np").sum(dtype=np.int64))
+                if found != samples:
+                    raise DataError(f"{target} was written with {samples} samples but reads back {found}")
+        checksum = sums.result()
 
     with (
         atomic_output(target, work.attempt, check=check) as temporary,
@@ -149,6 +155,7 @@ def convert_samba(
             )
         out[HEADER] = json.dumps(header(file), ensure_ascii=False)
     return {
+        "checksum": checksum,
         "counts": {
             **numbers,
             "per_channel": dict(

@@ -16,6 +16,7 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,13 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
     """The file's checksum as ``<algorithm>:<hex>``, read in chunks."""
     with storage(path, "reading"), path.open("rb") as stream:
         return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
+
+
+@contextmanager
+def summing(path: Path) -> Iterator[Future[str]]:
+    """The checksum of a file, made in a thread while the block does something else; it is there after the block."""
+    with ThreadPoolExecutor(1, "checksum") as pool:
+        yield pool.submit(checksum, path)
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from orchestrator.step import Work
 from procs import baskets
 from procs.baskets import Column, Lists, Trees, familiar
 from procs.convert import convert
-from procs.rootio import compression
+from procs.recount import recount
+from procs.rootio import compression, counts
 from procs.simulate import simulate
 
 FOLDER = tempfile.TemporaryDirectory(prefix="baskets-")  # for the examples of hypothesis
@@ -63,6 +64,11 @@ def values(rng: np.random.Generator, kind: str, count: int) -> np.ndarray:
     return raw[:, 0] > 127 if kind == "bool" else np.nan_to_num(raw.reshape(-1).view(dtype))
 
 
+def rows(batch: Batch) -> int:
+    column = next(iter(batch.values()))
+    return len(column.lengths if isinstance(column, Lists) else column)
+
+
 def written(path: Path, fast: bool, squeeze: str, columns: dict[str, str], batches: list[Batch]) -> dict[str, Any]:
     """All that is in a file of one tree that was written in one of the two ways."""
     with uproot.recreate(path, compression=compression(squeeze)) as out:
@@ -74,6 +80,7 @@ def written(path: Path, fast: bool, squeeze: str, columns: dict[str, str], batch
                 tree.extend(batch)
         out["after"] = "another text"
     found: dict[str, Any] = {}
+    assert recount(path) == counts(path) == {"empty": 0, "t": sum(map(rows, batches))}
     with uproot.open(path) as file:
         assert file.keys(cycle=False) == ["before", "t", "empty", "after"]
         assert (file["before"], file["after"]) == ("a text", "another text")
@@ -92,7 +99,7 @@ def written(path: Path, fast: bool, squeeze: str, columns: dict[str, str], batch
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(trees(), st.sampled_from(["none", "zstd-1", "lz4-1", "zlib-1"]))
 def test_any_rows_are_written_as_uproot_writes_them(tree: tuple[dict[str, str], list[Batch]], squeeze: str) -> None:
     path = Path(FOLDER.name) / "x.root"
