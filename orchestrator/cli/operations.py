@@ -237,6 +237,7 @@ def desk(site: Context, branch: str = "") -> Desk:
 
 def _perform(site: Context, what: str, **words: Any) -> int:
     from orchestrator.engine.choosing import choose
+    from orchestrator.engine.operations import unfinished
     from orchestrator.people import Order
 
     order = Order(
@@ -251,6 +252,11 @@ def _perform(site: Context, what: str, **words: Any) -> int:
     names = choose(at.database, at.chain, selection, site.database)
     if not names:
         site.output.line(_nothing(what))
+        for one in unfinished(at.database) if what in ("reset", "reprocess") else ():
+            site.output.line(
+                f"{one['_id']} ({one.get('what')}, by {one.get('by')}) has not ended. If it was cut short, documents "
+                f"are on hold for it: orchestrator operations --finish {one['_id']}"
+            )
         if site.as_json:
             site.output.json({"operation": "", "changed": {}, "unchanged": {}, "refused": {}})
         return 0

@@ -275,6 +275,14 @@ def latest(database: Any, limit: int) -> list[Document]:
     return [row.doc for row in rows if row.doc]
 
 
+def unfinished(database: Any) -> list[Document]:
+    """Of the last operations, those that deal with outputs and have not ended: at work still, or cut short."""
+    return [
+        one for one in latest(database, SHOWN)
+        if one.get("state") == "begun" and one.get("outputs") in OUTPUTS and one["outputs"] != "kept"
+    ]  # fmt: skip
+
+
 def record_of(database: Any, operation: str) -> Document:
     """An operation's record. Raises NotFound for an id that is none of an operation."""
     try:

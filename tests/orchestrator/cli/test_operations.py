@@ -325,6 +325,22 @@ def test_an_attempt_that_ends_well_while_it_is_called_off_has_no_record_of_its_e
     assert not [row.id for row in database.all_docs(startkey="attempt:r04_0:", endkey="attempt:r04_0;")]
 
 
+def test_a_command_given_again_after_a_crash_says_what_is_left_to_do(two: Any, database: Database) -> None:
+    from orchestrator import chain as chains
+
+    desk = Desk(Breaking(database, 2), chains.load(two.folder / "chain.yaml"), "here", two.folder / "data")
+    words = ("reprocess", "convert", "--run", "r01", "--outputs", "removed")
+    order = Order("reprocess", "ann", step="proc0", outputs="removed")
+    with pytest.raises(Unavailable):
+        desk.perform(order, ["r01_0", "r01_1"], Selection(runs=("r01",)))
+    (begun,) = [one["_id"] for one in records(database) if one["state"] == "begun"]
+    said = two(*words)
+    assert "No document fits" in said.out and f"orchestrator operations --finish {begun}" in said.out
+    assert two("operations", "--finish", begun).code == 0
+    assert not [one for one in ("r01_0", "r01_1") if "hold" in database.get(one)]
+    assert begun not in two(*words).out
+
+
 def test_documents_with_a_priority_are_taken_first(two: Any, database: Database) -> None:
     database.bulk([a_document(f"r03_{n}") for n in range(20)])
     assert two("priority", "r03_7", "r03_13", "--to", "5").code == 0
