@@ -8,7 +8,8 @@ All in memory (/dev/shm) where there is one. The rounds take turns among the way
 
 - *reading*: the file's bytes, in pieces of 1 MB.
 - *the step*: ``procs.convert``, all of it: reading, decoding, compressing, flushing, opening again and counting,
-  checksum.
+  checksum. It uses up to two cores: it writes beside its reading, and makes the checksum beside the counting.
+- *the step on one core*: the same, bound to one core. Uproot alone uses one anyhow.
 - *uproot alone*: the arrays that the step's own output holds, read before the clock runs, written into the same trees
   in pieces as large as the step's, with the same compression; no flush, no check, no checksum.
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +42,7 @@ COMPRESSIONS = ("none", "lz4-1", "zstd-1", "zlib-1")
 POINTS = 4096  # of a Samba trace
 TRIGGERS = 500  # of a DATE spill
 SPILL_BYTES = 0.63e6  # about, of a spill of so many triggers
+BINDS = hasattr(os, "sched_setaffinity")  # a process can be bound to a core
 WORTH = 20e6  # bytes: a smaller real file is converted so often in one measurement that it is about as much
 
 
@@ -60,6 +63,8 @@ def child(words: dict[str, Any]) -> dict[str, Any]:
         return convert({"_id": f"b{uuid.uuid4().hex}", "run_name": "bench", "file": str(source)}, work)
 
     result: dict[str, Any] = {}
+    if words["cores"] == 1:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if words["way"] == "reading":
         began = time.perf_counter()
         for _again in range(words["times"]):
@@ -124,10 +129,11 @@ def child(words: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def launch(way: str, source: Path, times: int, compression: str, folder: Path) -> subprocess.Popen[str]:
-    """A process that makes one measurement."""
+def launch(way: str, source: Path, times: int, compression: str, folder: Path, cores: int) -> subprocess.Popen[str]:
+    """A process that makes one measurement, on one core or (``cores`` other than 1) as many as it likes."""
     folder.mkdir()
-    words = {"way": way, "source": str(source), "times": times, "compression": compression, "folder": str(folder)}
+    words = {"way": way, "source": str(source), "times": times, "compression": compression, "folder": str(folder),
+             "cores": cores}  # fmt: skip
     command = [sys.executable, __file__, "--child", json.dumps(words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -141,10 +147,12 @@ def collect(process: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
-def one(way: str, source: Path, times: int, compression: str, root: Path, processes: int = 1) -> dict[str, Any]:
+def one(
+    way: str, source: Path, times: int, compression: str, root: Path, processes: int = 1, cores: int = 0
+) -> dict[str, Any]:
     """One measurement by so many processes at once; MB of raw data a second of all together."""
     folders = [root / uuid.uuid4().hex for _ in range(processes)]
-    running = [launch(way, source, times, compression, folder) for folder in folders]
+    running = [launch(way, source, times, compression, folder, cores) for folder in folders]
     found = [collect(process) for process in running]
     for folder in folders:
         shutil.rmtree(folder)
@@ -193,6 +201,8 @@ def main() -> None:
             for squeeze in given.compressions:
                 ways["step", squeeze] = partial(one, "step", source, times, squeeze, root)
                 ways["uproot", squeeze] = partial(one, "uproot", source, times, squeeze, root)
+                if BINDS:
+                    ways["one core", squeeze] = partial(one, "step", source, times, squeeze, root, cores=1)
             ways["two", "zstd-1"] = partial(one, "step", source, times, "zstd-1", root, 2)
             if times == 1:
                 ways["analysis", ""] = partial(one, "analysis", source, times, "zstd-1", root)
@@ -220,6 +230,8 @@ def shown(kind: str, source: Path, times: int, found: dict[Any, Any], compressio
     for squeeze in compressions:
         row(f"uproot alone, {squeeze}", found["uproot", squeeze], None)
         row(f"the step, {squeeze}", found["step", squeeze], found["uproot", squeeze])
+        if BINDS:
+            row(f"the step on one core, {squeeze}", found["one core", squeeze], found["uproot", squeeze])
     single = found.get(("step", "zstd-1"))
     row("the step, zstd-1, two at once", found["two", "zstd-1"], None)
     if ("analysis", "") in found:
@@ -228,7 +240,8 @@ def shown(kind: str, source: Path, times: int, found: dict[Any, Any], compressio
     note = f"A file of {size:.1f} MB" + (f", {times} times in one measurement." if times > 1 else ".")
     notes = [
         note + " The share is the step's speed divided by that of uproot alone; by processor time, the processor time "
-        "of uproot alone divided by the step's. The step writes in a thread of its own, beside its reading."
+        "of uproot alone divided by the step's. The step uses up to two cores: it writes in a thread of its own, "
+        "beside its reading, and makes the checksum beside the counting. Uproot alone uses one."
     ]
     if single:
         pairs = zip(found["two", "zstd-1"], single, strict=True)

@@ -159,7 +159,8 @@ def compared(found: Mapping[str, Result]) -> list[Goal]:
     ]  # fmt: skip
     for kind in ("Samba", "DATE"):
         for way, share in shares(found, kind):
-            rows.append((f"{kind} conversion, {way.partition(', ')[2]}, share of uproot alone", "0.7", share,
+            name = way.removeprefix("the step").strip(", ")
+            rows.append((f"{kind} conversion, {name}, share of uproot alone", "0.7", share,
                          lambda x: x >= 0.7))  # fmt: skip
     for place, table in enumerate(found.get("submission", {}).get("tables", [])):
         rate = cell(found, "submission", place, "arrays", 1)
