@@ -11,9 +11,9 @@ from typing import Any
 
 from orchestrator import faults
 from orchestrator.engine.engine import Engine
-from orchestrator.engine.spool import Spool
 from orchestrator.executors.events import LOST, BatchDone, Event, Progressed, Returned
 from orchestrator.executors.pool import Pool
+from orchestrator.executors.spool import Spool
 from orchestrator.renewal import Renewal
 from orchestrator.reports import Report
 from orchestrator.runner import Task

@@ -29,9 +29,9 @@ from typing import Any
 
 from orchestrator import faults, jobfiles
 from orchestrator.direct import Direct, direct
-from orchestrator.engine.spool import Spool
 from orchestrator.executors.events import Event, Returned
 from orchestrator.executors.pool import Pool
+from orchestrator.executors.spool import Spool
 from orchestrator.jobchain import JobChain
 from orchestrator.jobfiles import Chunk, Marker
 from orchestrator.lines import line_of, value_of

@@ -31,10 +31,10 @@ from orchestrator.engine.costs import DEPTH
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.heartbeat import Heartbeat
 from orchestrator.engine.recovery import Recovery
-from orchestrator.engine.spool import Spool
 from orchestrator.engine.sweep import sweep
 from orchestrator.errors import ChainError, DatabaseError, NotFound, Refused, Unauthorised, Unavailable
 from orchestrator.executors.pool import Pool
+from orchestrator.executors.spool import Spool
 from orchestrator.feed import Feed
 from orchestrator.foreman import Foreman
 from orchestrator.renewal import Renewal, boottime

@@ -34,7 +34,7 @@ from orchestrator.couch import Database, deploy
 from orchestrator.couch.branch import BranchDatabase
 from orchestrator.engine.heartbeat import beats
 from orchestrator.engine.pages import pages
-from orchestrator.engine.spool import is_locked
+from orchestrator.executors.spool import is_locked
 from orchestrator.settings import Settings
 
 #: Documents read in one request.

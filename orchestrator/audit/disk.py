@@ -18,7 +18,7 @@ from orchestrator.audit.document import Output
 from orchestrator.audit.findings import Finding
 from orchestrator.capture import safe_file_name
 from orchestrator.documents import Report
-from orchestrator.engine.spool import is_locked, read_reports
+from orchestrator.executors.spool import is_locked, read_reports
 from orchestrator.filenames import text_of, unfinished
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from orchestrator.engine.engine import Engine
 from orchestrator.engine.farmworld import World
 from orchestrator.engine.operations import Desk, change
 from orchestrator.engine.recovery import Recovery
-from orchestrator.engine.spool import Spool
 from orchestrator.errors import DatabaseError, OrchestratorError, Refused
+from orchestrator.executors.spool import Spool
 from orchestrator.filenames import unfinished
 from orchestrator.people import Order
 from orchestrator.schedulers import Query, get

@@ -22,7 +22,7 @@ from orchestrator.engine import versions
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.heartbeat import PREFIX, LocalDocuments, beats
 from orchestrator.engine.pages import pages
-from orchestrator.engine.spool import Spool
+from orchestrator.executors.spool import Spool
 from orchestrator.gathering import IDENTITY as GATHER
 
 log = logging.getLogger(__name__)

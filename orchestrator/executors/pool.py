@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.engine.spool import Spool
 from orchestrator.executors import blame, limits
 from orchestrator.executors.events import LOST, BatchDone, Event, Progressed, Returned
 from orchestrator.executors.process import Batch, Worker, drain
+from orchestrator.executors.spool import Spool
 from orchestrator.jobchain import ChainData
 from orchestrator.lines import line_of, value_of
 from orchestrator.reports import Report

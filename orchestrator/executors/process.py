@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.capture import output_path
-from orchestrator.engine.spool import read_reports
 from orchestrator.executors import memory
+from orchestrator.executors.spool import read_reports
 from orchestrator.jobchain import ChainData
 from orchestrator.lines import line_of
 from orchestrator.reports import Report

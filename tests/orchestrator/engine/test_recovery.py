@@ -17,8 +17,8 @@ from orchestrator.chain import Chain
 from orchestrator.documents import Report
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.recovery import Recovery
-from orchestrator.engine.spool import Spool
 from orchestrator.errors import Unavailable
+from orchestrator.executors.spool import Spool
 
 Make = Callable[..., Engine]
 

@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator import chain as chains
 from orchestrator.documents import Report
-from orchestrator.engine.spool import Spool
 from orchestrator.executors.pool import Pool
+from orchestrator.executors.spool import Spool
 from orchestrator.runner import Places, Task
 
 STEPS = """

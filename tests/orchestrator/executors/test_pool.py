@@ -15,9 +15,9 @@ import pytest
 
 from orchestrator import chain as chains
 from orchestrator.documents import Report
-from orchestrator.engine.spool import Spool, read_reports
 from orchestrator.executors.events import BatchDone, Event, Progressed, Returned
 from orchestrator.executors.pool import Pool
+from orchestrator.executors.spool import Spool, read_reports
 from orchestrator.runner import Places, Task
 
 STEPS = """
@@ -274,7 +274,7 @@ def test_a_worker_dies_with_its_poller(tmp_path: Path) -> None:
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "from orchestrator import chain as chains\n"
         "from orchestrator.executors.pool import Pool\n"
-        "from orchestrator.engine.spool import Spool\n"
+        "from orchestrator.executors.spool import Spool\n"
         "from orchestrator.runner import Places, Task\n"
         f"root = pathlib.Path({str(tmp_path)!r})\n"
         "chain = chains.loads('name: t\\nsteps:\\n  - {name: slow, run: \"poolsteps:slow\"}')\n"

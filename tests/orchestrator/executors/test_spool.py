@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.documents import Report
-from orchestrator.engine.spool import Spool, read_reports
 from orchestrator.errors import SettingsError
+from orchestrator.executors.spool import Spool, read_reports
 
 
 def line(attempt: str) -> str:
