@@ -27,7 +27,7 @@ class Output:
 
         self.as_json = as_json
         self.quiet = quiet
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.console = Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
     def json(self, data: Any) -> None:
         """Print ``data`` as JSON."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchestrator.errors import Refused
+from orchestrator.lines import has_long_number
 
 try:
     import orjson as _quick
@@ -77,7 +78,8 @@ def document(doc: dict[str, Any]) -> bytes:
 
 def loads(data: bytes | str) -> Any:
     """The value that ``data`` is the JSON of. Raises ValueError if it is none."""
-    if _quick is not None:
+    raw = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
+    if _quick is not None and not has_long_number(raw):
         try:
             return _quick.loads(data)
         except ValueError:

@@ -55,3 +55,18 @@ def test_a_word_of_a_list_of_words_is_its_text() -> None:
 def test_half_a_character_is_refused() -> None:
     with pytest.raises(Refused, match="not Unicode"):
         wire.document({"_id": "d", "file": "\ud800"})
+
+
+@given(JSON)
+def test_what_is_read_is_what_was_written_to_the_last_digit(value: Any) -> None:
+    """Whoever writes a document again that he has read must not change what he does not know."""
+    plain = json.loads(json.dumps(value))
+    for text in (wire.dumps(value), json.dumps(value), json.dumps(value, indent=1)):
+        assert repr(wire.loads(text)) == repr(plain)
+
+
+def test_long_integers_keep_their_digits_and_long_digits_in_names_stay_quick() -> None:
+    for number in (10**30, -(10**18) * 10, 2**63, -(2**63), 2**64, 12345678901234567890123):
+        for text in (f'{{"a":{number}}}', f"[1, {number}]", f"{number}", f'{{"x": [\n{number}\n]}}'):
+            assert str(number) in repr(wire.loads(text.encode()))
+    assert wire.loads(b'{"a":"1234567890123456789012345"}') == {"a": "1234567890123456789012345"}
