@@ -19,7 +19,7 @@ from typing import Any
 
 from orchestrator import documents, faults, logins
 from orchestrator.documents import Document, iso
-from orchestrator.errors import DataError, SettingsError
+from orchestrator.errors import DataError, Refused, SettingsError
 from orchestrator.transitions import HELD, Kind
 
 Rules = Callable[[Mapping[str, Any], Mapping[int, str]], tuple[dict[str, Any], list[str]]]
@@ -28,6 +28,8 @@ Rules = Callable[[Mapping[str, Any], Mapping[int, str]], tuple[dict[str, Any], l
 PAGE = 100
 #: Names of documents that a report gives as examples of one note.
 EXAMPLES = 3
+#: Letters of an old status, or of odd keys, that are repeated.
+LONG = 60
 
 HIDDEN = "(removed at the import)"
 
@@ -75,12 +77,18 @@ def convert(
     The result has no ``_rev``. ``data_type`` is the type of the chain's documents. Raises DataError where the rules
     make no document of it that holds here, or lose its id.
     """
-    clean, redacted = _without_logins({key: value for key, value in old.items() if key != "_rev"}, "")
-    new, notes = rules(clean, steps)
+    _must_be_whole(old)
+    clean, redacted = _without_logins({key: value for key, value in old.items() if key not in _OF_DATABASE}, "")
+    try:
+        new, notes = rules(clean, steps)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"the rules cannot read it ({type(error).__name__}: {error})") from error
     if new.get("_id") != old.get("_id"):
         raise DataError("the rules change its id")
     new = {key: value for key, value in new.items() if key not in ("_rev", "imported", "forced")}
     _must_hold(new, data_type)
+    if new.get("type") == data_type:
+        _count_on(new)
     was = {
         key: value for key, value in clean.items() if key != "_attachments" and not _same(new.get(key, _NONE), value)
     }
@@ -103,6 +111,46 @@ def convert(
 
 
 _NONE = object()
+#: What a database says of a document beside its content.
+_OF_DATABASE = frozenset(("_rev", "_revisions", "_revs_info", "_conflicts", "_deleted_conflicts", "_local_seq"))
+#: What a document may have under a name that begins with a line.
+_UNDER = frozenset(("_id", "_attachments")) | _OF_DATABASE
+
+
+def _must_be_whole(old: Mapping[str, Any]) -> None:
+    """Raise DataError for what no database takes: better said of one document than of all that travel with it."""
+    if str(old.get("_id")).startswith("_"):
+        raise DataError("an id that begins with '_' is for the database's own documents")
+    if old.get("_deleted"):
+        raise DataError("it has been deleted")
+    odd = sorted(key for key in old if key.startswith("_") and key not in _UNDER)
+    if odd:
+        raise DataError(f"a key that begins with '_' is for the database's own: {', '.join(odd)[:LONG]}")
+    for name, one in _items(old.get("_attachments")):
+        if not isinstance(one, dict) or "data" not in one:
+            raise DataError(f"its attachment {name!r} is only named there: import it from its server")
+    try:
+        json.dumps(old, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError("it holds text that is no Unicode") from None
+    except (ValueError, RecursionError):
+        raise DataError("it holds a number that is none (NaN or infinite), or is nested too deeply") from None
+
+
+def _count_on(new: Document) -> None:
+    """Attempts that failed in another system have no documents here: only later ones are expected (``numbers``)."""
+    known = new.get("numbers")
+    after = {
+        key: documents.count(entry.get("number"), 1) + 1
+        for key, entry in new.items()
+        if re.fullmatch(r"proc\d+", key) and entry.get("state") in ("failed", "refused")
+    }
+    if after:
+        new["numbers"] = {**(known if isinstance(known, dict) else {}), **after}
+
+
+def _items(value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, dict) else ()
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -196,10 +244,13 @@ def run(
                 continue
             try:
                 new, notes = convert(old, rules, steps, data_type, source, by, now)
+                if name in ready:
+                    raise DataError("it stands twice in the source: leave one of the two")
             except DataError as error:
                 report.refused[name] = str(error)
+                ready.pop(name, None)
                 continue
-            ready[name] = new, notes, str(old.get("status", "-"))
+            ready[name] = new, notes, str(old.get("status", "-"))[:LONG]
         there = database.get_many(ready) if ready else {}
         for name, found in there.items():
             if found is None:
@@ -207,17 +258,18 @@ def run(
             known = found.get("imported")
             if isinstance(known, dict) and known.get("from") == source:
                 report.there += 1
+                if known.get("rev") != ready[name][0]["imported"]["rev"]:
+                    report.note("has changed at the source since it was imported: it stays as it is here", name)
             else:
                 report.refused[name] = "a document of this name is there already, and not from this source"
             del ready[name]
         if write and ready:
             faults.point("import.writing")
-            outcomes = database.bulk([new for new, _, _ in ready.values()])
+            refused = _stored(database, [new for new, _, _ in ready.values()])
             faults.point("import.written")
-            for outcome in outcomes:
-                if getattr(outcome, "rev", None) is None:
-                    report.refused[outcome.id] = f"{outcome.error}: {outcome.reason}"
-                    del ready[outcome.id]
+            report.refused |= refused
+            for name in refused:
+                del ready[name]
         for name, (new, notes, before) in ready.items():
             report.imported += 1
             report.moves[str(new["type"]), before, str(new.get("status", "-"))] += 1
@@ -225,6 +277,18 @@ def run(
                 report.note(text, name)
         progress(report.read)
     return report
+
+
+def _stored(database: Any, docs: list[Document]) -> dict[str, str]:
+    """Write documents; why some were refused, by id. What the database refuses as a whole is tried in halves."""
+    try:
+        outcomes = database.bulk(docs)
+    except Refused as error:
+        if len(docs) == 1:
+            return {str(docs[0]["_id"]): str(error)}
+        middle = len(docs) // 2
+        return _stored(database, docs[:middle]) | _stored(database, docs[middle:])
+    return {one.id: f"{one.error}: {one.reason}" for one in outcomes if getattr(one, "rev", None) is None}
 
 
 # --- sources ---

@@ -38,6 +38,7 @@ _PROC = re.compile(r"proc(\d{1,4})\Z")
 _STATUS = re.compile(r"proc ?(\d{1,4}) (queued|in progress|failed)\Z")
 _LANE = re.compile(r"(hpss|irods) in progress\Z|being tar-gzipped\Z")
 _QSUB = re.compile(r"Your job(?:-array)? \d")
+_SECONDS = re.compile(r"\s*\d{9,10}(\.\d+)?\s*\Z")  # since 1970, from 1973 on
 _PBS = re.compile(r"\d+\.[a-z][\w.-]*\s*\Z")
 
 _CLOCK = ("hour", "minute", "second", "microsecond")
@@ -175,8 +176,8 @@ def _status(new: dict[str, Any], notes: list[str], steps: Mapping[int, str]) -> 
             notes.append(f"was {status!r}: that is a lane of its own, hpss_status")
             return
         new["status"] = "bad"
-        new.setdefault("reason", f"the imported status {status!r} is not known")
-        notes.append(f"had the status {status!r}, which is not known")
+        new.setdefault("reason", f"the imported status {str(status)[:60]!r} is not known")
+        notes.append(f"had the status {str(status)[:60]!r}, which is not known")
         return
     number, what = int(match[1]), match[2]
     key = f"proc{number}"
@@ -227,8 +228,9 @@ def _number(value: Any) -> str | None:
 def when(value: Any) -> str | None:
     """A time in any of the old forms as ISO 8601 in UTC; None where it is none.
 
-    Forms: seconds since 1970; a dictionary of year, month, day, hour, minute, second, microsecond and perhaps timezone
-    (hours east of UTC); ``2012-05-01 12:00:00.123456``, which was UTC but in ``batchJob``.
+    Forms: seconds since 1970, as a number or as text; a dictionary of year, month, day, hour, minute, second,
+    microsecond and perhaps timezone (hours east of UTC); ``2012-05-01 12:00:00.123456``, which was UTC but in
+    ``batchJob``.
     """
     moment: datetime
     try:
@@ -243,6 +245,8 @@ def when(value: Any) -> str | None:
             hour, minute, second, micro = (int(value.get(name) or 0) for name in _CLOCK)
             zone = timedelta(hours=float(value.get("timezone") or 0))
             moment = day.replace(hour=hour, minute=minute, second=second, microsecond=micro) - zone
+        elif isinstance(value, str) and _SECONDS.match(value):
+            moment = datetime.fromtimestamp(float(value), UTC)
         elif isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

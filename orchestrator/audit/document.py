@@ -17,6 +17,8 @@ from orchestrator.gathering import IDENTITY as GATHER
 from orchestrator.transitions import HELD, WAITING, Kind, Status
 
 _STEP_KEY = re.compile(r"proc(\d{1,6})\Z")
+#: The attempt that an import's rules give to what another system has done.
+IMPORTED = "imported"
 #: States of a step's entry that are the end of an attempt which has a document of its own.
 _RECORDED = ("failed", "refused")
 
@@ -104,7 +106,8 @@ def attempts_expected(document: Mapping[str, Any], entries: Mapping[str, Any], l
     resets = numbers if isinstance(numbers, dict) else {}
     counted: dict[str, int] = {}
     for key, entry in entries.items():
-        if isinstance(entry, dict) and entry.get("attempt"):  # an imported one has none
+        # One that was imported is of another system, and left no document here.
+        if isinstance(entry, dict) and entry.get("attempt") not in (None, "", IMPORTED):
             number = documents.count(entry.get("number"), 1)
             counted[key] = number if entry.get("state") in _RECORDED else number - 1
     for key, retry in documents.retries(document).items():

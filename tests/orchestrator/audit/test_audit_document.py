@@ -106,3 +106,11 @@ def test_of_a_million_of_one_kind_a_thousand_are_kept() -> None:
     for number in range(KEPT + 500):
         findings.add(Finding("output-missing", str(number), "x"))
     assert len(findings) == KEPT + 500 and len(findings.kept) == KEPT
+
+
+def test_what_another_system_has_failed_left_no_attempt_s_document_here() -> None:
+    entry = {"state": "failed", "attempt": "imported", "number": 1}
+    assert attempts_expected({"_id": "d"}, {"proc0": entry}) == []
+    assert attempts_expected({"_id": "d"}, {"proc0": {**entry, "attempt": "a1"}}) == ["attempt:d:proc0:1"]
+    again = {"proc0": {**entry, "attempt": "a2", "number": 2}}
+    assert attempts_expected({"_id": "d", "numbers": {"proc0": 2}}, again) == ["attempt:d:proc0:2"]
