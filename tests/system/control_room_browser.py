@@ -103,7 +103,8 @@ def plot(page: Any, name: str) -> Any:
 
 def entries(page: Any, name: str, count: int) -> None:
     """Wait until a plot shows so many entries, and is drawn with them."""
-    expect(plot(page, name).locator(".facts-line")).to_contain_text(f"{count} entries", timeout=15_000)
+    words = "1 entry" if count == 1 else f"{count} entries"
+    expect(plot(page, name).locator(".facts-line")).to_contain_text(words, timeout=15_000)
     page.wait_for_function(
         "([name, count]) => { const cell = window.room.cells.get(name);"
         " return cell && !cell.busy && cell.painters && cell.painters.main.getHisto().fEntries === count }",

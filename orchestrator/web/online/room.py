@@ -118,12 +118,13 @@ class Room:
                 for quality in ("bad", "warning", "good", "none")
                 if (count := sum(header["quality"] == quality for header in headers))
             },
-            "worst": [header["name"] for header in headers if header["quality"] in ("bad", "warning")][:20],
+            "worst": [header["name"] for quality in ("bad", "warning") for header in headers
+                      if header["quality"] == quality][:20],
             "plots": len(plots),
             "level": level,
             "sentence": words,
             "remedy": remedy,
-        }
+        }  # fmt: skip
 
     def _name(self, run: str) -> str:
         found = self.board.run(run)
@@ -209,7 +210,7 @@ class Room:
         return "good", "Data are flowing.", ""
 
 
-_HELP = "Choose it in the list; its help says what you should see, and what to do when you do not."
+_HELP = "Look at it, alone: its help says what you should see, and what to do when you do not."
 
 
 def _many(count: int, word: str) -> str:

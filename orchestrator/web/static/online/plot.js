@@ -12,6 +12,7 @@
   const FILL = 862;
   const OTHER = 802;
   const WIDE = 760; // pixels; a field of at least that has room for a plot of two axes and its reference beside it
+  const OLD = 60000; // ms behind the newest plot of the run
   const PULLS = 5; // a difference is drawn from -5 to 5 standard deviations
   const COLD_WARM = "pal87"; // ROOT's palette kLightTemperature: blue for too little, red for too much
   const ROOMY = 440; // pixels; in a narrower field the statistics box would hide what it speaks of
@@ -119,7 +120,7 @@
       this.main = element("div", { class: "draw" });
       this.below = element("div", { class: "draw ratio", hidden: "" });
       this.field = element("div", { class: "field" }, this.main, this.below);
-      this.base = ""; // what is said of the plot however it is drawn
+      this.base = []; // what is said of the plot however it is drawn
       this.figure = element("figure", { class: "plot", "data-plot": name }, element("figcaption", {}, this.title, this.mark, this.facts, this.age), this.field);
       this.wait("No data yet: it appears with the first spill.");
     }
@@ -191,9 +192,9 @@
       if (words) made.title = words;
       this.mark.replaceChildren(made);
       const facts = [];
-      if (typeof header.entries === "number") facts.push(`${number(header.entries)} entries`);
+      if (typeof header.entries === "number") facts.push(`${number(header.entries)} ${header.entries === 1 ? "entry" : "entries"}`);
       if (typeof header.spill === "number") facts.push(`spill ${number(header.spill)}`);
-      this.base = facts.join(" · ");
+      this.base = facts;
       this.note("");
       if (header.output_time) {
         this.age.dataset.age = header.output_time;
@@ -202,9 +203,15 @@
       window.page.tick();
     }
 
+    // A plot that has stood still while others of its run went on says so.
+    old(newest) {
+      const time = this.newest && this.newest.header.output_time;
+      this.figure.toggleAttribute("data-old", Boolean(time) && Date.parse(newest) - Date.parse(time) > OLD);
+    }
+
     // What the drawing shows besides the data of this run.
     note(words) {
-      this.facts.textContent = words ? `${this.base} · ${words}` : this.base;
+      this.facts.textContent = [this.base[0], words, this.base[1]].filter(Boolean).join(" · ");
       this.facts.title = this.facts.textContent;
     }
 
@@ -291,7 +298,7 @@
       this.main.replaceChildren();
       this.below.replaceChildren();
       this.below.hidden = true;
-      this.field.removeAttribute("data-beside");
+      for (const name of ["data-beside", "role", "aria-label"]) this.field.removeAttribute(name);
       for (const field of [this.main, this.below]) field.removeAttribute("data-label");
     }
 
@@ -307,7 +314,7 @@
       this.main.toggleAttribute("data-scale", /^(col|cont)/i.test(options.words));
       this.height = this.main.clientHeight;
       this.marks = 500 + Math.max(2, Math.min(10, Math.floor(this.height / (2.6 * size)))); // numbers that have room
-      drawn.fYaxis.fNdivisions = this.marks;
+      this.across = 500 + Math.max(2, Math.min(10, Math.floor(this.main.clientWidth / (4.5 * size))));
       this.dress(drawn, size);
       if (drawn.fXaxis.fNbins > this.main.clientWidth / 4) drawn.fLineWidth = 1;
       const field = this.main;
@@ -317,7 +324,6 @@
       if (second && !gone()) {
         this.sheet(this.below, beside ? second._typename : "", beside ? 0 : size);
         if (beside) {
-          second.fYaxis.fNdivisions = this.marks;
           this.below.toggleAttribute("data-scale", this.main.hasAttribute("data-scale"));
         }
         this.dress(second, size);
@@ -330,6 +336,8 @@
       }
       this.painters = { main, other, below };
       this.shape = shape;
+      this.field.setAttribute("role", "img"); // its lines and numbers one by one say nothing to whoever hears them
+      this.field.setAttribute("aria-label", `Drawing of ${this.title.textContent}`);
       if (below) this.follow(beside);
     }
 
@@ -349,7 +357,6 @@
     async update(drawn, over, ratio) {
       const { main, other, below } = this.painters;
       this.dress(drawn, this.size);
-      drawn.fYaxis.fNdivisions = this.marks;
       if (drawn.fXaxis.fNbins > this.main.clientWidth / 4) drawn.fLineWidth = 1;
       if (ratio) this.dress(ratio, this.size);
       if (other && over) other.updateObject(over);
@@ -393,6 +400,8 @@
         Object.assign(axis, { fLabelFont: PIXELS, fTitleFont: PIXELS, fLabelSize: size, fTitleSize: size, fTickLength: 0.015, fTitleOffset: 1.1 });
       }
       histogram.fYaxis.fTitleOffset = 2.2;
+      if (!histogram.fXaxis.fLabels) histogram.fXaxis.fNdivisions = this.across;
+      if (!/ratio$/.test(histogram.fName) || plane(histogram)) histogram.fYaxis.fNdivisions = this.marks;
     }
 
     // The reference with as many entries as the plot: what is compared is the shape.

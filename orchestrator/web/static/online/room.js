@@ -54,7 +54,10 @@
     if (data.output_time) newest.replaceChildren(element("b", { "data-age": data.output_time, title: data.output_time }));
     else newest.textContent = "–";
     window.page.tick();
+    for (const cell of cells.values()) cell.old(data.output_time);
     if (!link) message(data.level, data.sentence, data.remedy);
+    byId("worst").hidden = !data.worst.length || Boolean(link);
+    text("worst", data.worst.length > 1 ? "Show them one by one" : "Show it");
     held();
     const which = byId("which");
     if (data.current && !Array.from(which.options).some((option) => option.value === data.current)) runs();
@@ -66,6 +69,7 @@
   };
   hooks.link = (since) => {
     link = since;
+    if (since) byId("worst").hidden = true;
     if (since) message("bad", "This page has lost its server: what is shown is from before.", "It is tried again by itself; Reconnect tries at once. If it stays away, tell the expert of the online system: `orchestrator online status` shows whether the display runs.");
     else if (status) message(status.level, status.sentence, status.remedy);
   };
@@ -190,6 +194,10 @@
     list: () => set({ list: state.list === "1" ? "0" : "1" }),
     "help-button": () => set({ help: state.help === "1" ? "" : "1" }),
     full,
+    worst: () => {
+      const keys = status.worst.map((name) => `p:${name}`);
+      if (keys.length) set({ at: keys[(keys.indexOf(state.at) + 1) % keys.length], help: "1" });
+    },
     versus: () => {
       const ways = ["data", "reference", "ratio", "difference"];
       set({ plane: ways[(ways.indexOf(state.plane) + 1) % ways.length] });

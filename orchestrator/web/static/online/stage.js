@@ -99,6 +99,7 @@
       if (header.description) words.push(element("p", { class: "text soft" }, header.description));
       words.push(element("p", { class: "text" }, header.help || "Nobody has written yet what one should see here."));
       const said = header.verdict && header.verdict.sentence;
+      if (cell.newest.reference && /^T(H2|Profile2D)/.test((cell.newest.object || {})._typename)) words.push(element("p", { class: "text soft" }, `Its reference (${header.reference || "an earlier run"}) stands beside it when it is shown alone: press on its name. The key v goes through this run, the reference, their ratio and their difference.`));
       if (typeof said === "string" && said) words.push(element("p", { class: "text" }, chip(header.quality), ` ${said}`));
       inner.push(element("article", {}, ...words));
     }
@@ -120,10 +121,9 @@
       if (words.length && !inside.length && !fits(one.name)) continue;
       const tick = element("input", { type: "checkbox", "data-key": one.key, "aria-label": `Show ${one.name} in turn` });
       const name = element("button", { type: "button", class: "plain name", "data-key": one.key }, one.name);
-      const group = one.group === "expert" ? element("span", { class: "soft group" }, "expert") : null;
-      const row = element("div", { class: "canvas-row" }, tick, spot(one.quality), name, group);
+      const row = element("div", { class: "canvas-row" }, tick, spot(one.quality), name);
       const inner = element("ul", { class: "plain-list" }, ...(words.length && inside.length ? inside : members).map((plot) => element("li", {}, spot(plot.quality), element("button", { type: "button", class: "plain name", "data-key": `p:${plot.name}`, title: plot.name }, plot.title))));
-      const details = element("details", { "data-key": one.key }, element("summary", {}, `${members.length} ${members.length === 1 ? "plot" : "plots"}`), inner);
+      const details = element("details", { "data-key": one.key }, element("summary", {}, `${members.length} ${members.length === 1 ? "plot" : "plots"}${one.group === "expert" ? ", for experts" : ""}`), inner);
       details.open = open.has(one.key) || words.length > 0;
       rows.push(element("div", { class: "canvas-entry" }, row, details));
     }
