@@ -7,14 +7,11 @@ import pytest
 from orchestrator.cli.output import Output
 
 
-@pytest.mark.parametrize("name", ["attempt:ok:proc1:1", ":x: :smile:", "[bold]r[/]", "a\tb"])
+@pytest.mark.parametrize("name", ["attempt:ok:proc1:1", ":x: :smile:", "[bold]r[/]"])
 def test_a_name_is_printed_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     Output().line(f"there is no document {name}")
     Output().table(("id",), [(name,)])
-    out = capsys.readouterr().out.expandtabs()
-    assert out.count(name.expandtabs()) >= 1 and "there is no document" in out
-    if "\t" not in name:
-        assert out.count(name) == 2
+    assert capsys.readouterr().out.count(name) == 2
 
 
 def test_control_characters_do_not_reach_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
