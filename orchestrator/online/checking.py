@@ -14,9 +14,9 @@ from orchestrator.errors import Conflict, DatabaseError, OrchestratorError, Sett
 from orchestrator.online import configuration, sockets
 from orchestrator.online.configuration import Online
 from orchestrator.online.keys import keys_for
-from orchestrator.online.module import Output, find
+from orchestrator.online.module import Output, made, no_fault
 from orchestrator.online.pipeline import Pipeline
-from orchestrator.online.reducing import check_names
+from orchestrator.online.rehearsal import check_names
 from orchestrator.online.stores import FOLDER
 from orchestrator.settings import Settings
 from orchestrator.units import size
@@ -94,14 +94,16 @@ class Checks:
         pipeline = Pipeline(online.map)
         check_names(online)  # makes every reducer
         for output in online.output:
-            find(output.module, Output)(output.settings)
+            made(output.module, Output, output.settings)
         count = 1 + len(pipeline.classes) + len(online.reduce) + len(online.output)
         return f"{count} can be loaded and have their settings"
 
     def _input(self, online: Online) -> str:
         from orchestrator.online.starting_transform import made_input
 
-        return made_input(online.input).check() or online.input.module
+        source = made_input(online.input)
+        with no_fault(f"the input {online.input.module} cannot be used"):
+            return source.check() or online.input.module
 
     def _keys(self, online: Online) -> str:
         keys = keys_for(
@@ -140,8 +142,7 @@ class Checks:
             if port in seen:
                 raise SettingsError(f"{name} and {seen[port]} both want port {port}: give one of them another")
             seen[port] = name
-            if not port_is_free(host, port):
-                raise Conflict(f"port {port} ({name}) is in use by another program: end that, or choose another port")
+            _must_be_free(name, host, port)
         return ", ".join(str(port) for port in seen)
 
     def _database(self, online: Online) -> str:
@@ -195,6 +196,18 @@ class Checks:
                 )
             least = free if least is None else min(least, free)
         return f"{(least or 0) / 1e9:.1f} GB free"
+
+
+def _must_be_free(name: str, host: str, port: int) -> None:
+    """Raises Conflict for a port in use, SettingsError for an address where this machine cannot listen."""
+    if port_is_free(host, port):
+        return
+    if not port_is_free(host, 0):
+        what = "web_host" if name == "web_port" else name
+        raise SettingsError(f"this machine cannot listen at {host!r} ({what}): it must be an address of its own")
+    if port < 1024 and os.geteuid() != 0:
+        raise SettingsError(f"this account may not listen at port {port} ({name}): choose one above 1023")
+    raise Conflict(f"port {port} ({name}) is in use by another program: end that, or choose another port")
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -24,6 +24,9 @@ from orchestrator.units import Bytes, Model, Name, Seconds
 def _endpoint(value: str) -> str:
     if not re.match(r"(tcp://[^\s/]+:([0-9]{1,5}|\*)|ipc://[^\x00-\x1f]+)\Z", value):
         raise ValueError(f"{value!r} is no address: write tcp://HOST:PORT, such as tcp://127.0.0.1:5610")
+    port = value.rpartition(":")[2]
+    if value.startswith("tcp://") and port.isdigit() and int(port) > 65535:
+        raise ValueError(f"{value!r} is no address: a port is 65535 at most")
     return value
 
 

@@ -15,15 +15,18 @@ A module that raises has failed with this spill: it is kept with its error, and 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
-from orchestrator.errors import SettingsError
+from orchestrator.errors import OrchestratorError, SettingsError
 from orchestrator.online.plot import Plot
 from orchestrator.online.spill import Item, Spill
+
+FAULTS = (Exception, SystemExit)  # what a student's class may raise
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Module:
         if unknown:
             known = ", ".join(sorted(self.defaults)) or "it has none"
             raise SettingsError(f"{type(self).__name__} has no setting {unknown[0]!r} (settings: {known})")
+        for name, value in given.items():
+            if isinstance(self.defaults[name], bool) and not isinstance(value, bool):
+                raise SettingsError(f"{type(self).__name__}: {name} is true or false, not {value!r:.80}")
         self.settings: dict[str, Any] = {**self.defaults, **given}
         self.log = log or logging.getLogger(type(self).__module__)
 
@@ -134,20 +140,47 @@ class Output(Module):
         raise NotImplementedError
 
 
+Made = TypeVar("Made", bound=Module)
+
+
 def find(reference: str, kind: type[Module]) -> type[Module]:
     """The module class that ``"package.module:Class"`` names.
 
     Raises SettingsError, with the remedy, where there is none or it is of another kind.
     """
     where, colon, name = reference.partition(":")
-    if not (where and colon and name):
+    if not (where and colon and name) or where.startswith("."):
         raise SettingsError(f"{reference!r} names no module: write it as 'package.module:Class'")
     try:
         found = getattr(importlib.import_module(where), name, None)
     except ImportError as error:
         raise SettingsError(f"the module {reference!r} cannot be loaded: {error}") from error
+    except FAULTS as error:
+        raise SettingsError(f"the module {reference!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if found is None:
         raise SettingsError(f"{where!r} has no {name!r}: correct the module's name")
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise SettingsError(f"{reference!r} is not a subclass of orchestrator.online.module.{kind.__name__}")
     return found
+
+
+def made(
+    reference: str, kind: type[Made], settings: Mapping[str, Any] | None = None, log: logging.Logger | None = None
+) -> Made:
+    """A module of the class that ``reference`` names, with its settings. Raises SettingsError, whatever it raises."""
+    found = find(reference, kind)
+    with no_fault(f"{reference} cannot be made"):
+        instance = found(settings, log)
+    return cast(Made, instance)
+
+
+@contextlib.contextmanager
+def no_fault(what: str) -> Iterator[None]:
+    """Around a call of a module's before anything starts. Raises SettingsError that begins with ``what``."""
+    try:
+        yield
+    except OrchestratorError:
+        raise
+    except FAULTS as error:
+        said = " ".join(str(error).split())[:300]
+        raise SettingsError(f"{what}: {type(error).__name__}: {said}") from error

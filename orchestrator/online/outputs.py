@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import cast
 
 from orchestrator.online import rootjson
 from orchestrator.online.configuration import ModuleEntry
-from orchestrator.online.module import Output, RunConfiguration, find
+from orchestrator.online.module import FAULTS, Output, RunConfiguration, made
 from orchestrator.online.plot import Plot
 from orchestrator.online.presenting import Shown
 
@@ -26,9 +25,7 @@ class Outputs:
     """
 
     def __init__(self, entries: Sequence[ModuleEntry]) -> None:
-        self._modules = [
-            cast(Output, find(one.module, Output)(one.settings, logging.getLogger(one.module))) for one in entries
-        ]
+        self._modules = [made(one.module, Output, one.settings, logging.getLogger(one.module)) for one in entries]
         self._run = ""
 
     def write(self, shown: Iterable[Shown]) -> None:
@@ -41,7 +38,7 @@ class Outputs:
         for module in self._modules:
             try:
                 module.process(plots, final=given[0].header.final)
-            except Exception:
+            except FAULTS:
                 log.exception("the output %s failed with the plots of run %s", type(module).__name__, self._run)
         if given[0].header.final:
             self._dead()
@@ -54,7 +51,7 @@ class Outputs:
         for module in self._modules:
             try:
                 module.birth(RunConfiguration(run))
-            except Exception:
+            except FAULTS:
                 log.exception("the output %s cannot be prepared for run %s", type(module).__name__, run)
 
     def _dead(self) -> None:
@@ -63,7 +60,7 @@ class Outputs:
             for module in self._modules:
                 try:
                     module.death()
-                except Exception:
+                except FAULTS:
                     log.exception("the end of the output %s", type(module).__name__)
 
 

@@ -19,7 +19,7 @@ import numpy
 
 from orchestrator.errors import SettingsError
 from orchestrator.online.configuration import Maps, ModuleEntry, opened
-from orchestrator.online.module import Map, Module, RunConfiguration, find
+from orchestrator.online.module import FAULTS, Map, Module, RunConfiguration, find, made
 from orchestrator.online.packing import packed
 from orchestrator.online.spill import Spill
 from orchestrator.online.store import Outcome
@@ -61,7 +61,7 @@ class Group(Map):
         for name, member in self._members:
             try:
                 member.birth(configuration)
-            except Exception as error:
+            except FAULTS as error:
                 self.death()
                 raise _failed(name, error) from error
             self._alive.append((name, member))
@@ -77,7 +77,7 @@ class Group(Map):
                     spill = found
                 elif found is not None and found is not True:
                     raise TypeError(f"process returned {found!r:.80}; it may return None, True, False or a spill")
-            except (Exception, SystemExit) as error:
+            except FAULTS as error:
                 raise _failed(name, error) from error
         return spill
 
@@ -87,7 +87,7 @@ class Group(Map):
             name, member = self._alive.pop()
             try:
                 member.death()
-            except Exception:
+            except FAULTS:
                 logging.getLogger(__name__).exception("the end of %s", name)
 
 
@@ -176,10 +176,7 @@ def differing(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
 def _member(entry: ModuleEntry | tuple[ModuleEntry, ...]) -> tuple[str, Map]:
     if isinstance(entry, tuple):
         return "group", Group([_member(one) for one in entry])
-    kind = find(entry.module, Map)
-    made = kind(entry.settings, logging.getLogger(entry.module))
-    assert isinstance(made, Map)
-    return entry.module, made
+    return entry.module, made(entry.module, Map, entry.settings, logging.getLogger(entry.module))
 
 
 def _failed(name: str, error: BaseException) -> ModuleFailed:

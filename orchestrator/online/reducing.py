@@ -14,19 +14,19 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from orchestrator import faults
-from orchestrator.errors import DatabaseError, DataError, NotFound, SettingsError, Unauthorised
+from orchestrator.errors import DatabaseError, DataError, NotFound, Unauthorised
 from orchestrator.online import configuration, snapshot
 from orchestrator.online.images import Gallery
-from orchestrator.online.module import Reduce, RunConfiguration, find
+from orchestrator.online.module import FAULTS
 from orchestrator.online.plot import Plot
 from orchestrator.online.presenting import Presenter, Shown, iso
 from orchestrator.online.publication import encoded, topic
 from orchestrator.online.reducer_status import Said, Teller
 from orchestrator.online.references import Compared
-from orchestrator.online.run_reducer import FAULTS, RunReducer
+from orchestrator.online.run_reducer import RunReducer
 from orchestrator.online.store import Arrivals, RunRecord, Stores
 from orchestrator.version import VERSION
 
@@ -54,22 +54,6 @@ class Places:
     def of(cls, folder: Path) -> Places:
         """Those in the site's folder."""
         return cls(folder / "online" / "state", snapshot.runs_folder(folder), folder / "online")
-
-
-def check_names(online: configuration.Online) -> None:
-    """Refuse two reducers whose plots would have the same names. Raises SettingsError."""
-    owners: dict[str, str] = {}
-    for entry in online.reduce:
-        module = cast(type[Reduce], find(entry.module, Reduce))(entry.settings)
-        module.birth(RunConfiguration("check"))
-        for name in module.names():
-            other = owners.setdefault(name, entry.name)
-            if other != entry.name:
-                raise SettingsError(
-                    f"the reducers {other} and {entry.name} both have plots called {name!r}: give one of them the "
-                    "setting `prefix`, or leave it out"
-                )
-        module.death()
 
 
 class Reducing:

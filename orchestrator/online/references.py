@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from orchestrator.errors import DataError, SettingsError
+from orchestrator.online import rehearsal
 from orchestrator.online.configuration import Online, Reference
-from orchestrator.online.module import Reduce, RunConfiguration, find
 from orchestrator.online.plot import Plot
+from orchestrator.online.rehearsal import Rehearsed
 from orchestrator.online.verdict import Verdict, differs, judge
 
 
@@ -127,11 +128,9 @@ def check(online: Online, folder: Path, runs: Path | None = None) -> None:
     if not online.references:
         return
     known = References(online.references, folder, runs or runs_folder(folder))
-    reducers = [cast(Reduce, find(one.module, Reduce)(one.settings)) for one in online.reduce]
-    for reducer in reducers:
-        reducer.birth(RunConfiguration("check"))
-    there = {plot.name: plot.histogram for reducer in reducers for plot in reducer.plots() if plot.comparable}
-    others = {plot.name for reducer in reducers for plot in reducer.plots() if not plot.comparable}
+    rehearsed = rehearsal.reducers(online)
+    there = {plot.name: plot.histogram for one in rehearsed for plot in one.plots if plot.comparable}
+    others = {plot.name for one in rehearsed for plot in one.plots if not plot.comparable}
     for reference in online.references:
         path = known.path(reference)
         if reference.run and not path.is_file():
@@ -140,19 +139,26 @@ def check(online: Online, folder: Path, runs: Path | None = None) -> None:
         if not found:
             what = f"no histogram {reference.name!r}" if reference.name else f"no histogram for {reference.plots!r}"
             raise SettingsError(f"the reference {path} has {what}: choose another file, or correct `plots` and `name`")
-        for name, histogram in found.items():
-            plot = reference.plots if reference.name else name
+        if reference.name:  # one for all plots that the pattern means
+            meant = [one for one in _possible(rehearsed) if fnmatch.fnmatchcase(one, reference.plots)]
+            found = dict.fromkeys([reference.plots, *meant], found[reference.name])
+        for plot, histogram in found.items():
             if plot in others or known.of(plot) is not reference:
                 continue  # none, or an earlier one, is meant for it
             mine = there.get(plot)
-            for reducer in reducers:
-                mine = mine if mine is not None else reducer.expected(plot)
+            for one in rehearsed:
+                mine = mine if mine is not None else one.module.expected(plot)
             problem = "" if mine is None else differs(mine, histogram)
             if problem:
                 raise SettingsError(
                     f"the reference {path} does not fit the plot {plot}: {problem}; choose another reference, or "
                     "change the reducer's settings"
                 )
+
+
+def _possible(rehearsed: Iterable[Rehearsed]) -> list[str]:
+    """Names that plots will have; of those that come with their labels, one for all."""
+    return sorted({name.replace("*", "any") for one in rehearsed for name in one.names})
 
 
 def glob_safe(name: str) -> str:

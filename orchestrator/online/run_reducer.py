@@ -7,12 +7,11 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from orchestrator.errors import DataError
 from orchestrator.online import configuration
 from orchestrator.online.checkpoint import Checkpoint, Counted, digest
-from orchestrator.online.module import Reduce, RunConfiguration, find
+from orchestrator.online.module import FAULTS, Reduce, RunConfiguration, made
 from orchestrator.online.packing import unpacked
 from orchestrator.online.pipeline import ModuleFailed
 from orchestrator.online.plot import Plot
@@ -23,7 +22,6 @@ log = logging.getLogger(__name__)
 
 WRONG = 20  # spills that could not be counted, kept with their reasons
 TRIES = 3  # births that may fail; a run that has ended waits for no more
-FAULTS = (Exception, SystemExit)  # what a student's class may raise
 
 
 class RunReducer:
@@ -42,13 +40,12 @@ class RunReducer:
     """
 
     def __init__(self, entry: configuration.Reducer, record: RunRecord, checkpoint_folder: Path) -> None:
-        kind = cast(type[Reduce], find(entry.module, Reduce))
         self.entry = entry
         self.run = record.run
-        self._module = kind(entry.settings, logging.getLogger(f"{__name__}.{entry.name}"))
+        self._module = made(entry.module, Reduce, entry.settings, logging.getLogger(f"{__name__}.{entry.name}"))
         self._birth = RunConfiguration(record.run, record.header)
         # With the run's beginning: a run of this name whose store is gone is another run.
-        belongs = f"{digest(entry.module, kind.version, entry.settings)} {record.begun}"
+        belongs = f"{digest(entry.module, self._module.version, entry.settings)} {record.begun}"
         self.checkpoint = Checkpoint(checkpoint_folder, entry.name, record.run, belongs)
         self.counted = Counted(record.run)
         self.new = 0  # spills since the last plots

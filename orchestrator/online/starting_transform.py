@@ -18,7 +18,7 @@ from orchestrator.online import configuration
 from orchestrator.online.coordinator import Coordinator, Outside
 from orchestrator.online.crew import Crew
 from orchestrator.online.keys import keys_for
-from orchestrator.online.module import Input, find
+from orchestrator.online.module import Input, made
 from orchestrator.online.progress import FILE, Progress
 from orchestrator.online.publishing import Publisher
 from orchestrator.online.stores import FOLDER, serve_stores
@@ -35,9 +35,7 @@ def local_names(online: configuration.Online) -> list[str]:
 
 def made_input(entry: configuration.ModuleEntry) -> Input:
     """The input as configured. Raises SettingsError."""
-    made = find(entry.module, Input)(entry.settings, logging.getLogger(entry.module))
-    assert isinstance(made, Input)
-    return made
+    return made(entry.module, Input, entry.settings, logging.getLogger(entry.module))
 
 
 def transform(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import awkward as ak
 import numpy as np
 
-from orchestrator.errors import FormatError, SettingsError
+from orchestrator.errors import FormatError
 from orchestrator.online.spill import Item, Spill
 from procs.formats import date_layout as layout
 from procs.online.inputs import whole
@@ -38,11 +38,6 @@ class ConvertedInput(whole.WholeFiles):
     settings_help: ClassVar[Mapping[str, str]] = {
         **whole.WholeFiles.settings_help, "events": "Samba events of one batch at most",
     }  # fmt: skip
-
-    def __init__(self, settings: Mapping[str, Any] | None = None, log: Any = None, **world: Any) -> None:
-        super().__init__(settings, log, **world)
-        if not isinstance(self.settings["events"], int) or self.settings["events"] < 1:
-            raise SettingsError("ConvertedInput: `events` is how many events make a batch, 1 or more")
 
     def of_file(self, path: str, place: int) -> Iterator[Item]:
         """The items of one file; ``place`` is an entry of the tree ``spills``, or ``events`` of Samba."""

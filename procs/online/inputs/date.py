@@ -6,25 +6,24 @@ headers of events are read here. A spill whose events lie in two files of a run 
 
 from __future__ import annotations
 
-import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from orchestrator.errors import FormatError, SettingsError, TransientError
-from orchestrator.online.module import Input
 from orchestrator.online.spill import Item, Spill
 from procs.formats import date_layout as layout
 from procs.online.inputs import files as listing
 from procs.online.inputs.assembling import Piece, Runs
 from procs.online.inputs.date_events import EventFile, Head
+from procs.online.inputs.file_input import FileInput
 from procs.online.inputs.replay import named_run
 
 WHOLE = ("end of burst", "next spill")
 
 
-class DateInput(Input):
+class DateInput(FileInput):
     """DATE files, in the order of their names' numbers.
 
     A file that ends inside of an event, and bytes that are none, are told in the log and in the run's record; the spill
@@ -46,26 +45,13 @@ class DateInput(Input):
         "quiet": "s without anything new after which a spill without its end is handed on as it is",
     }
 
-    def __init__(
-        self,
-        settings: Mapping[str, Any] | None = None,
-        log: Any = None,
-        *,
-        clock: Callable[[], float] = time.time,
-        wait: Callable[[float], Any] = time.sleep,
-    ) -> None:
-        super().__init__(settings, log)
+    def __init__(self, settings: Mapping[str, Any] | None = None, log: Any = None, **world: Any) -> None:
+        super().__init__(settings, log, **world)
         if self.settings["whole"] not in WHOLE:
             raise SettingsError(f"{type(self).__name__}: whole is one of {', '.join(WHOLE)}")
-        self._files = listing.Listing(self.settings, type(self).__name__)
-        self._clock, self._wait = clock, wait
         self._runs = self._fresh()
         self._file: EventFile | None = None
         self._heads: dict[str, int | None] = {}  # a hash of a file's first header: a replaced one has another
-
-    def check(self) -> str:
-        """Which files there are. Raises SettingsError where there are none, or no folder for them."""
-        return self._files.check(bool(self.settings["grow"]))
 
     def items(self, position: Any = None) -> Iterator[Item | None]:
         """Spills and the marks of runs; None about ten times a second while there is nothing.
@@ -168,9 +154,6 @@ class DateInput(Input):
         if over:
             self._runs.damaged(f"{why}; nothing that can be read follows")
         return None
-
-    def _idle(self) -> None:
-        self._wait(float(self.settings["poll"]))
 
     def _quiet(self, changed: float) -> Iterator[Item]:
         """A spill whose end does not come."""

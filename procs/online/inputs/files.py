@@ -44,6 +44,8 @@ class Listing:
 
     def __init__(self, settings: Mapping[str, Any], who: str) -> None:
         given = settings["files"]
+        if not isinstance(given, str | os.PathLike | list | tuple):
+            raise SettingsError(f"{who}: files is a path, a pattern, or a list of them, not {given!r}")
         self._patterns = [str(one) for one in ([given] if isinstance(given, str | os.PathLike) else given) if str(one)]
         if not self._patterns:
             raise SettingsError(f"{who} needs `files`: a path, a pattern, or a list of them")

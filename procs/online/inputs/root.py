@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import awkward as ak
 
-from orchestrator.errors import DataError, FormatError, SettingsError
+from orchestrator.errors import DataError, FormatError
 from orchestrator.online.spill import Item, Spill
 from procs.online.inputs import files as listing
 from procs.online.inputs import whole
@@ -34,11 +34,6 @@ class RootInput(whole.WholeFiles):
         "events": "entries of one batch at most",
         "run": "the run that all files belong to; empty: what each file's name says",
     }
-
-    def __init__(self, settings: Mapping[str, Any] | None = None, log: Any = None, **world: Any) -> None:
-        super().__init__(settings, log, **world)
-        if not isinstance(self.settings["events"], int) or self.settings["events"] < 1:
-            raise SettingsError("RootInput: `events` is how many entries make a batch, 1 or more")
 
     def of_file(self, path: str, place: int) -> Iterator[Item]:
         """The batches of one file; ``place`` is an entry."""

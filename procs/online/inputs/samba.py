@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from orchestrator.errors import SettingsError
 from orchestrator.online.spill import Item, Spill
 from procs.formats import samba
 from procs.formats.samba_batch import SambaBatch
@@ -27,11 +26,6 @@ class SambaInput(whole.WholeFiles):
     settings_help: ClassVar[Mapping[str, str]] = {
         **whole.WholeFiles.settings_help, "events": "events of one batch at most",
     }  # fmt: skip
-
-    def __init__(self, settings: Mapping[str, Any] | None = None, log: Any = None, **world: Any) -> None:
-        super().__init__(settings, log, **world)
-        if not isinstance(self.settings["events"], int) or self.settings["events"] < 1:
-            raise SettingsError("SambaInput: `events` is how many events make a batch, 1 or more")
 
     def of_file(self, path: str, place: int) -> Iterator[Item]:
         """The batches of one file; ``place`` is a number of events."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from orchestrator.errors import DataError, FormatError, TransientError
-from orchestrator.online.module import Input
 from orchestrator.online.spill import Item, Spill
 from procs.online.inputs import files as listing
+from procs.online.inputs.file_input import FileInput
 from procs.online.inputs.marks import Marks
 
 ALL = -1  # place behind everything that a file gives
 
 
-class WholeFiles(Input):
+class WholeFiles(FileInput):
     """The base: a subclass gives the items of one file. One that cannot be read is told, and the next is read."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"files": "", "grow": False, "begin": "newest", "poll": 0.1, "settle": 2.0}
@@ -25,17 +24,8 @@ class WholeFiles(Input):
         "settle": "s without a change after which a file is complete",
     }
 
-    def __init__(
-        self,
-        settings: Mapping[str, Any] | None = None,
-        log: Any = None,
-        *,
-        clock: Callable[[], float] = time.time,
-        wait: Callable[[float], Any] = time.sleep,
-    ) -> None:
-        super().__init__(settings, log)
-        self._files = listing.Listing(self.settings, type(self).__name__)
-        self._clock, self._wait = clock, wait
+    def __init__(self, settings: Mapping[str, Any] | None = None, log: Any = None, **world: Any) -> None:
+        super().__init__(settings, log, **world)
         self._marks = Marks()
         self._path = ""
         self._place = 0  # in the file, in the subclass's own count: everything before it was yielded
@@ -46,10 +36,6 @@ class WholeFiles(Input):
         Raises FormatError or DataError where it can be read no further.
         """
         raise NotImplementedError
-
-    def check(self) -> str:
-        """Which files there are. Raises SettingsError where there are none, or no folder for them."""
-        return self._files.check(bool(self.settings["grow"]))
 
     def items(self, position: Any = None) -> Iterator[Item | None]:
         """What is in the files. Raises SettingsError where complete files are to be read and there are none,
@@ -101,9 +87,6 @@ class WholeFiles(Input):
             return None
         self._marks = marks
         return self._path, self._place
-
-    def _idle(self) -> None:
-        self._wait(float(self.settings["poll"]))
 
 
 def _changed(path: str) -> float:

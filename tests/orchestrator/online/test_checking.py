@@ -37,6 +37,26 @@ class Sum(Reduce):
 
 class NoMap:
     pass
+
+class Fragile(Through):
+    def __init__(self, settings=None, log=None):
+        raise KeyError("calibration")
+
+class Leaves(Through):
+    def __init__(self, settings=None, log=None):
+        raise SystemExit(9)
+
+class Asks(Sum):
+    def birth(self, configuration):
+        self.beam = configuration.header["beam"]
+
+class Shows(Sum):
+    def plots(self):
+        return None
+
+class Away(In):
+    def check(self):
+        raise OSError(2, "no such device")
 '''
 
 
@@ -57,6 +77,7 @@ class Site:
         self.folder = folder
         self.name = f"checkmodules_{folder.parent.name}_{folder.name}".replace("-", "_")
         (folder / f"{self.name}.py").write_text(MODULES)
+        (folder / f"{self.name}_odd.py").write_text("1 / 0")
         a, b, c, d = self.ports = ports(4)
         self.online: dict[str, Any] = {
             "input": {"module": f"{self.name}:In"},
@@ -109,6 +130,22 @@ def test_all_checks_of_a_right_configuration_pass(site: Site, capsys: pytest.Cap
          "Through has no setting 'scales' (settings: scale)"),
         ({"workers": {"address": "5610"}}, Exit.SETTINGS,
          "workers.address: '5610' is no address: write tcp://HOST:PORT, such as tcp://127.0.0.1:5610"),
+        ({"input": {"module": "{me}_odd:In"}}, Exit.SETTINGS, "cannot be loaded: ZeroDivisionError: division by zero"),
+        ({"input": {"module": "..odd:In"}}, Exit.SETTINGS, "'..odd:In' names no module"),
+        ({"map": [{"module": "{me}:Fragile"}]}, Exit.SETTINGS, "{me}:Fragile cannot be made: KeyError: 'calibration'"),
+        ({"map": [{"module": "{me}:Leaves"}]}, Exit.SETTINGS, "{me}:Leaves cannot be made: SystemExit: 9"),
+        ({"reduce": [{"name": "a", "module": "{me}:Asks"}]}, Exit.SETTINGS,
+         "the reducer a ({me}:Asks) cannot begin a run whose header is empty: KeyError: 'beam'"),
+        ({"reduce": [{"name": "a", "module": "{me}:Shows"}]}, Exit.SETTINGS,
+         "the reducer a ({me}:Shows) has no plots to show after its birth: TypeError"),
+        ({"input": {"module": "{me}:Away"}}, Exit.SETTINGS,
+         "the input {me}:Away cannot be used: FileNotFoundError: [Errno 2] no such device"),
+        ({"input": {"module": "procs.online.inputs.date:DateInput", "settings": {"files": "/x/*", "grow": "no"}}},
+         Exit.SETTINGS, "DateInput: grow is true or false, not 'no'"),
+        ({"workers": {"address": "tcp://127.0.0.1:65536"}}, Exit.SETTINGS, "a port is 65535 at most"),
+        ({"workers": {"remote": ["a\u001bb"]}}, Exit.SETTINGS, "cannot be a worker's name"),
+        ({"web_host": "no.such.host.invalid"}, Exit.SETTINGS,
+         "this machine cannot listen at 'no.such.host.invalid' (web_host)"),
         ({"workers": {"address": "tcp://*:5610"}}, Exit.SETTINGS, "tcp://*:5610 can be reached from other machines"),
         ({"store": {"kind": "couch"}}, Exit.UNAVAILABLE, "no database answers at http://127.0.0.1:{free}: start it"),
         ({"references": [{"file": "good.root"}]}, Exit.SETTINGS, "good.root"),

@@ -140,6 +140,8 @@ def test_references_that_fit_are_accepted_and_compared(folder: Path) -> None:
         ({"file": "good.root", "name": "nothing"}, 0.0, "no histogram 'nothing'"),
         ({"file": "good.root", "plots": "amplitude/*"}, -5.0, "does not fit the plot amplitude/channel/x"),
         ({"file": "good.root", "plots": "amplitude/all", "name": "amplitude/channel/x"}, 0.0, ""),
+        ({"file": "good.root", "plots": "ampl*", "name": "amplitude/channel/x"}, 0.0, ""),
+        ({"file": "good.root", "plots": "ampl*", "name": "amplitude/channel/x"}, -5.0, "does not fit the plot ampl"),
     ],
 )
 def test_references_that_do_not_fit_are_refused_in_a_sentence(

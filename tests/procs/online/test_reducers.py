@@ -17,7 +17,8 @@ from orchestrator.online import configuration, snapshot
 from orchestrator.online.images import Gallery
 from orchestrator.online.module import Input, Map, Reduce, RunConfiguration, find
 from orchestrator.online.packing import pack, packed, unpack, unpacked
-from orchestrator.online.reducing import Places, Reducing, check_names
+from orchestrator.online.reducing import Places, Reducing
+from orchestrator.online.rehearsal import check_names
 from orchestrator.online.spill import EndOfRun, Spill
 from orchestrator.online.store import Outcome, RunRecord
 from orchestrator.online.stores.memory import MemoryStores

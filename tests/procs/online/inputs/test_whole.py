@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -303,3 +304,20 @@ def test_a_position_of_another_kind_of_input_begins_anew(tmp_path: Path) -> None
     for position in ({"streams": {}}, "x", {"file": str(path), "run": None, "open": False, "last": -1}):
         assert len(read(SpillJsonInput({"files": str(path)}), position)) == 3
     assert isinstance(next(documents(str(SHARED / "mice_06008.000")))[3], DataError)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        ({"files": 5}, "files is a path, a pattern, or a list of them, not 5"),
+        ({"poll": "1 s"}, "poll is a time in seconds, from 0 to a million, not '1 s'"),
+        ({"settle": float("nan")}, "settle is a time in seconds"),
+        ({"settle": 10**400}, "settle is a time in seconds"),
+        ({"grow": "no"}, "grow is true or false, not 'no'"),
+        ({"events": True}, "`events` is how many of them make a batch, 1 or more, not True"),
+        ({"events": 0}, "`events` is how many"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_before_a_start(spoilt: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        SambaInput({"files": "/data/*", **spoilt})
