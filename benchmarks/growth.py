@@ -13,6 +13,7 @@ of ``page.py``, about 1.5 kB each. The rounds take turns among the sizes. At eac
   poller. Python's own start is part of both.
 - *status page*: the slowest p95 of the first page, a list of files and a run's page, each asked for again and again
   while documents change.
+- *status page, busy*: p95 of the same pages while the poller takes so many new documents through all steps.
 - *memory*: the poller and its two workers, the most during all this (PSS).
 
 With COUCHDB_URL (COUCHDB_USER, COUCHDB_PASSWORD) set it measures that server; its databases are removed afterwards.
@@ -38,14 +39,17 @@ from typing import Any
 import common
 import latency
 import page
+from fastapi.testclient import TestClient
 
 from orchestrator import designs
 from orchestrator.chain import Chain, loads
 from orchestrator.couch import Credentials, Database, Server, deploy
 from orchestrator.documents import iso, seconds_of
-from orchestrator.errors import NotFound, Unavailable
+from orchestrator.errors import Unavailable
+from orchestrator.web import create_app
 
 CHAIN = page.CHAIN
+HTML = {"Accept": "text/html"}
 STEPS = 4
 #: The same chain with steps that do nothing: its design documents are the same but for the names of what runs.
 IDLE_CHAIN = "name: samba\nsteps:\n" + "".join(
@@ -53,6 +57,8 @@ IDLE_CHAIN = "name: samba\nsteps:\n" + "".join(
 )
 PAGES = 3
 PATIENCE = 120.0  # s
+LOOK = 100  # documents read at once to see whether they are through
+PAUSE = 0.1  # s between two pages while steps run
 FAULTS = 100  # times that a view's build may be broken off
 FILLED = "benchmark-filled"  # local document of a database that has all its documents
 
@@ -119,20 +125,22 @@ def through(database: Database, prefix: str, count: int) -> float:
     for start in range(0, count, 1000):
         database.bulk([fresh(prefix, n) for n in range(start, min(start + 1000, count))])
     deadline = time.monotonic() + PATIENCE + count / 10
-    while True:
-        rows = database.all_docs(include_docs=True, startkey=f"{prefix}_", endkey=f"{prefix}_z").rows
-        documents = [row.doc for row in rows if row.doc]
-        if all(document.get(f"proc{STEPS - 1}", {}).get("state") == "done" for document in documents):
-            break
+    left = [f"{prefix}_{n:06d}" for n in range(count)]
+    documents: list[dict[str, Any]] = []
+    while left:  # a few at a time: who waits should cost the database little
+        found = [row.doc or {} for row in database.all_docs(include_docs=True, keys=left[:LOOK]).rows]
+        if all(document.get(f"proc{STEPS - 1}", {}).get("state") == "done" for document in found):
+            documents, left = documents + found, left[LOOK:]
+            continue
         if time.monotonic() > deadline:
             raise SystemExit(f"{prefix}: not through in {PATIENCE:.0f} s")
-        time.sleep(0.5)
+        time.sleep(0.2)
     first = min(seconds_of(document["proc0"]["started"]) or 0.0 for document in documents)
     last = max(seconds_of(document["updated"]) or 0.0 for document in documents)
     return STEPS * count / (last - first)
 
 
-def measure(server: Server, credentials: Credentials, size: Size, documents: int, waits: int) -> None:
+def measure(server: Server, credentials: Credentials, size: Size, documents: int, waits: int, chain: Chain) -> None:
     """One round at one size."""
     database = server.database(size.name)
     prefix = f"z{uuid.uuid4().hex[:8]}"
@@ -148,6 +156,10 @@ def measure(server: Server, credentials: Credentials, size: Size, documents: int
                 found = latency.measure(database, names, threading.Event())
             for key, amount in common.quantiles(found).items():
                 size.note(key, amount)
+            runner = threading.Thread(target=through, args=(server.database(size.name), f"{prefix}b", documents))
+            runner.start()
+            size.note("busy page", looked_at(database, chain, runner))
+            runner.join()
             size.note("memory", max(memory.most, common.pss([process.pid])))
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -157,6 +169,30 @@ def measure(server: Server, credentials: Credentials, size: Size, documents: int
             started = entry(database, f"{prefix}_900001")["started"]
             size.note("resume", (seconds_of(started) or 0.0) - began)
     clear(database, prefix)
+
+
+def addresses(database: Database) -> list[str]:
+    """The pages that are measured."""
+    return [address for address in page.pages(database) if address in ("/", "/files") or "/runs/" in address][:PAGES]
+
+
+def looked_at(database: Database, chain: Chain, runner: threading.Thread) -> float:
+    """p95 (ms) of pages that are asked for in turn while steps run."""
+    source: Any = lambda: database  # noqa: E731
+    times: list[float] = []
+    with TestClient(create_app(source, chain=chain, live=False), base_url="http://localhost", headers=HTML) as client:
+        wanted = addresses(database)
+        for address in wanted:
+            client.get(address)
+        while runner.is_alive() or not times:
+            for address in wanted:
+                began = time.perf_counter()
+                answer = client.get(address)
+                times.append(1000 * (time.perf_counter() - began))
+                if answer.status_code != 200:
+                    raise SystemExit(f"{address}: {answer.status_code}")
+            time.sleep(PAUSE)
+    return page.quantile(times, 0.95)
 
 
 def clear(database: Database, prefix: str) -> None:
@@ -169,9 +205,8 @@ def clear(database: Database, prefix: str) -> None:
 
 def pages(database: Database, chain: Chain, size: Size, rounds: int) -> None:
     """p95 of some pages at one size, a document changing before each."""
-    addresses = [address for address in page.pages(database) if address in ("/", "/files") or "/runs/" in address]
     worst = 0.0
-    for address in addresses[:PAGES]:
+    for address in addresses(database):
         worst = max(worst, page.measured(database, chain, address, rounds, True)["warm p95"])
     size.note("page", worst)
 
@@ -179,50 +214,36 @@ def pages(database: Database, chain: Chain, size: Size, rounds: int) -> None:
 def made(server: Server, chain: Chain, count: int, say: Any) -> Size:
     """A database of ``count`` documents with its views, made where it is not there yet."""
     size = Size(count, f"growth{count}")
-    database, built, done = server.database(size.name), designs.build(chain), threading.Event()
-    began = time.monotonic()
+    database, built = server.database(size.name), designs.build(chain)
     if server.create(size.name) or database.get_local(FILLED) is None:
         server.delete(size.name)  # one that an interrupted run has left would be smaller than its name says
         server.create(size.name)
-        # The views first and the guard last; the index grows on the other core while documents still come.
-        deploy.push(database, {name: design for name, design in built.items() if "views" in design})
-        builder = threading.Thread(target=indexed, args=(server.database(size.name), built, done))
-        builder.start()
-        try:
-            size.filled = fill(database, count)
-        finally:
-            began = time.monotonic()
-            done.set()
-            builder.join()
+        size.filled = fill(database, count)
         database.put_local(FILLED, {"documents": count})
-    done.set()
-    indexed(database, built, done)
+    began = time.monotonic()
     deploy.push(database, built)
+    for name, design in built.items():
+        if views := list(design.get("views", {})):
+            indexed(database, f"{name.removeprefix('_design/')}/{views[0]}")
     if size.filled is not None:
         size.views = time.monotonic() - began
-        say(f"{count} documents: filled in {size.filled:.0f} s, the rest of the views built in {size.views:.0f} s")
+        say(f"{count} documents: filled in {size.filled:.0f} s, the views built in {size.views:.0f} s")
     return size
 
 
-def indexed(database: Database, built: dict[str, Any], done: threading.Event) -> None:
-    """Have each design document's views brought up to date, again and again until ``done``, and once at least.
+def indexed(database: Database, view: str) -> None:
+    """Have a view's index brought up to date.
 
     A build that the server breaks off (on a busy machine a part of it may take too long) goes on where it was.
     """
-    faults = 0
-    while True:
-        whole = True
-        for name, design in built.items():
-            if views := list(design.get("views", {})):
-                try:
-                    view = f"{name.removeprefix('_design/')}/{views[0]}"
-                    database.view(view, limit=0, reduce=False, timeout=3600.0)
-                except (NotFound, Unavailable):  # not pushed yet, or broken off
-                    whole, faults = False, faults + 1
-                    if faults > FAULTS:
-                        raise
-        if done.wait(1.0) and whole:
+    for fault in range(FAULTS + 1):
+        try:
+            database.view(view, limit=0, reduce=False, timeout=3600.0)
             return
+        except Unavailable:
+            if fault == FAULTS:
+                raise
+            time.sleep(1.0)
 
 
 def main() -> None:
@@ -243,7 +264,7 @@ def main() -> None:
             for turn in range(given.rounds):
                 for size in sizes[turn % len(sizes) :] + sizes[: turn % len(sizes)]:
                     run.say(f"round {turn + 1} of {given.rounds}: {size.count} documents")
-                    measure(server, credentials, size, given.documents, given.waits)
+                    measure(server, credentials, size, given.documents, given.waits, chain)
                     pages(server.database(size.name), chain, size, 20)
         finally:
             for size in sizes if outside else []:
@@ -253,10 +274,9 @@ def main() -> None:
         cells = [common.spread(size.found[key]) for key in COLUMNS]
         rows.append([size.count, *cells, size.filled, size.views])
     run.add(common.table(
-        "With so many documents in the database", ["documents", *COLUMNS.values(), "to fill, s", "rest of views, s"],
-        rows, f"{given.documents} new documents a round for the throughput, {given.waits} for the latency. The views "
-        "are built while the database is filled; the last column is what they took longer. Neither is there where the "
-        "database was kept from an earlier run.",
+        "With so many documents in the database", ["documents", *COLUMNS.values(), "to fill, s", "views built, s"], rows,
+        f"{given.documents} new documents a round for the throughput, {given.waits} for the latency. The last two "
+        "columns are empty where the database was kept from an earlier run.",
     ))  # fmt: skip
     base = next((size for size in sizes if size.count == 10_000), None)
     if base is not None and sizes[-1] is not base:
@@ -273,6 +293,7 @@ def main() -> None:
 COLUMNS = {
     "throughput": "steps/s", "median": "latency, median, ms", "p95": "p95, ms", "start": "poller start, s",
     "resume": "resume, s", "page": "status page, p95, ms", "memory": "poller and workers, MB",
+    "busy page": "status page, busy, p95, ms",
 }  # fmt: skip
 
 
