@@ -10,7 +10,7 @@ import io
 import math
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ def _margins(figure: Any, bins: Bins, letters: float) -> None:
     width, height = figure.get_size_inches() * 72 / letters
     bottom = 3.6
     if MANY < len(bins.x.labels) <= MOST_LABELS:
-        bottom += 0.3 * min(LETTERS, max(map(len, bins.x.labels)))
+        bottom += 0.3 * min(LETTERS, max(map(len, _told_apart(bins.x.labels)[1])))
     figure.subplots_adjust(left=6.5 / width, right=1 - 2 / width, bottom=bottom / height, top=1 - 4.4 / height)
 
 
@@ -179,8 +179,20 @@ def _labels(axes: Any, bins: Bins) -> None:
     if bins.x.labels and len(bins.x.labels) <= MOST_LABELS:
         centres = (bins.x.edges[1:] + bins.x.edges[:-1]) / 2
         aslant: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(bins.x.labels) > MANY else {}
-        axes.set_xticks(centres, [clean(label, LETTERS) for label in bins.x.labels], **aslant)
+        alike, shown = _told_apart(bins.x.labels)
+        axes.set_xticks(centres, [clean(label, LETTERS) for label in shown], **aslant)
+        if alike:
+            axes.set_xlabel(clean(f"{bins.x.title} ({alike} …)".strip(), 90), loc="right", fontsize="large")
         axes.minorticks_off()
+
+
+def _told_apart(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """The words with which all labels begin, and what is left of each: room for what tells them apart."""
+    words = [label.split(" ") for label in labels]
+    same = 0
+    while len(words) > 1 and all(len(one) > same + 1 and one[same] == words[0][same] for one in words):
+        same += 1
+    return " ".join(words[0][:same]), [" ".join(one[same:]) for one in words]
 
 
 def _words(figure: Any, header: Mapping[str, Any], bins: Bins, letters: float) -> None:

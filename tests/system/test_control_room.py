@@ -26,6 +26,7 @@ def test_plots_are_drawn_and_follow_the_data_with_the_zoom_as_it_was_set(viewer:
     expect(page.locator("#counts")).to_have_text("7 = 4 done + 1 failed + 2 pending")
     expect(page.locator("#workers")).to_have_text("2 busy")
     expect(page.locator("#quality")).to_contain_text("good")
+    expect(page.locator("#worst")).to_be_hidden()
     entries(page, "hits/0", 7)
     entries(page, "hits/1", 7)
     assert plot(page, "hits/1").locator(".draw svg").count() >= 2  # with its ratio below

@@ -65,6 +65,24 @@
   const alike = (a, b) => a && b && a._typename.slice(0, 3) === b._typename.slice(0, 3) && a.fXaxis.fNbins === b.fXaxis.fNbins && (!plane(a) || a.fYaxis.fNbins === b.fYaxis.fNbins);
   const errors = (histogram) => (histogram.fSumw2 && histogram.fSumw2.length ? histogram.fSumw2 : histogram.fArray);
 
+  // Names of bins that begin alike say so once, in the axis' title, and have room for what tells them apart.
+  function shorten(axis) {
+    const items = axis.fLabels && axis.fLabels.arr ? axis.fLabels.arr : [];
+    const words = items.map((item) => String(item.fString).split(" "));
+    if (words.length < 2) return;
+    let same = 0;
+    while (words.every((one) => one.length > same + 1 && one[same] === words[0][same])) same += 1;
+    if (!same) return;
+    for (const [place, item] of items.entries()) item.fString = words[place].slice(same).join(" ");
+    axis.fTitle = [axis.fTitle, `(${words[0].slice(0, same).join(" ")} …)`].filter(Boolean).join(" ");
+  }
+
+  // How many letters the longest number at the upright axis has, about.
+  function letters(drawn) {
+    const ends = plane(drawn) ? [drawn.fYaxis.fXmin, drawn.fYaxis.fXmax] : [highest(inner(drawn)), lowest(inner(drawn))];
+    return Math.max(...ends.map((end) => String(Math.round(end)).length));
+  }
+
   const letterSize = (height) => Math.round(Math.min(20, Math.max(11, 6 + height / 32)));
 
   // Plots are drawn one after the other, with as long a rest after each as it took: half of the time, at most, goes into
@@ -308,6 +326,7 @@
       this.below.hidden = !second;
       this.field.toggleAttribute("data-beside", Boolean(beside));
       for (const [place, field] of [this.main, this.below].entries()) if (labels[place]) field.dataset.label = labels[place];
+      this.wide = Math.min(3, Math.max(0, letters(drawn) - 4)); // letters of numbers more than usual
       const size = this.sheet(this.main, drawn._typename);
       this.size = size;
       this.deep = /lego|surf/i.test(options.words);
@@ -348,7 +367,7 @@
       const size = letters || letterSize(height);
       Object.assign(J.gStyle, {
         fPadTopMargin: Math.min(0.2, ((letters ? 0.6 : 1.3) * size) / height), fPadBottomMargin: Math.min(0.4, ((letters ? 1.6 : 3.1) * size) / height),
-        fPadLeftMargin: Math.min(0.3, (5 * size) / width), fPadRightMargin: Math.min(0.3, ((plane({ _typename: kind }) ? 5.5 : 2.5) * size) / width),
+        fPadLeftMargin: Math.min(0.3, ((5 + 0.6 * this.wide) * size) / width), fPadRightMargin: Math.min(0.3, ((plane({ _typename: kind }) ? 5.5 : 2.5) * size) / width),
         fStatW: Math.min(0.4, (11 * size) / width), fStatH: Math.min(0.5, (4.6 * size) / height), fStatX: 1 - (2.7 * size) / width, fStatY: 1 - (1.4 * size) / height,
       });
       return size;
@@ -386,6 +405,7 @@
 
     histogram(object) {
       const made = J.parse(JSON.stringify(object));
+      shorten(made.fXaxis);
       if (plane(made)) {
         made.fZaxis.fTitle = ""; // it would stand on the scale's numbers
         return made;
@@ -399,7 +419,7 @@
       for (const axis of [histogram.fXaxis, histogram.fYaxis, histogram.fZaxis]) {
         Object.assign(axis, { fLabelFont: PIXELS, fTitleFont: PIXELS, fLabelSize: size, fTitleSize: size, fTickLength: 0.015, fTitleOffset: 1.1 });
       }
-      histogram.fYaxis.fTitleOffset = 2.2;
+      histogram.fYaxis.fTitleOffset = 2.2 + 0.6 * this.wide;
       if (!histogram.fXaxis.fLabels) histogram.fXaxis.fNdivisions = this.across;
       if (!/ratio$/.test(histogram.fName) || plane(histogram)) histogram.fYaxis.fNdivisions = this.marks;
     }

@@ -93,3 +93,10 @@ def test_a_picture_of_two_axes_shows_its_reference_and_their_difference() -> Non
         header, rootjson.dumps(made, "h", "t", reference_body=rootjson.to_root(other, "r", "r")), kind="svg"
     ).decode()
     assert "run 5990, scaled" not in picture
+
+
+def test_names_of_bins_that_begin_alike_say_so_once() -> None:
+    made = hist.Hist(hist.axis.StrCategory([f"LDC 1 board 9 channel {n}" for n in range(4)], label="channel"))
+    picture = drawing.draw(sane({}, "6008", "h"), rootjson.dumps(made, "h", "t"), kind="svg").decode()
+    assert picture.count("LDC 1 board 9 channel") == 1
+    assert "channel (LDC 1 board 9 channel …)" in picture
