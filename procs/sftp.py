@@ -156,8 +156,11 @@ class Copy:
             try:
                 with self._explained(source):  # here, so that the room on the disk is looked at before the part goes
                     start = self._resumed(source, target, part)
-                    proved = self._send(source, part, start, registered)
-                    if not self._placed(source, part, target, proved):
+                    placed = None if start else self._delivered(source, part, target, registered)
+                    if placed is None:
+                        proved = self._send(source, part, start, registered)
+                        placed = self._placed(source, part, target, proved)
+                    if not placed:
                         if (reused := self._reused(source, target, registered)) is not None:
                             self._transport.remove(part)
                             return reused
@@ -256,6 +259,31 @@ class Copy:
 
     # ---- sending
 
+    def _delivered(
+        self, source: Source, part: PurePosixPath, target: PurePosixPath, registered: str | None
+    ) -> bool | None:
+        """Send a small file, prove it and give it its last name in one exchange: False if the name is taken.
+
+        None, with nothing sent, for larger files and where the far end cannot.
+        """
+        transport = self._transport
+        if source.size > READ_BACK or self._chosen.bandwidth or not transport.places_at_once():
+            return None
+        data = b"".join(source.chunks(0))
+        self._right(source, registered)
+        found = transport.deliver(part, target, data, source.checksum, flush=self._chosen.flush)
+        if found is None:
+            source.rewind()
+            return None
+        self._compare(source, found.checksum)
+        return bool(found.placed)
+
+    def _right(self, source: Source, registered: str | None) -> None:
+        """Raise an error unless what was read is the file as it is, and as it was registered."""
+        source.unchanged()
+        if registered not in (None, source.checksum):
+            raise changed(source, source.checksum, registered)
+
     def _send(self, source: Source, part: PurePosixPath, start: int, registered: str | None) -> bool:
         """Write the rest of the file into ``part``; whether the whole of it is proved to be there."""
         transport = self._transport
@@ -266,9 +294,7 @@ class Copy:
             confirmed=self._progress(source.size, start), read_back=read_back,
             follow=source.size >= FOLLOW_FROM,
         )  # fmt: skip
-        source.unchanged()
-        if registered not in (None, source.checksum):
-            raise changed(source, source.checksum, registered)
+        self._right(source, registered)
         if sent.size != source.size:
             raise TransientError(
                 f"the copy of {source.path} on {transport.where} has {sent.size} bytes instead of {source.size}: "

@@ -151,6 +151,16 @@ class Transport(ABC):
         found = self.checksum(part)
         return Placed(found, self.rename_new(part, target) if found == checksum else None)
 
+    def deliver(
+        self, part: RemotePath, target: RemotePath, data: bytes, checksum: str, *, flush: bool = True
+    ) -> Placed | None:
+        """Writes a whole small file as ``part`` and places it, in one exchange; None where that cannot be done.
+
+        As `send` and `place`, in that order: flushed and read back before it gets its last name. Raises FileRefused;
+        ``part`` may be there then.
+        """
+        return None
+
     def exists(self, path: RemotePath) -> bool:
         return self.stat(path) is not None
 

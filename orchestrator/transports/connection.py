@@ -102,9 +102,11 @@ class Connection:
             for pause in (*_BUSY_PAUSES, None):
                 try:
                     channel = self.transport.open_session(max_packet_size=_PACKET, timeout=seconds)
-                except paramiko.ChannelException:
-                    # The server allows so many sessions, and one that has just been closed may still be counted.
-                    if pause is None or not self.alive:
+                except paramiko.SSHException as error:
+                    # The server allows so many sessions, and one that has just been closed may still be counted. Of two
+                    # threads that are refused at once the library tells only one so; the other gets the bare sentence.
+                    refused = isinstance(error, paramiko.ChannelException) or "Unable to open" in str(error)
+                    if pause is None or not refused or not self.alive:
                         raise
                     threading.Event().wait(pause)
                 else:

@@ -1,5 +1,7 @@
 """A small program at the far end that sums files up: while they arrive, and in the same exchange as their last name.
 
+A small file it takes as a whole: written, flushed, read back and summed up, and given its last name, in one exchange.
+
 It is nothing but Python's standard library, travels there through the connection, and ends with it; nothing is
 installed. Where there is no ``python3`` the caller goes on without it (`sums.Summer`, or reading back).
 
@@ -16,6 +18,7 @@ from contextlib import contextmanager, suppress
 from orchestrator.transports.connection import LOST, Connection
 from orchestrator.transports.errors import FileRefused, NoShell, TransportUnavailable
 from orchestrator.transports.model import Placed, shown
+from orchestrator.transports.packets import send_all
 
 #: The account's own shell reads this line, so it has nothing in it that any shell could take otherwise.
 COMMAND = "python3 -I -S -u -c 'import sys; exec(eval(sys.stdin.buffer.readline()))'"
@@ -62,6 +65,16 @@ def whole(path, length):
         take(file, total, length)
         return total.hexdigest(), file.tell()
 
+def put(part, data, flush):
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        while data:
+            data = data[os.write(file, data):]
+        if flush:
+            os.fsync(file)
+    finally:
+        os.close(file)
+
 def place(part, target, wanted):
     found, size = whole(part, -1)
     if found != wanted:
@@ -84,6 +97,11 @@ for line in sys.stdin.buffer:
         elif words[0] == b"follow":
             follow(unhexlify(words[1]))
         else:
+            if words[0] == b"put":
+                data = sys.stdin.buffer.read(int(words[4]))
+                if len(data) < int(words[4]):
+                    break
+                put(unhexlify(words[1]), data, words[5] == b"flush")
             place(unhexlify(words[1]), unhexlify(words[2]), words[3].decode())
     except OSError as error:
         answer("no", error.errno or 0, error.strerror)
@@ -145,10 +163,15 @@ class Helper:
 
         Raises FileRefused.
         """
-        total = checksum.removeprefix("sha256:").encode()
-        words = self._ask(part, size, b"place %s %s %s" % (hexlify(part), hexlify(target), total))
-        done = {"placed": True, "taken": False}.get(words[2])
-        return Placed(f"sha256:{words[0]}", done)
+        return _placed(self._ask(part, size, b"place " + _names(part, target, checksum)))
+
+    def put(self, part: bytes, target: bytes, data: bytes, checksum: str, flush: bool) -> Placed:
+        """Writes a whole small file as ``part``, then as `place`: what it sums up is read back from the file.
+
+        Raises FileRefused.
+        """
+        words = b"put %s %d %s" % (_names(part, target, checksum), len(data), b"flush" if flush else b"-")
+        return _placed(self._ask(part, len(data), words, data, doing="write"))
 
     def follow(self, path: bytes) -> None:
         """Begins to sum up a file that is being written; `upto` and `total` go on with it."""
@@ -187,11 +210,13 @@ class Helper:
 
     # ---- lines
 
-    def _ask(self, path: bytes, size: int, request: bytes) -> list[str]:
+    def _ask(
+        self, path: bytes, size: int, request: bytes, data: bytes = b"", *, doing: str = "compute the checksum of"
+    ) -> list[str]:
         """The words of an answer. Raises FileRefused."""
         try:
             with self._guarded(60 + size / SLOWEST):
-                self._channel.sendall(request + b"\n")
+                send_all(self._channel, request + b"\n", memoryview(data))
                 words = self._answer()
         except BaseException:  # an answer that comes later must not be taken for that to another request
             self.close()
@@ -200,7 +225,7 @@ class Helper:
             return words[1:]
         where = self.connection.where
         raise FileRefused(
-            f"the checksum of {shown(path)!r} on {where} could not be computed: {' '.join(words[2:])}",
+            f"could not {doing} {shown(path)!r} on {where}: {' '.join(words[2:])}",
             errno=int(words[1]), path=shown(path),
         )  # fmt: skip
 
@@ -220,3 +245,11 @@ class Helper:
             self._buffer += data
         line, self._buffer = self._buffer[at + len(mark) : end], self._buffer[end + 1 :]
         return line.decode("utf-8", "replace").split()
+
+
+def _names(part: bytes, target: bytes, checksum: str) -> bytes:
+    return b"%s %s %s" % (hexlify(part), hexlify(target), checksum.removeprefix("sha256:").encode())
+
+
+def _placed(words: list[str]) -> Placed:
+    return Placed(f"sha256:{words[0]}", {"placed": True, "taken": False}.get(words[2]))

@@ -184,10 +184,19 @@ class SshTransport(Transport):
         return self._sums.python(self._connection())
 
     def place(self, part: RemotePath, target: RemotePath, checksum: str, size: int) -> Placed:
-        connection = self._connection()
-        placed = self._sums.place(connection, raw(part), raw(target), checksum, size)
+        placed = self._sums.place(self._connection(), raw(part), raw(target), checksum, size)
         if placed is None:
             return super().place(part, target, checksum, size)
+        return self._renamed(placed, part, target, checksum)
+
+    def deliver(
+        self, part: RemotePath, target: RemotePath, data: bytes, checksum: str, *, flush: bool = True
+    ) -> Placed | None:
+        placed = self._sums.put(self._connection(), raw(part), raw(target), data, checksum, flush)
+        return None if placed is None else self._renamed(placed, part, target, checksum)
+
+    def _renamed(self, placed: Placed, part: RemotePath, target: RemotePath, checksum: str) -> Placed:
+        """What could not be given its last name there, on a file system without links, is given it from here."""
         if placed.placed is None and placed.checksum == checksum:
             return replace(placed, placed=self.rename_new(part, target))
         return placed

@@ -132,6 +132,14 @@ class Sums:
             helper = self._helper(connection)
             return None if helper is None else helper.place(part, target, checksum, size)
 
+    def put(
+        self, connection: Connection, part: bytes, target: bytes, data: bytes, checksum: str, flush: bool
+    ) -> Placed | None:
+        """See `Transport.deliver`; None if there is no Python. Raises FileRefused."""
+        with self._asking:
+            helper = self._helper(connection)
+            return None if helper is None else helper.put(part, target, data, checksum, flush)
+
     def sum(self, connection: Connection, path: bytes, size: int, length: int | None) -> str | None:
         """The checksum of a file of ``size`` bytes, or of its first ``length``; None if nobody there can compute it.
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import TransientError
+from orchestrator.errors import DataError, TransientError
 from orchestrator.step import Work
 from orchestrator.transports import SiteAccess
 from orchestrator.transports.packets import Packets
@@ -175,7 +175,38 @@ def test_without_a_shell_the_copy_is_proved_by_reading_it(far: Path, source: Pat
         step = Transfer(settings(server, far), LOG)
         result = attempt(step, source)
         assert total(Path(result["file"])) == result["checksum"]
+        for number in range(3):
+            small = source.with_name(f"small{number}")
+            small.write_bytes(os.urandom(100_000 * number))
+            result = attempt(step, small)
+            assert total(Path(result["file"])) == result["checksum"] == total(small)
         step.close()
+
+
+def test_a_small_file_that_is_not_the_registered_one_never_gets_its_name(
+    sshd: Sshd, far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, small = Transfer(settings(sshd, far), LOG), tmp_path / "small"
+    small.write_bytes(os.urandom(100_000))
+    with pytest.raises(DataError, match="was registered"):
+        attempt(step, small, size=100_000, checksum="sha256:" + "0" * 64)
+    really = SshTransport.deliver
+    monkeypatch.setattr(
+        SshTransport, "deliver",
+        lambda self, part, target, data, checksum, **more: really(self, part, target, data[:-1], checksum, **more),
+    )  # fmt: skip
+    with pytest.raises(TransientError, match="instead of"):
+        attempt(step, small)
+    assert names(far) == []
+    monkeypatch.undo()
+    (far / "run" / "small").write_bytes(b"another")
+    with pytest.raises(DataError, match="another file"):
+        attempt(step, small)
+    assert names(far) == ["small"]
+    (far / "run" / "small").unlink()
+    assert attempt(step, small)["reused"] is False and attempt(step, small)["reused"] is True
+    assert names(far) == ["small"]
+    step.close()
 
 
 def test_no_permission_and_a_missing_folder_are_told(sshd: Sshd, far: Path, source: Path) -> None:

@@ -23,6 +23,7 @@ from orchestrator.transports import (
     sums,
 )
 from orchestrator.transports.base import digest
+from orchestrator.transports.model import Placed
 from orchestrator.transports.ssh import SshTransport
 from orchestrator.transports.testing import Sshd
 
@@ -297,6 +298,60 @@ def test_a_file_gets_its_last_name_only_with_the_right_checksum_and_only_if_it_i
     with pytest.raises(FileRefused) as caught:
         there.place(f"{folder}/absent", target, digest([b"content"]), 7)
     assert caught.value.errno == errno.ENOENT
+
+
+def test_a_small_file_is_written_proved_and_named_in_one_exchange(sshd: Sshd, far: Path) -> None:
+    part, target = far / "-part $(x)\n", far / "it's"
+    data = os.urandom(200_000)
+    with SshTransport(sshd.access()) as there:
+        for flush in (True, False):
+            part.write_bytes(b"x" * 300_000)  # of an earlier try
+            part.chmod(0o666)
+            assert there.deliver(part, target, data, digest([data]), flush=flush) == Placed(digest([data]), True)
+            assert target.read_bytes() == data and not part.exists()
+            taken = there.deliver(part, target, b"another", digest([b"another"]))
+            assert taken is not None and taken.placed is False
+            assert target.read_bytes() == data and part.read_bytes() == b"another"
+            assert there.remove(part) and there.remove(target)
+        wrong = there.deliver(part, target, data, digest([b"other"]))
+        assert wrong is not None and wrong.checksum == digest([data]) and not wrong.placed and not target.exists()
+        empty = there.deliver(part, target, b"", digest([]))
+        assert empty == Placed(digest([]), True) and target.read_bytes() == b""
+        with pytest.raises(FileRefused, match=r"could not write .*No such file") as caught:
+            there.deliver(far / "absent" / "part", target, data, digest([data]))
+        assert caught.value.errno == errno.ENOENT
+        assert there.deliver(far / "p", far / "t", b"goes on", digest([b"goes on"])) == Placed(
+            digest([b"goes on"]), True
+        )
+
+
+def test_where_links_cannot_be_made_a_small_file_is_renamed(
+    sshd: Sshd, far: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_links = helper._PROGRAM.replace("os.link(part, target, follow_symlinks=False)", "raise OSError(1, 'no links')")
+    assert no_links != helper._PROGRAM
+    monkeypatch.setattr(helper, "_PROGRAM", no_links)
+    with SshTransport(sshd.access()) as there:
+        assert there.deliver(far / "p", far / "t", b"x", digest([b"x"])) == Placed(digest([b"x"]), True)
+        assert (far / "t").read_bytes() == b"x" and not (far / "p").exists()
+
+
+def test_of_a_small_file_that_was_cut_off_nothing_is_written(sshd: Sshd, far: Path) -> None:
+    with SshTransport(sshd.access()) as there:
+        assert there.places_at_once() and there._sums._asked is not None
+        words = [os.fsencode(far / name).hex() for name in ("part", "target")]
+        request = f"put {' '.join(words)} {'0' * 64} 100000 flush\n".encode()
+        there._sums._asked._channel.sendall(request + bytes(50_000))
+        there._sums._asked.let_go()
+        assert not list(far.iterdir())
+
+
+def test_without_python_there_a_small_file_goes_the_long_way(
+    sshd: Sshd, far: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "COMMAND", "no-python-here")
+    with SshTransport(sshd.access()) as there:
+        assert there.deliver(far / "p", far / "t", b"x", digest([b"x"])) is None and not list(far.iterdir())
 
 
 def test_a_large_file_is_summed_up_while_it_comes(sshd: Sshd, summing: str) -> None:
