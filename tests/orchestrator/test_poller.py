@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator import chain as chains
-from orchestrator import designs, documents, feed
+from orchestrator import designs, documents
 from orchestrator.couch import Credentials, Database, Server, deploy
 from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.engine import sweep
@@ -243,28 +243,6 @@ def test_where_no_worker_can_be_made_documents_are_free_for_others(
     wait(free)
     (tmp_path / "scratch").unlink()
     wait(lambda: all(documents.complete(CHAIN, database.get(f"d{n}")) for n in range(3)))
-    made.stop()
-    thread.join()
-    assert not faults
-
-
-def test_a_fault_in_the_feeds_thread_does_not_leave_it_deaf(
-    make: Callable[..., Poller], database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feed, "FAULT_WAIT", 0.1)
-    made = make(terms=Terms(workers=1, lease=60.0, sweep=60.0, drain=5.0))
-    follow, broken = made.feed._follow, iter([True])
-
-    def once() -> None:
-        if next(broken, False):
-            raise ZeroDivisionError("a bug")
-        follow()
-
-    monkeypatch.setattr(made.feed, "_follow", once)
-    thread, faults = in_thread(made)
-    wait(lambda: made.feed.connected)
-    database.bulk([raw("new")])
-    wait(lambda: documents.complete(CHAIN, database.get("new")), 10.0)
     made.stop()
     thread.join()
     assert not faults
