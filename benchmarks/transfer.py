@@ -6,7 +6,9 @@
 It starts a real sshd on the loopback address (deploy/ssh/sshd.sh, hence root; needs openssh-server, openssh-client and
 rsync), with the files of both sides in memory (/dev/shm), so that no disk is measured. "Step" is all of the step: the
 checksum of the source, the transfer, the flush, size and checksum of the copy computed at the far end, and the rename.
-None of the programs proves its copy; rsync has a checksum of its own in the stream.
+None of the programs proves its copy; rsync has a checksum of its own in the stream. Where the far end has Python, the
+step hands small files to that; "no Python there" is an account that has SFTP and nothing else, from where small copies
+are read back to prove them.
 
 The ways take turns, each round beginning with another one, after a first copy that is not counted. "Of sftp" is the
 median of what each round gives by itself, so that other work on the machine, which comes and goes, weighs on both.
@@ -39,16 +41,18 @@ USER = "sshtest"
 class Server:
     """A real sshd, and how its clients reach it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *words: str) -> None:
+        """``words``: for sshd.sh."""
         self.folder = folder
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._environment = {**os.environ, "PORT": str(self.port), "SSH_USER": USER}
-        self.call("up")
+        self.call("up", *words)
 
-    def call(self, action: str) -> None:
-        subprocess.run([SSHD, action, self.folder], env=self._environment, check=True, stdout=subprocess.DEVNULL)
+    def call(self, action: str, *words: str) -> None:
+        command = [SSHD, action, self.folder, *words]
+        subprocess.run(command, env=self._environment, check=True, stdout=subprocess.DEVNULL)
 
     @property
     def options(self) -> list[str]:
@@ -179,6 +183,7 @@ def main() -> None:
         root = Path(name)
         root.chmod(0o755)
         server = Server(root / "sshd")
+        servers = [server]
         ways: dict[str, Callable[[list[Path], Path], None]] = {
             "sftp (its defaults)": lambda s, t: sftp(server, s, t),
             "sftp -c aes128-gcm@openssh.com": lambda s, t: sftp(server, s, t, "-c", "aes128-gcm@openssh.com"),
@@ -195,13 +200,17 @@ def main() -> None:
                 shutil.rmtree(root / "large")
             if given.files:
                 ways["step, two workers"] = lambda s, t: two_workers(server, s, t)
+                bare = Server(root / "bare", "--sftp-only")
+                servers.append(bare)
+                ways["step, one worker, no Python there"] = lambda s, t: step(bare, s, t)
                 sources = fill(root / "small", given.files, given.small * 1000)
                 run.say(f"{given.files} files of {given.small} kB")
                 taken = measure(ways, sources, root, given.rounds)
                 size = given.files * given.small * 1000
                 run.add(shown(f"{given.files} files of {given.small} kB", taken, size, given.files))
         finally:
-            server.call("down")
+            for one in servers:
+                one.call("down")
     run.end(given, draw)
 
 
