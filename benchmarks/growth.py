@@ -274,7 +274,7 @@ def main() -> None:
         cells = [common.spread(size.found[key]) for key in COLUMNS]
         rows.append([size.count, *cells, size.filled, size.views])
     run.add(common.table(
-        "With so many documents in the database", ["documents", *COLUMNS.values(), "to fill, s", "views built, s"], rows,
+        "With so many documents in the database", ["documents", *COLUMNS.values(), "filled, s", "views built, s"], rows,
         f"{given.documents} new documents a round for the throughput, {given.waits} for the latency. The last two "
         "columns are empty where the database was kept from an earlier run.",
     ))  # fmt: skip
