@@ -181,7 +181,9 @@ def main() -> None:
         ["", "idle, median", "p95", "p99", f"with {LOAD}/s beside it, median", "p95 ", "p99 "],
         rows, *(f"{system}: not measured. {why.strip().splitlines()[0]}" for system, why in missing.items()),
         *(f"{name}: a round failed: {why.strip().splitlines()[0]}." for name, why in failed.items()),
-        f"{given.documents} documents a round. What each keeps durable meanwhile stands with the throughput.",
+        f"{given.documents} documents a round. What each keeps meanwhile stands with the throughput: those with Redis "
+        "that are not called synced hold the task in memory alone and record nothing; the orchestrator has the "
+        "document, the claim and who holds it on the disk before the step begins.",
     ))  # fmt: skip
     run.end(given, draw)
 

@@ -199,7 +199,9 @@ def losses(found: Mapping[str, Result]) -> str:
     rows = found.get("comparison", {"tables": [{"rows": []}]})["tables"][0]["rows"]
     for row in rows:
         if row[3] is not None and value(row[3]) < 1 and "limit" not in row[0]:
-            lines.append(f"- {row[0]} does {number(1 / value(row[3]))} times as many steps a second.")
+            lines.append(
+                f"- {row[0]} does {number(1 / value(row[3]))} times as many steps a second{lacks(found, row[0])}."
+            )
     rows = found.get("latency", {"tables": [{"rows": []}]})["tables"][0]["rows"]
     mine = next((row for row in rows if row[0] == OURS), None)
     for row in rows if mine else []:
@@ -207,7 +209,15 @@ def losses(found: Mapping[str, Result]) -> str:
             if row is not mine and row[place] is not None and mine and value(row[place]) < value(mine[place]):
                 lines.append(
                     f"- {row[0]} begins a step sooner ({when}, median): {number(value(row[place]))} ms, here "
-                    f"{number(value(mine[place]))} ms."
+                    f"{number(value(mine[place]))} ms{lacks(found, row[0])}."
+                )
+    for table in found.get("transfer", {"tables": []})["tables"]:
+        step = next((row for row in table["rows"] if row[0] == "step, one worker"), None)
+        for row in table["rows"] if step else []:
+            if not row[0].startswith("step") and step and value(row[4]) > value(step[4]):
+                lines.append(
+                    f"- {row[0]} sends {table['title']} {number(value(row[4]) / value(step[4]))} times as fast as one "
+                    "worker's step (it proves no copy on the disk)."
                 )
     rows = found.get("histograms", {"tables": [{"rows": []}]})["tables"][0]["rows"]
     for row in rows:
@@ -217,6 +227,21 @@ def losses(found: Mapping[str, Result]) -> str:
         if measured is not None and not enough(measured):
             lines.append(f"- The goal is missed: {what}: {number(measured)}, the goal is {goal}.")
     return "\n".join([*lines, *crowded(found)]) or "None in these results."
+
+
+def lacks(found: Mapping[str, Result], way: str) -> str:
+    """What a faster system does not do meanwhile, as the end of a sentence; from the comparison's second table."""
+    tables = found.get("comparison", {}).get("tables", [])
+    kept = next((row for row in tables[1]["rows"] if row[0] == way), None) if len(tables) > 1 else None
+    if kept is None:
+        return ""
+    _, starts, results, worker, _, synced = kept
+    words = {
+        "records no start": starts, "records no result": results, "loses the step of a killed worker": worker,
+        "flushes nothing to the disk": synced,
+    }  # fmt: skip
+    missing = [text for text, cell in words.items() if cell == "no"]
+    return f" (it {', '.join(missing)})" if missing else ""
 
 
 def write() -> bool:

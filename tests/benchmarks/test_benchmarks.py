@@ -245,6 +245,22 @@ def test_a_goal_that_is_missed_is_said_to_be() -> None:
     assert "The goal is missed: steps a second" in report.losses(found)
 
 
+def test_what_is_faster_is_said_with_what_it_does_not_do() -> None:
+    report = module("report")
+    kept = ["huey", "no", "no", "no", "last snapshot", "no"]
+    quick, ours = ["huey", 0.8, 3.0, 5.0, 0.8, 3.7, 24.0], ["orchestrator", 4.4, 9.0, 20.0, 6.0, 18.0, 24.0]
+    files = [["sftp", 1, 1, 1, 1.0], ["rsync -W", 1, 1, 1, 2.0], ["step, one worker", 1, 1, 1, 1.25]]
+    quiet = {"load": [0.5], "load at the end": 1.0}
+    said = report.losses({
+        "comparison": {"tables": [{"rows": []}, {"rows": [kept]}], "machine": quiet},
+        "latency": {"tables": [{"rows": [ours, quick]}], "machine": quiet},
+        "transfer": {"tables": [{"title": "9 files", "rows": files}], "machine": quiet},
+    })  # fmt: skip
+    assert "huey begins a step sooner (idle, median): 0.80 ms, here 4.40 ms (it records no start, " in said
+    assert "loses the step of a killed worker, flushes nothing to the disk)." in said
+    assert "- rsync -W sends 9 files 1.60 times as fast as one worker's step" in said and "- sftp sends" not in said
+
+
 def test_a_result_says_that_the_machine_was_busy() -> None:
     common = module("common")
     quiet = {"machine": {"load": [0.4, 1.0, 1.0], "load at the end": 2.5}}
