@@ -126,6 +126,7 @@ class Capture:
             setattr(sys, stream, original)
 
     def write(self, text: str) -> None:
+        """Add words of our own."""
         os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
 
     def keep(self, folder: Path, name: str, *, tail: bool) -> tuple[str | None, str]:
@@ -146,6 +147,7 @@ class Capture:
         return str(final), end
 
     def close(self) -> None:
+        """What was written and not kept goes."""
         os.close(self._descriptor)
         self._path.unlink(missing_ok=True)
 

@@ -94,37 +94,6 @@ class Farmer:
         self._jumps = Jumps()
         self._hindrance: tuple[float, str] | None = None
 
-    def _ready(self, now: float) -> bool:
-        """Whether new jobs have a Python to run with: looks, each round, which version is installed."""
-        if self.farm.python:
-            return True
-        remedy = f"run `orchestrator site install {self.name}`"
-        try:
-            found = self.engine.world.installed()
-            why = "" if found or self.farm.transport == "local" else f"nothing is installed there: {remedy}"
-        except ValueError as error:
-            found, why = None, f"the record of what is installed there cannot be used ({error}): {remedy}"
-        if why:
-            self._hindered(why, now)
-            return False
-        if found != self._installed:
-            log.info("new jobs use %s", found.name if found else "this machine's own Python")
-            self._installed = found
-            self.engine.places = places(self.farm, found, self.settings)
-        return True
-
-    def _hindered(self, why: str, now: float) -> None:
-        """Note, for people, why the farm gets nothing now, and since when; empty: nothing hinders any more."""
-        before, why = self._hindrance, why.partition(" (not asked again")[0]  # the rest changes each time
-        if before is None and not why:
-            return
-        since = before[0] if before else now
-        self._hindrance = (since, why) if why else None
-        if why and (before is None or before[1] != why):
-            log.warning("farm %s: %s", self.name, why)
-        if self.engine.witnesses.away is None or self.engine.witnesses.away is before:
-            self.engine.witnesses.away = self._hindrance
-
     # --- from outside ---
 
     def stop(self, *_: Any) -> None:
@@ -188,6 +157,39 @@ class Farmer:
         if monotonic >= self._next["beat"]:
             self._beat(now)
         self._still_ours()
+        self._take_changes(now, monotonic)
+        listed = self.engine.watch(now)
+        if not self._ready(now):
+            return
+        self._hindered("", now)
+        self.engine.submit(now, listed)
+        if not self._stop.is_set():
+            self.engine.intend(now, self._new_name)
+            self.engine.submit(now, listed)
+
+    # --- what goes in ---
+
+    def _selectors(self) -> list[dict[str, Any]]:
+        """What the feed tells of: documents that may be ready, and those that a person has changed."""
+        ready = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
+        taken = {"type": self.chain.type, "status": {"$in": ["failed", "bad"]}, "operation": {"$exists": True}}
+        return [ready, taken, *({f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps)]
+
+    def _ring(self, found: list[Document]) -> None:
+        """In the feed's thread: documents have come, or the feed has ended."""
+        if self.feed.fault is not None:
+            log.error("the feed has ended, sweeps go on: %s", self.feed.fault)
+        elif any(self._urgent(document) for document in found):
+            self._wake.set()
+
+    def _urgent(self, document: Document) -> bool:
+        """Whether a document is worth a round at once."""
+        if document["_id"] == self._steering or documents.holder(document) is not None:
+            return True
+        return documents.ready_step(self.chain, document, self.engine.open) is not None
+
+    def _take_changes(self, now: float, monotonic: float) -> None:
+        """What has changed in the database: by the feed, and, where a sweep is due, by looking at everything."""
         again = self.engine.stale
         if again:
             self.engine.load()
@@ -207,16 +209,6 @@ class Farmer:
                 for document in page:
                     self.engine.backlog.offer(document, now)
             self._next["sweep"] = monotonic + self.settings.sweep
-        listed = self.engine.watch(now)
-        if not self._ready(now):
-            return
-        self._hindered("", now)
-        self.engine.submit(now, listed)
-        if not self._stop.is_set():
-            self.engine.intend(now, self._new_name)
-            self.engine.submit(now, listed)
-
-    # --- parts ---
 
     def _obey(self) -> None:
         """Heed what people have paused, drained and limited since, and which attempts they have cancelled."""
@@ -235,8 +227,66 @@ class Farmer:
             if document is not None:
                 self.engine.held.note(document)
 
+    def _ready(self, now: float) -> bool:
+        """Whether new jobs have a Python to run with: looks, each round, which version is installed."""
+        if self.farm.python:
+            return True
+        remedy = f"run `orchestrator site install {self.name}`"
+        try:
+            found = self.engine.world.installed()
+            why = "" if found or self.farm.transport == "local" else f"nothing is installed there: {remedy}"
+        except ValueError as error:
+            found, why = None, f"the record of what is installed there cannot be used ({error}): {remedy}"
+        if why:
+            self._hindered(why, now)
+            return False
+        if found != self._installed:
+            log.info("new jobs use %s", found.name if found else "this machine's own Python")
+            self._installed = found
+            self.engine.places = places(self.farm, found, self.settings)
+        return True
+
+    def _hindered(self, why: str, now: float) -> None:
+        """Note, for people, why the farm gets nothing now, and since when; empty: nothing hinders any more."""
+        before, why = self._hindrance, why.partition(" (not asked again")[0]  # the rest changes each time
+        if before is None and not why:
+            return
+        since = before[0] if before else now
+        self._hindrance = (since, why) if why else None
+        if why and (before is None or before[1] != why):
+            log.warning("farm %s: %s", self.name, why)
+        if self.engine.witnesses.away is None or self.engine.witnesses.away is before:
+            self.engine.witnesses.away = self._hindrance
+
     def _new_name(self, step: Step) -> str:
         return f"{self.prefix}{step.name[:30]}-{uuid.uuid4().hex[:10]}"
+
+    # --- whose the farm is ---
+
+    def _look_for_another(self) -> None:
+        """One daemon a farm: in this spool the lock sees to it, from elsewhere a heartbeat that moves."""
+        try:
+            first = beats(self.database).get(self.claimant.poller)
+            if first is None or (first.get("host") == self.claimant.host and not _lives(first.get("pid"))):
+                return
+            self._stop.wait(self.settings.lease / 2)  # it beats four times in a lease
+            second = beats(self.database).get(self.claimant.poller)
+        except Unavailable as error:
+            log.warning("whether another daemon has farm %s cannot be asked now: %s", self.name, error)
+            return
+        if second is not None and second.get("beat") != first.get("beat"):
+            raise Conflict(
+                f"farm {self.name} is in the hands of a daemon on {second.get('host')} (process {second.get('pid')}): "
+                "stop that one first"
+            )
+
+    def _still_ours(self) -> None:
+        """Before something is done that another daemon could be doing: look, unless a beat of late says it is not.
+
+        Raises Conflict where it has the farm, Unavailable where that cannot be seen.
+        """
+        if boottime() > self._until:
+            self._beat(time.time())
 
     def _beat(self, now: float) -> None:
         """Beat once. Raises Conflict where another daemon has the farm by now, which thought that this one is dead."""
@@ -260,30 +310,7 @@ class Farmer:
         self._beaten, self._until = True, began + HELD_FOR * self.settings.lease
         self._next["beat"] = time.monotonic() + self.settings.lease / 4
 
-    def _still_ours(self) -> None:
-        """Before something is done that another daemon could be doing: look, unless a beat of late says it is not.
-
-        Raises Conflict where it has the farm, Unavailable where that cannot be seen.
-        """
-        if boottime() > self._until:
-            self._beat(time.time())
-
-    def _look_for_another(self) -> None:
-        """One daemon a farm: in this spool the lock sees to it, from elsewhere a heartbeat that moves."""
-        try:
-            first = beats(self.database).get(self.claimant.poller)
-            if first is None or (first.get("host") == self.claimant.host and not _lives(first.get("pid"))):
-                return
-            self._stop.wait(self.settings.lease / 2)  # it beats four times in a lease
-            second = beats(self.database).get(self.claimant.poller)
-        except Unavailable as error:
-            log.warning("whether another daemon has farm %s cannot be asked now: %s", self.name, error)
-            return
-        if second is not None and second.get("beat") != first.get("beat"):
-            raise Conflict(
-                f"farm {self.name} is in the hands of a daemon on {second.get('host')} (process {second.get('pid')}): "
-                "stop that one first"
-            )
+    # --- the loop's ends ---
 
     def _idle(self) -> bool:
         backlog = self.engine.backlog
@@ -301,25 +328,6 @@ class Farmer:
                 except Unavailable:
                     break  # the next round says so
         self._wake.clear()
-
-    def _selectors(self) -> list[dict[str, Any]]:
-        """What the feed tells of: documents that may be ready, and those that a person has changed."""
-        ready = {"type": self.chain.type, "status": {"$in": ["closed", "good"]}}
-        taken = {"type": self.chain.type, "status": {"$in": ["failed", "bad"]}, "operation": {"$exists": True}}
-        return [ready, taken, *({f"{step.key}.cancel": {"$exists": True}} for step in self.engine.steps)]
-
-    def _ring(self, found: list[Document]) -> None:
-        """In the feed's thread: documents have come, or the feed has ended."""
-        if self.feed.fault is not None:
-            log.error("the feed has ended, sweeps go on: %s", self.feed.fault)
-        elif any(self._urgent(document) for document in found):
-            self._wake.set()
-
-    def _urgent(self, document: Document) -> bool:
-        """Whether a document is worth a round at once."""
-        if document["_id"] == self._steering or documents.holder(document) is not None:
-            return True
-        return documents.ready_step(self.chain, document, self.engine.open) is not None
 
     def _end(self) -> None:
         self.feed.close()

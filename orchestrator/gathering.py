@@ -41,10 +41,12 @@ class Group:
 
     @property
     def whole(self) -> bool:
+        """Whether every member is ready, and there is one."""
         return 0 < self.count == self.ready
 
     @property
     def stamp(self) -> list[float]:
+        """What changes when members come, go or are made again."""
         return [self.count, self.size, round(self.moved, 3)]
 
 

@@ -50,6 +50,7 @@ class Report:
     refused: dict[str, str] = field(default_factory=dict)
 
     def note(self, text: str, name: str) -> None:
+        """Count what was done to a document; the first few are named."""
         self.notes[text] += 1
         shown = self.examples.setdefault(text, [])
         if len(shown) < EXAMPLES:

@@ -50,22 +50,27 @@ def _must_be_a_name(job: str) -> None:
 
 
 def chunk_name(task: int) -> str:
+    """The file that says what a task is to do."""
     return f"chunk-{task}.json"
 
 
 def started_name(task: int) -> str:
+    """The marker of a task that has begun, which tells how far it is."""
     return f"started-{task}.json"
 
 
 def returned_name(task: int) -> str:
+    """The file with the attempts that a task hands back."""
     return f"returned-{task}.json"
 
 
 def withdrawn_name(task: int) -> str:
+    """The file with the attempts that a task shall not begin, or shall end."""
     return f"withdrawn-{task}.json"
 
 
 def result_name(attempt: str) -> str:
+    """The file with an attempt's report."""
     return f"{attempt}{RESULT}"
 
 

@@ -65,6 +65,7 @@ class Renewal:
 
     @property
     def why(self) -> str:
+        """The reason of attempts that were ended for it."""
         return f"its poller {self.poller} could not renew its claims in time and stopped its workers"
 
     def let_go(self, attempts: Iterable[str]) -> None:

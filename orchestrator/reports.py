@@ -37,9 +37,11 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether the attempt succeeded."""
         return self.error_class is None
 
     def to_json(self) -> dict[str, Any]:
+        """As it travels; `from_json` reads it."""
         return dict(vars(self))
 
     @classmethod

@@ -78,7 +78,7 @@ def push(
         Unavailable: the database is away, or the index was not built in time; push again to go on.
     """
     wait = wait or threading.Event().wait
-    live = _live(database, list(designs))
+    live = show(database, list(designs))
     results = []
     changed = False
     for name, design in designs.items():
@@ -219,12 +219,13 @@ def _progress(database: Database, staging: str, view: str) -> Progress:
 
 def show(database: Database, names: list[str]) -> dict[str, dict[str, Any] | None]:
     """The design documents ``names`` as they are in the database; None where there is none."""
-    return _live(database, names)
+    found = database.get_many(names)
+    return {name: found.get(name) for name in names}
 
 
 def diff(database: Database, designs: dict[str, dict[str, Any]]) -> str:
     """What a push would change, for people: a unified diff for each part of each design document; "" if nothing."""
-    live = _live(database, list(designs))
+    live = show(database, list(designs))
     lines: list[str] = []
     for name, design in designs.items():
         before, after = _parts(live[name] or {}), _parts(design)
@@ -274,11 +275,6 @@ def _parts(design: dict[str, Any]) -> dict[str, str]:
     for key, value in _content(design).items():
         walk(key, value)
     return parts
-
-
-def _live(database: Database, names: list[str]) -> dict[str, dict[str, Any] | None]:
-    found = database.get_many(names)
-    return {name: found.get(name) for name in names}
 
 
 def _get(database: Database, name: str) -> dict[str, Any] | None:

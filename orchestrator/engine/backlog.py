@@ -116,6 +116,7 @@ class Backlog:
         return False
 
     def forget(self, name: str) -> None:
+        """The document is nobody's to claim here any more, as far as is known."""
         self._ready.pop(name, None)
         self._later.pop(name, None)
 

@@ -54,6 +54,7 @@ class Write:
 
     @property
     def name(self) -> str:
+        """The document's id."""
         return str(self.document["_id"])
 
 
@@ -101,6 +102,7 @@ class Flight:
 
     @property
     def records(self) -> list[Document]:
+        """The attempts' own documents that go with it."""
         return [write.record for write in self.writes if write.record is not None]
 
     def go(self, database: Bulk) -> Flight:

@@ -39,6 +39,7 @@ class Counts:
     finished: int = 0
 
     def any(self) -> bool:
+        """Whether it has done anything."""
         return bool(self.made or self.again or self.claimed or self.finished)
 
 

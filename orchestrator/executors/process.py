@@ -154,6 +154,7 @@ class Worker:
             log.debug("worker %s ended with unread commands", self.number)
 
     def outstanding(self) -> int:
+        """How many tasks it has been given and not reported."""
         return sum(len(batch.tasks) for batch in self.batches)
 
     def blames(self, task: Task) -> bool:
