@@ -48,11 +48,12 @@ class Provenance:
     file: str | None = None
     members: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    copy_of: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "document": self.document, "file": self.file, "raw": self.raw, "steps": [vars(one) for one in self.steps],
-            "members": self.members, "notes": self.notes,
+            "members": self.members, "notes": self.notes, "copy_of": self.copy_of,
         }  # fmt: skip
 
 
@@ -106,6 +107,40 @@ def step_of_file(chain: Chain, document: Mapping[str, Any], path: str) -> Step |
         entry = document.get(step.key)
         if isinstance(entry, dict) and (entry.get("file") == path or path in _others(entry.get("result"))):
             return step
+    return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a document's way a file stands: the step that made it, or the raw file; ``copy_of`` another file."""
+
+    step: Step | None = None
+    raw: bool = False
+    copy_of: str = ""
+
+
+def place_of(
+    chain: Chain, document: Mapping[str, Any], path: str, checksum: str | None, attempt: Any = None
+) -> Place | None:
+    """What a file is in a document: by its name there, else by its content, else by the attempt that it names itself.
+
+    None where it is nothing that the document knows. A copy, or a file that was moved, is known by its content alone.
+    """
+    if document.get("file") == path:
+        return Place(raw=True)
+    step = step_of_file(chain, document, path)
+    if step is not None:
+        return Place(step)
+    entries = [(step, document.get(step.key)) for step in chain.steps]
+    done = [(step, entry) for step, entry in entries if isinstance(entry, dict) and entry.get("state") == "done"]
+    if checksum and document.get("checksum") == checksum:
+        return Place(raw=True, copy_of=str(document.get("file")))
+    for one, entry in reversed(done):
+        if checksum and entry.get("checksum") == checksum:
+            return Place(one, copy_of=str(entry.get("file")))
+    for one, entry in done:
+        if attempt and entry.get("attempt") == attempt:
+            return Place(one)
     return None
 
 

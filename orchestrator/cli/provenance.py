@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ def provenance(site: Context, what: str, document: str | None, no_checksum: bool
     Of a file, what it says of itself is compared with what the database says, and its content with its checksum. Ends
     with 1 where they differ.
     """
+    from orchestrator import provenance as known
     from orchestrator.errors import NotFound
 
     path = Path(what)
@@ -34,7 +36,7 @@ def provenance(site: Context, what: str, document: str | None, no_checksum: bool
             found = site.database.get(what)
         except NotFound as error:
             raise NotFound(f"{what} is neither a file here nor a document") from error
-        result = _of(_chain(site, found), found, None)
+        result = known.of_document(_chain(site, found), found)
     else:
         result = _of_file(site, path, document, no_checksum)
     if site.as_json:
@@ -54,55 +56,57 @@ def _chain(site: Context, document: dict[str, Any]) -> Chain:
     raise NotFound(f"document {document['_id']!r} is of type {document.get('type')!r}: no chain here is for it")
 
 
-def _of(chain: Chain, document: dict[str, Any], path: str | None) -> Provenance:
-    from orchestrator import provenance as known
-
-    step = known.step_of_file(chain, document, path) if path else None
-    result = known.of_document(chain, document, step)
-    if path:
-        result.file = path
-    return result
-
-
 def _of_file(site: Context, path: Path, name: str | None, no_checksum: bool) -> Provenance:
     from orchestrator import provenance as known
-    from orchestrator.errors import NotFound
+    from orchestrator.errors import DataError, NotFound
     from procs.outputs import checksum
     from procs.said import of_itself
 
     full = str(path.absolute())
-    note = of_itself(path)
-    candidates = [name] if name else [str(note["document"])] if note and note.get("document") else []
-    found = {one: doc for one, doc in site.database.get_many(candidates).items() if doc is not None}
-    if not found:
-        found = _by_name(site, full)
-    for document in found.values():
+    note, torn = None, ""
+    try:
+        note = of_itself(path)
+    except DataError as error:
+        if not path.is_file():
+            raise
+        torn = str(error)  # what the database knows of it can be told all the same
+    content = None if no_checksum else checksum(path)
+    said = note.get("document") if note else None
+    if name:
+        found = {name: site.database.get(name)}
+    else:
+        wanted = [said] if isinstance(said, str) and said else []
+        found = {one: doc for one, doc in site.database.get_many(wanted).items() if doc is not None}
+    for document in (*found.values(), *(() if name or found else _by_name(site, full))):
         chain = _chain(site, document)
-        if known.step_of_file(chain, document, full) is not None or document.get("file") == full or name or note:
-            result = _of(chain, document, full)
-            result.notes = known.compare(result, note, None if no_checksum else checksum(path))
-            if known.step_of_file(chain, document, full) is None and document.get("file") != full:
-                result.notes.append("no step of the document says that it left this file")
-            return result
-    raise NotFound(f"no document is known whose output {full} is: name it with --document")
+        place = known.place_of(chain, document, full, content, note.get("attempt") if note else None)
+        if place is None and not found:
+            continue  # its name alone means nothing
+        result = known.of_document(chain, document, place.step if place else None)
+        if place is not None and place.raw:
+            result.steps = []
+        result.file, result.copy_of = full, (place.copy_of or None) if place else None
+        result.notes = [f"its own note cannot be read: {torn}"] if torn else []
+        if place is not None:
+            result.notes += known.compare(result, note, content)
+        if place is None or not (place.copy_of or place.raw or known.step_of_file(chain, document, full)):
+            result.notes.append("no step of the document says that it left this file")
+        return result
+    why = f" ({torn})" if torn else ""
+    raise NotFound(f"no document is known whose output {full} is{why}: name it with --document")
 
 
-def _by_name(site: Context, path: str) -> dict[str, dict[str, Any]]:
+def _by_name(site: Context, path: str) -> Iterator[dict[str, Any]]:
     """Documents that a file's name may mean: by id, else by the words of the page's search."""
     from orchestrator import provenance as known
 
+    types = {site.chain.type, *(gather.type for gather in site.chain.gathers.values())}
     for name in known.names(path):
         found = {one: doc for one, doc in site.database.get_many([name]).items() if doc is not None}
         if not found:
             rows = site.database.view("pages/search", key=[name.lower()], include_docs=True, limit=50, reduce=False)
             found = {str(row.id): row.doc for row in rows if row.doc is not None}
-        types = {site.chain.type, *(gather.type for gather in site.chain.gathers.values())}
-        for one, document in found.items():
-            if document.get("type") not in types:
-                continue
-            if document.get("file") == path or known.step_of_file(_chain(site, document), document, path) is not None:
-                return {one: document}
-    return {}
+        yield from (document for document in found.values() if document.get("type") in types)
 
 
 def _show(site: Context, result: Provenance) -> None:
@@ -124,6 +128,8 @@ def _show(site: Context, result: Provenance) -> None:
     if result.members:
         out.line(f"  members  {len(result.members)}: {', '.join(str(one.get('id')) for one in result.members[:10])}"
                  + (", ..." if len(result.members) > 10 else ""))  # fmt: skip
+    if result.copy_of:
+        out.line(f"  It has the content of {result.copy_of}.")
     for note in result.notes:
         click.echo(f"orchestrator: {note}", err=True)
     if result.file and not result.notes:
