@@ -17,7 +17,7 @@ from orchestrator.errors import NotFound, OrchestratorError, SettingsError, Unau
 from orchestrator.web.source import RowLike, Setup
 
 #: Rows looked at for one page, at most, where a filter has no index of its own; the next page goes on from there.
-SCAN_ROWS = 2000
+SCAN_ROWS = 1000
 #: Rows asked for at once while looking.
 CHUNK_ROWS = 200
 #: Sorts after every string that begins with what stands before it, as CouchDB's own guide has it.
