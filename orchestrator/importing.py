@@ -19,6 +19,7 @@ from typing import Any
 
 from orchestrator import documents, faults, logins
 from orchestrator.documents import Document, iso
+from orchestrator.engine.pages import pages_by_id
 from orchestrator.errors import DataError, Refused, SettingsError
 from orchestrator.transitions import HELD, Kind
 
@@ -297,14 +298,9 @@ def _stored(database: Any, docs: list[Document]) -> dict[str, str]:
 
 def from_database(database: Any) -> Iterator[list[Document]]:
     """All documents of a database, a page at a time, with their attachments. Raises what the database raises."""
-    place: dict[str, Any] = {}
-    while True:
-        rows = list(database.all_docs(include_docs=True, limit=PAGE, **place))
+    for rows in pages_by_id(database, PAGE, include_docs=True):
         page = [row.doc for row in rows if row.doc is not None]
         yield [database.get(one["_id"], attachments=True) if one.get("_attachments") else one for one in page]
-        if len(rows) < PAGE:
-            return
-        place = {"startkey": rows[-1].id, "skip": 1}
 
 
 def from_file(path: Path) -> Iterator[list[Document]]:

@@ -33,7 +33,7 @@ from orchestrator.chain import Chain, Step
 from orchestrator.couch import Database, deploy
 from orchestrator.couch.branch import BranchDatabase
 from orchestrator.engine.heartbeat import beats
-from orchestrator.engine.pages import pages
+from orchestrator.engine.pages import pages, pages_by_id
 from orchestrator.executors.spool import is_locked
 from orchestrator.settings import Settings
 
@@ -201,13 +201,8 @@ class Auditor:
     def _pages(self) -> Iterator[list[dict[str, Any]]]:
         """All documents but those of attempts, a page at a time."""
         for first, last in ((None, ATTEMPTS[0]), (ATTEMPTS[1], None)):
-            place: dict[str, Any] = {"startkey": first}
-            while True:
-                rows = self.database.all_docs(include_docs=True, limit=PAGE, endkey=last, **place).rows
+            for rows in pages_by_id(self.database, PAGE, first, last, include_docs=True):
                 yield [row.doc for row in rows if row.doc is not None]
-                if len(rows) < PAGE:
-                    break
-                place = {"startkey": rows[-1].id, "skip": 1}
 
     def _page(self, page: list[dict[str, Any]]) -> Iterator[Finding]:
         ours = []
@@ -304,14 +299,9 @@ class Auditor:
 
     def _attempts(self) -> Iterator[Finding]:
         """Attempts' documents whose data document is not there."""
-        place: dict[str, Any] = {"startkey": ATTEMPTS[0]}
-        while True:
-            rows = self.database.all_docs(limit=PAGE, endkey=ATTEMPTS[1], **place).rows
+        for rows in pages_by_id(self.database, PAGE, *ATTEMPTS):
             self.result.attempts += len(rows)
             yield from self._orphans(str(row.id) for row in rows)
-            if len(rows) < PAGE:
-                return
-            place = {"startkey": rows[-1].id, "skip": 1}
 
     def _orphans(self, ids: Iterable[str]) -> Iterator[Finding]:
         owners = {name: name.removeprefix(ATTEMPTS[0]).rsplit(":", 2)[0] for name in ids}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from orchestrator.documents import Document, iso
 from orchestrator.engine import untrue
 from orchestrator.engine.flight import BULK, Database
 from orchestrator.engine.outputs import OutputFault, Outputs
+from orchestrator.engine.pages import pages_by_id
 from orchestrator.errors import DatabaseError, IllegalTransition, NotFound, SettingsError
 from orchestrator.people import OUTPUTS, Asked, Changed, Decide, Order
 from orchestrator.selection import Selection, fits
@@ -121,16 +122,10 @@ class Desk:
         """Remove what was written to be kept of documents that the operation then never came to change."""
         untrue: dict[str, Document] = {}
         for look in range(2):
-            place: dict[str, Any] = {"startkey": people.past_id(operation, "")}
-            last, found = place["startkey"][:-1] + ";", dict[str, Document]()
-            while True:
-                rows = self.database.all_docs(**place, endkey=last, include_docs=True, limit=PAGE).rows
-                pasts = {str(row.doc.get("document")): row.doc for row in rows if row.doc}
+            found: dict[str, Document] = {}
+            for pasts in self._pasts(operation):
                 now = self.database.get_many(pasts)
                 found |= {past["_id"]: past for name, past in pasts.items() if people.is_untrue(past, now.get(name))}
-                if len(rows) < PAGE:
-                    break
-                place = {"startkey": rows[-1].id, "skip": 1}
             untrue = found if look == 0 else {name: past for name, past in found.items() if name in untrue}
             if not untrue:
                 return
@@ -139,6 +134,13 @@ class Desk:
         _remove(self.database, list(untrue.values()))
 
     # --- parts ---
+
+    def _pasts(self, operation: str) -> Iterator[dict[str, Document]]:
+        """What the operation has kept of documents, by these, a page at a time."""
+        first = people.past_id(operation, "")
+        last = first[:-1] + ";"  # what follows the colon: ids are sorted by their bytes
+        for rows in pages_by_id(self.database, PAGE, first, last, include_docs=True):
+            yield {str(row.doc.get("document")): row.doc for row in rows if row.doc}
 
     def _outputs(self, order: Order, operation: str) -> Outputs | None:
         if order.what not in ("reset", "reprocess") or order.outputs == "kept":
@@ -180,12 +182,7 @@ class Desk:
 
     def _clear(self, outputs: Outputs, done: Done) -> None:
         """Deal with the files of every document that the operation has reset, and let these documents go."""
-        first = people.past_id(outputs.operation, "")
-        last = first[:-1] + ";"  # what follows the colon: ids are sorted by their bytes
-        place: dict[str, Any] = {"startkey": first}
-        while True:
-            rows = self.database.all_docs(**place, endkey=last, include_docs=True, limit=PAGE).rows
-            pasts = {str(row.doc.get("document")): row.doc for row in rows if row.doc}
+        for pasts in self._pasts(outputs.operation):
             # Only what this operation holds: a document that it never came to reset keeps its files.
             documents_now = {
                 name: one for name, one in self.database.get_many(pasts).items()
@@ -218,9 +215,6 @@ class Desk:
             done.refused.update(let_go.refused)
             for name, moves in let_go.changed.items():
                 done.changed.setdefault(name, moves)
-            if len(rows) < PAGE:
-                return
-            place = {"startkey": rows[-1].id, "skip": 1}
 
     def _complete(self, record: Document, done: Done, *, finished: bool = False) -> None:
         counts = {"counts": record.get("counts"), "cleared": done.counts()} if finished else {"counts": done.counts()}

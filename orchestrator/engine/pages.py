@@ -1,4 +1,4 @@
-"""A view's rows, read a page at a time."""
+"""A view's rows, or all documents, read a page at a time."""
 
 from __future__ import annotations
 
@@ -23,3 +23,17 @@ def pages(database: Any, view: str, size: int, **params: Any) -> Iterator[list[A
         if len(rows) < size:
             return
         params |= {"startkey": rows[-1].key, "startkey_docid": rows[-1].id, "skip": 1}
+
+
+def pages_by_id(
+    database: Any, size: int, first: str | None = None, last: str | None = None, **params: Any
+) -> Iterator[list[Any]]:
+    """Every row of ``_all_docs`` from the id ``first`` to ``last``, up to ``size`` at once, as `pages` does it."""
+    while True:
+        rows = list(database.all_docs(startkey=first, endkey=last, limit=size, **params))
+        if rows:
+            yield rows
+        if len(rows) < size:
+            return
+        first = rows[-1].id
+        params["skip"] = 1

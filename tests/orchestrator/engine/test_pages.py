@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.engine.pages import pages
+from orchestrator.engine.pages import pages, pages_by_id
 
 
 @dataclass
@@ -51,3 +51,25 @@ def test_a_page_that_is_not_full_is_the_last(count: int, requests: int) -> None:
 
 def test_where_it_begins_can_be_said() -> None:
     assert [row.key for page in pages(View([1, 2, 2, 3]), "work/proc0", 2, startkey=2) for row in page] == [2, 2, 3]
+
+
+class Documents:
+    """Ids, as ``_all_docs`` has them."""
+
+    def __init__(self, count: int) -> None:
+        self.ids = [f"d{n:03d}" for n in range(count)]
+
+    def all_docs(
+        self, *, startkey: str | None, endkey: str | None, limit: int, skip: int = 0, include_docs: bool = False
+    ) -> list[Row]:
+        found = [one for one in self.ids if (startkey is None or one >= startkey) and (endkey is None or one <= endkey)]
+        return [Row(one, one) for one in found[skip : skip + limit]]
+
+
+@given(st.integers(0, 30), st.integers(1, 7), st.integers(0, 30), st.integers(0, 30))
+def test_all_documents_of_a_range_come_once(count: int, size: int, low: int, high: int) -> None:
+    stored = Documents(count)
+    first, last = f"d{low:03d}", f"d{high:03d}"
+    found = [row.id for page in pages_by_id(stored, size, first, last, include_docs=True) for row in page]
+    assert found == [one for one in stored.ids if first <= one <= last]
+    assert [row.id for page in pages_by_id(stored, size) for row in page] == stored.ids
