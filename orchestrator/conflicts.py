@@ -145,7 +145,9 @@ def _merged(bodies: Sequence[Document], lanes: Sequence[str]) -> Document:
     owned = {name for body in bodies for name in body if any(_own(name, head) for head in heads)}
     found: Document = {}
     for name in sorted({name for body in bodies for name in body} - owned - {"updated"}):
-        found[name] = _field(name, _distinct(body[name] for body in bodies if name in body), bodies)
+        values = _distinct(body[name] for body in bodies if name in body and not _released(name, body[name], bodies))
+        if values:
+            found[name] = _field(name, values, bodies)
     updated = [str(body["updated"]) for body in bodies if body.get("updated")]
     if updated:
         found["updated"] = max(updated)
@@ -156,6 +158,26 @@ def _merged(bodies: Sequence[Document], lanes: Sequence[str]) -> Document:
             del merged["status"]  # nobody has begun there
         found |= {head + name: value for name, value in merged.items()}
     return found
+
+
+def _released(name: str, value: Any, bodies: Sequence[Document]) -> bool:
+    """Whether a version tells of a hold that a person has lifted that very hold."""
+    if name != "hold":
+        return False
+    said = [body["operation"] for body in bodies if name not in body and isinstance(body.get("operation"), dict)]
+    return any(
+        one.get("what") == "release" and isinstance(one.get("was"), dict) and one["was"].get("hold") == value
+        for one in said
+    )
+
+
+def _signed(body: Mapping[str, Any]) -> str:
+    """Who did something to a version last, when and why, in words."""
+    mark = body.get("operation")
+    if not isinstance(mark, dict) or not mark.get("by"):
+        return ""
+    why = f": {mark['reason']}" if mark.get("reason") else ""
+    return f"{mark['by']} ({mark.get('what')} at {mark.get('at')}{why})"
 
 
 def _own(name: str, head: str) -> bool:
@@ -169,7 +191,7 @@ def _part(body: Mapping[str, Any], head: str) -> Document:
     part = {name.removeprefix(head): value for name, value in body.items() if _own(name, head)}
     if head:
         part.setdefault("status", "open" if body.get("status") == "open" else "closed")
-    return {**part, "updated": body.get("updated")}
+    return {**part, "updated": body.get("updated"), "operation": body.get("operation")}
 
 
 def _lane(bodies: Sequence[Document], head: str) -> Document:
@@ -191,6 +213,9 @@ def _lane(bodies: Sequence[Document], head: str) -> Document:
             "forced", _distinct(body["forced"] for body in bodies if "forced" in body), bodies, head
         )
     status = found["status"] = _status(bodies, found)
+    if status == Kind.BAD.value:
+        # Whoever is at work on it finds that it has gone on, as where a person marks it bad at one site.
+        found = {name: value for name, value in found.items() if not (_STEP.match(name) and _holds(value))}
     # Two that gave it up have each said why: the later word of those that say what it has become.
     said = [body for body in bodies if "reason" in body]
     told = [body for body in said if body["status"] == status] or said
@@ -229,7 +254,8 @@ def _step(name: str, head: str, entries: list[Any], retries: list[Any], bodies: 
         # Whoever takes a step back leaves the number with which it goes on.
         lacking = [body.get("numbers") for body in bodies if name not in body]
         if any(_number(numbers.get(name)) > number for numbers in lacking if isinstance(numbers, dict)):
-            raise _Undecided(Person(f"{head}{name} is done in one version, and a person has taken it back in another"))
+            who = next((by for body in bodies if name not in body and (by := _signed(body))), "a person")
+            raise _Undecided(Person(f"{head}{name} is done in one version, and {who} has taken it back in another"))
         return last
     for retry in retries:
         later = _number(retry.get("number")) > _number(last.get("number"))

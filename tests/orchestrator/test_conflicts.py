@@ -317,6 +317,37 @@ def test_batch_jobs_are_all_kept() -> None:
     assert merge([one, other]) == {**BASE, "batchjob": jobs}
 
 
+def test_a_hold_that_was_lifted_at_one_site_is_lifted_and_one_that_was_put_there_anew_stays() -> None:
+    hold = {"by": "ann", "reason": "tea", "at": "2026-01-01T00:00:00.000Z"}
+    held = {**BASE, "status": "good", "hold": hold, "proc0": entry("done")}
+    lifted = {key: value for key, value in held.items() if key != "hold"}
+    lifted["operation"] = {"what": "release", "by": "bob", "at": "2026-01-01T00:01:00.000Z", "was": {"hold": hold}}
+    elsewhere = {**held, "note": "seen", "operation": {"what": "priority", "at": "2026-01-01T00:02:00.000Z"}}
+    merged = merge([lifted, elsewhere])
+    assert isinstance(merged, dict) and "hold" not in merged and merged["note"] == "seen"
+    again = {**held, "hold": {**hold, "by": "eve", "at": "2026-01-01T00:03:00.000Z"}}
+    merged = merge([lifted, again])
+    assert isinstance(merged, dict) and merged["hold"]["by"] == "eve", "she had a reason of her own"
+    merged = merge([{**lifted, "operation": {"what": "priority", "at": "x"}}, held])
+    assert isinstance(merged, dict) and merged["hold"] == hold, "nobody said that it is lifted"
+
+
+def test_what_a_person_marked_bad_at_one_site_is_in_nobody_s_hands_at_the_other() -> None:
+    bad = {**BASE, "status": "bad", "reason": "too warm", "proc0": entry("done")}
+    work = {**BASE, "status": "proc 2 in progress", "proc0": entry("done"), "proc2": entry("in progress", "b")}
+    assert merge([bad, work]) == bad
+    done = {**work, "status": "good", "proc2": entry("done", "b")}
+    assert merge([bad, done]) == {**bad, "proc2": done["proc2"]}, "what is done stays done"
+
+
+def test_who_took_a_step_back_is_named_to_whom_it_is_left() -> None:
+    mark = {"what": "reset", "by": "ann@daq1", "at": "2026-01-01T00:01:00.000Z", "reason": "a new calibration"}
+    taken = {**BASE, "numbers": {"proc0": 2}, "operation": mark}
+    found = merge([{**BASE, "proc0": entry("done"), "status": "good"}, taken])
+    assert isinstance(found, Person)
+    assert "ann@daq1 (reset at 2026-01-01T00:01:00.000Z: a new calibration) has taken it back" in found.reason
+
+
 @pytest.mark.parametrize(
     ("one", "other", "words"),
     [
