@@ -72,6 +72,13 @@ def test_a_basket_that_was_never_written_is_found(made: Path) -> None:
         recount(made)
 
 
+def test_a_basket_of_another_branch_is_found(made: Path) -> None:
+    place = seeks(made, "a")[0]
+    change(made, place + 34 + len(b"\x07TBasket\x01"), b"b")  # the name in its head
+    with pytest.raises(DataError, match=f"branch 'a' of the tree 't' has a basket at byte {place} that is none of its"):
+        recount(made)
+
+
 def test_a_basket_with_other_entries_is_found(made: Path) -> None:
     place = seeks(made, "b")[0]
     key_size = struct.unpack_from(">h", made.read_bytes(), place + 14)[0]
