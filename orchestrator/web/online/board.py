@@ -238,6 +238,6 @@ def counts(header: Mapping[str, Any]) -> dict[str, Any]:
             rows.append({"name": name} | (dict(state) if isinstance(state, Mapping) else {"state": state}))
     elif isinstance(workers, list):
         rows = [row if isinstance(row, Mapping) else {"name": row} for row in workers]
-    made |= {key: _text(header.get(key), 400) for key in ("waits_for", "store_away") if header.get(key)}
+    made |= {key: _text(header.get(key), 400) for key in ("waits_for", "store_away", "trouble") if header.get(key)}
     made["workers"] = [_flat(row, None) for row in rows[:256]]
     return made

@@ -156,6 +156,9 @@ class Room:
             ended = f" ({how})" if how else ""
             what = "These are its last plots." if run.state == "final" else "Its last spills are being counted."
             next_ = "" if asked else "The next run appears here by itself."
+            trouble = str((run.said if run.state == "final" else run.counts).get("trouble") or "")
+            if trouble:
+                return "bad", f"Run {run.name} has ended{ended}, and not all of its plots are there: {trouble}.", next_
             return "wait", f"Run {run.name} has ended{ended}. {what}", next_
         fresh = run.counted is not None and now - run.counted < OLD_COUNTS
         if fresh and run.counts.get("store_away"):
@@ -168,6 +171,11 @@ class Room:
             return (
                 "warning", f"No spill is being worked on: {run.counts['waits_for']}.",
                 f"`{STATUS_COMMAND}` says what each worker is doing.",
+            )  # fmt: skip
+        if fresh and run.counts.get("trouble"):
+            return (
+                "bad", f"Some plots are not as they should be: {run.counts['trouble']}.",
+                f"The others go on. `{STATUS_COMMAND}` says which log has the trace; tell the author of that reducer.",
             )  # fmt: skip
         if not plots:
             return (

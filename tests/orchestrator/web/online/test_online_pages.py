@@ -159,6 +159,8 @@ def message(kind: str, **header: Any) -> Message:
         ([message("plot"), message("run", state="ended", how="trailer")], 100.0, True, "wait", "ended (trailer)"),
         ([message("plot"), message("counts", store_away="no answer")], 1.0, True, "bad", "is away: no answer"),
         ([message("counts", waits_for="waiting for a worker")], 1.0, True, "warning", "waiting for a worker"),
+        ([message("plot"), message("counts", trouble="x cannot begin")], 1.0, True, "bad", "be: x cannot begin."),
+        ([message("plot"), message("run", state="final", trouble="x has failed")], 1.0, True, "bad", "x has failed"),
         ([message("plot"), message("counts", read=3, done=1, failed=1, pending=0)], 1.0, True, "bad", "do not close"),
     ],
 )
