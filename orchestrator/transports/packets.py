@@ -1,9 +1,9 @@
-"""SSH packets of channel data, sealed by AES-GCM with a tenth of the library's work for each.
+"""SSH packets under AES-GCM, with a fraction of the library's work for each.
 
 paramiko copies each packet seven times on its way out and asks the kernel for the random padding of each: at 32 KiB a
 packet that takes longer than the encryption. Here a packet is put together once, sealed into a buffer that stays, and
 several go to the socket in one call. What is on the wire is the same (RFC 4253, section 6; RFC 5647; OpenSSH's
-PROTOCOL, section 1.6). Anything but data, and any other cipher, goes the library's own way.
+PROTOCOL, section 1.6). Any other cipher goes the library's own way.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _HEAD = struct.Struct(">BBII")  # length of the padding, kind of message, channe
 _BLOCK = 16  # bytes of AES; length and padding of a packet are chosen so that what is sealed is a multiple
 _TAG = 16  # bytes that prove a packet
 _ROOM = (1 << 18) + (1 << 14)  # bytes sealed before they are sent: one write of SFTP with what is around it
+_LONGEST = 1 << 20  # bytes of a packet that comes; OpenSSH sends 256 KiB at most
 _RANDOM = 4096  # bytes of padding fetched at once
 
 Piece = bytes | memoryview
@@ -38,7 +39,7 @@ class Data:
 
 
 class Packets(paramiko.Packetizer):
-    """The library's, with a short way out for `Data`."""
+    """The library's, with a short way out for `Data` and a short way in."""
 
     #: Bytes after which new keys are agreed on: for AES far below what RFC 4344 allows (64 GB), and rare enough not to
     #: be felt by files of some GB.
@@ -50,6 +51,9 @@ class Packets(paramiko.Packetizer):
         self._sealing: Callable[[bytes, memoryview, bytes, memoryview], object] | None = None
         self._fixed, self._counter = b"", 0
         self.sealed = 0  # bytes sent under these keys
+        self._opening: Callable[[bytes, bytes, bytes], bytes] | None = None
+        self._fixed_in, self._counter_in = b"", 0
+        self._opened, self._number_in = 0, 0
         self._one_at_a_time = threading.RLock()
         self._plain = memoryview(bytearray(1 << 16))
         self._out = memoryview(bytearray(_ROOM))
@@ -69,6 +73,57 @@ class Packets(paramiko.Packetizer):
             self._fixed, self._counter = iv_out[:4], int.from_bytes(iv_out[4:], "big")
             self.sealed = 0
             self._sealing = getattr(block_engine, "encrypt_into", None) or _copying(block_engine)
+
+    def set_inbound_cipher(
+        self, block_engine: Any, *rest: Any, aead: bool = False, iv_in: bytes | None = None, **named: Any
+    ) -> None:
+        """Called by the library, between two packets, when new keys are agreed on."""
+        self._opening = None
+        if not aead or iv_in is None:
+            super().set_inbound_cipher(block_engine, *rest, **named)
+            return
+        super().set_inbound_cipher(block_engine, *rest, aead=aead, iv_in=iv_in, **named)
+        self._fixed_in, self._counter_in = iv_in[:4], int.from_bytes(iv_in[4:], "big")
+        self._opened = 0
+        self._opening = block_engine.decrypt
+
+    def reset_seqno_in(self) -> None:
+        """Called by the library: packets are counted anew."""
+        super().reset_seqno_in()
+        self._number_in = 0
+
+    def read_message(self) -> tuple[int, paramiko.Message]:
+        """The next message, by the one thread that reads.
+
+        Raises:
+            paramiko.SSHException, cryptography's InvalidTag: what came is no packet, or not from the far end.
+            EOFError: the connection has ended.
+        """
+        if self._opening is None:
+            kind, message = super().read_message()
+            self._number_in = (self._number_in + 1) & 0xFFFFFFFF
+            return kind, message
+        # What has come is taken as it is; the library waits for the rest, and sees to keys and time-outs meanwhile.
+        head = self._stream.take(_BLOCK) or self.read_all(_BLOCK, check_rekey=True)
+        size = int.from_bytes(head[:4], "big")
+        if not _BLOCK <= size <= _LONGEST or size % _BLOCK:
+            raise paramiko.SSHException(f"a packet of {size} bytes is no packet of SSH")
+        sealed = head[4:] + (self._stream.take(size + 4) or self.read_all(size + 4))
+        plain = self._opening(self._fixed_in + self._counter_in.to_bytes(8, "big"), sealed, head[:4])
+        self._counter_in = (self._counter_in + 1) & 0xFFFFFFFFFFFFFFFF
+        end = size - plain[0]
+        if end < 2:
+            raise paramiko.SSHException("a packet of SSH holds nothing but padding")
+        message = paramiko.Message(plain[2:end])
+        message.seqno = self._number_in  # answers to what nobody understands name it
+        self._number_in = (self._number_in + 1) & 0xFFFFFFFF
+        self._opened += size
+        if self._opened >= self.REKEY_BYTES:
+            if self._opened >= self.REKEY_BYTES + self.REKEY_BYTES_OVERFLOW_MAX:
+                raise paramiko.SSHException("the far end does not agree on new keys")
+            if not self.need_rekey():
+                self._trigger_rekey()
+        return plain[1], message
 
     def send_message(self, data: paramiko.Message | Data) -> None:
         """Sends a message, or a channel's data in several. Called by one thread or another."""

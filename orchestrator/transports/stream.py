@@ -74,3 +74,11 @@ class Stream:
         data: bytes = self._read[self._at : self._at + count]
         self._at += len(data)
         return data
+
+    def take(self, count: int) -> bytes:
+        """Exactly ``count`` bytes, if so many were read already, else none."""
+        end = self._at + count
+        if end > len(self._read):
+            return b""
+        data, self._at = self._read[self._at : end], end
+        return data

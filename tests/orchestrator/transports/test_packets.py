@@ -11,6 +11,7 @@ from typing import Any
 
 import paramiko
 import pytest
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,6 +77,53 @@ def test_data_and_messages_arrive_in_their_order(pair: Pair) -> None:
     reader.join(10)
     sent = [(CHANNEL_DATA, 7, piece) for piece in pieces[:5]] + [(0x5F, 1, b"in between")]
     assert got == sent + [(CHANNEL_DATA, 8, piece) for piece in pieces[5:]]
+
+
+def test_what_the_library_sends_is_read_in_whatever_pieces_it_comes() -> None:
+    near, far = socket.socketpair()
+    near.settimeout(0.05)  # the library looks around meanwhile; what comes in two pieces is whole all the same
+    out, into = paramiko.Packetizer(far), Packets(Stream(near))
+    messages = [os.urandom(size) for size in (1, 2, 15, 16, 17, 40000, 3, 70000)]
+
+    def send(these: list[bytes]) -> None:
+        for data in these:
+            message = paramiko.Message()
+            message.add_bytes(b"\x5f" + data)
+            out.send_message(message)
+
+    try:
+        send(messages[:2])  # before there are keys
+        got = [into.read_message() for _ in messages[:2]]
+        out.set_outbound_cipher(AESGCM(KEY), 16, None, 16, None, aead=True, iv_out=IV)
+        into.set_inbound_cipher(AESGCM(KEY), 16, None, 16, None, aead=True, iv_in=IV)
+        sender = threading.Thread(target=send, args=(messages[2:],), daemon=True)
+        sender.start()
+        got += [into.read_message() for _ in messages[2:]]
+        sender.join(10)
+        assert [(kind, message.asbytes()) for kind, message in got] == [(0x5F, data) for data in messages]
+        assert [message.seqno for _, message in got] == list(range(len(messages)))
+    finally:
+        near.close()
+        far.close()
+
+
+@pytest.mark.parametrize("spoil", ["a bit", "the length", "a short length"])
+def test_a_packet_that_was_changed_on_its_way_is_refused(spoil: str) -> None:
+    near, far = socket.socketpair()
+    into = Packets(Stream(near))
+    into.set_inbound_cipher(AESGCM(KEY), 16, None, 16, None, aead=True, iv_in=IV)
+    plain = b"\x0a\x5f" + bytes(20) + bytes(10)
+    head = len(plain).to_bytes(4, "big")
+    sealed = bytearray(head + AESGCM(KEY).encrypt(IV, plain, head))
+    if spoil == "a bit":
+        sealed[20] ^= 1
+    else:
+        sealed[:4] = b"\xff\xff\xff\xf0" if spoil == "the length" else b"\0\0\0\0"
+    far.sendall(sealed)
+    with pytest.raises((InvalidTag, paramiko.SSHException)):
+        into.read_message()
+    near.close()
+    far.close()
 
 
 @settings(max_examples=25, deadline=None)
