@@ -29,6 +29,7 @@ Every explanation has a *cause*, a word for programs:
     gathered          another document does the step for this one and others
     daemon-ended      who serves it here has ended by itself, and said why
     database          the database takes no writes
+    refused-write     the database refuses what who serves the step writes for it
     busy              all who serve the step have their hands full
     soon              nothing keeps it: it is taken next
 """
@@ -361,14 +362,16 @@ def _ready(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step, 
         words = f"It is ready for {what}; who serves it is draining and takes no more."
         made = because("draining", words, step=step.key, then=(_start(step),))
     else:
-        made = _with_takers(facts, step, living, what, because)
+        made = _with_takers(document, facts, step, living, what, because)
     made.takers = found
     if facts.ahead is not None and facts.ahead > 1:
         made.notes.append(f"{facts.ahead - 1} documents are ready for {step.key} before it (by priority, run, file)")
     return made
 
 
-def _with_takers(facts: Facts, step: Step, living: list[Taker], what: str, because: Because) -> Explanation:
+def _with_takers(
+    document: Mapping[str, Any], facts: Facts, step: Step, living: list[Taker], what: str, because: Because
+) -> Explanation:
     """Somebody lives who would take it."""
     if step.executor == "farm":
         beat = facts.beats[living[0].id]
@@ -381,6 +384,14 @@ def _with_takers(facts: Facts, step: Step, living: list[Taker], what: str, becau
         if full:
             words = f"It is ready for {what}; farm {step.farm} has as many jobs as its limits allow: {full}."
             return because("farm-full", words, step=step.key, then=(f"wait, or change limits of farm {step.farm}",))
+    for one in living:
+        if why := waiting.refusal(facts.beats[one.id], document):
+            words = f"It is ready for {what}, and the database refuses what {one.id} writes for it: {why}"
+            then = (
+                "mend what it says: the account's roles (orchestrator user list), or the document",
+                "it is tried again within five minutes, or at once by a poller that is started anew",
+            )
+            return because("refused-write", words, step=step.key, then=then)
     if all(one.held >= max(1, one.workers) for one in living) and step.executor == "local":
         held, behind = sum(one.held for one in living), sum(one.backlog for one in living)
         words = (

@@ -99,6 +99,13 @@ def _group(wanted: Gather, group: Group | None, now: float, document: Mapping[st
     return ""
 
 
+def refusal(beat: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """Why the database has refused of late what a daemon wrote for this document; empty where it has not."""
+    said = beat.get("refused")
+    found = said.get(str(document.get("_id"))) if isinstance(said, dict) else None
+    return "" if found is None else str(found)
+
+
 def full(beat: Mapping[str, Any]) -> str:
     """How the farm's limits are reached, in words, from what its daemon says; empty where they are not."""
     room, limits = beat.get("room"), beat.get("limits")

@@ -102,6 +102,10 @@ class Engine:
             attempt in (write.attempt, write.then_attempt) for write in self.outbox.unwritten()
         )
 
+    def refusals(self, now: float) -> dict[str, str]:
+        """Why the database has refused writes of late, by document: for people."""
+        return self._remembered.refusals(now)
+
     def ours(self) -> set[str]:
         """The attempts that this poller has claimed or is about to claim."""
         return {*self.held, *(write.then_attempt or write.attempt for write in self.outbox.unwritten())}
@@ -342,7 +346,7 @@ class Engine:
                 self._record(Write(held, write.step, write.attempt, write.report, refused=True), now, go_on=False)
                 return
         log.error("the database refused %s of document %s: %s", write.step.key, write.name, why)
-        self._remembered.refused(write.document, now)
+        self._remembered.refused(write.document, now, why)
         self._drop(write, why)
 
     def _held_version(self, write: Write) -> Document | None:

@@ -16,6 +16,8 @@ from orchestrator.engine.versions import generation
 REMEMBERED = 20_000
 #: A refused claim is not asked for again for so long (s), unless the document changes: the guard may be mended.
 REFUSED_FOR = 300.0
+#: Refused documents that are told of one by one.
+TOLD = 20
 
 Kept = TypeVar("Kept")
 
@@ -25,7 +27,7 @@ class Remembered:
 
     def __init__(self) -> None:
         self._written: OrderedDict[str, int] = OrderedDict()
-        self._refused: OrderedDict[str, tuple[Any, float]] = OrderedDict()
+        self._refused: OrderedDict[str, tuple[Any, float, str]] = OrderedDict()
 
     def written(self, document: Document) -> None:
         """This version is in the database."""
@@ -39,16 +41,26 @@ class Remembered:
         """Whether somebody shows a version that was made since our last write."""
         return generation(document) > self._written.get(str(document["_id"]), 0)
 
-    def refused(self, document: Document, now: float) -> None:
+    def refused(self, document: Document, now: float, why: str = "") -> None:
         """The database would not have what was made of this version."""
-        _keep(self._refused, str(document["_id"]), (document.get("_rev"), now + REFUSED_FOR))
+        _keep(self._refused, str(document["_id"]), (document.get("_rev"), now + REFUSED_FOR, why))
+
+    def refusals(self, now: float) -> dict[str, str]:
+        """Why the database has refused what was made of documents of late: the last TOLD of them, by name."""
+        told: dict[str, str] = {}
+        for name in reversed(self._refused):
+            _, until, why = self._refused[name]
+            if not until - REFUSED_FOR <= now < until or len(told) == TOLD:
+                break
+            told[name] = why
+        return told
 
     def is_refused(self, document: Document, now: float) -> bool:
         """Whether what can be made of this version has been refused a short while ago."""
         known = self._refused.get(str(document["_id"]))
         if known is None:
             return False
-        rev, until = known
+        rev, until, _ = known
         # A clock that was put back must not make it wait for longer.
         return rev is not None and rev == document.get("_rev") and until - REFUSED_FOR <= now < until
 

@@ -98,6 +98,11 @@ AWAY = {"away": {"since": "2026-01-22T10:00:00Z", "why": "slurmctld does not ans
         (raw(), facts(beat("p1", ("proc0",), 300.0)), None, "poller-silent", "silent for 300 s", "orchestrator up"),
         (raw(), facts(beat("p1", ("proc0",), draining=True)), None, "draining", "draining", "orchestrator up"),
         (raw(), facts(beat("p1", ("proc0",), held=2, backlog=99)), None, "busy", "2 attempts in hand and 99", "wait"),
+        (
+            raw(), facts(beat("p1", ("proc0",), refused={"d": "forbidden: no role site:here", "e": "x"})), None,
+            "refused-write", "no role site:here", "roles",
+        ),
+        (raw(), facts(beat("p1", ("proc0",), refused={"e": "x"})), None, "soon", "ready for proc0", ""),
         (raw(), facts(ALIVE, ahead=41), None, "soon", "ready for proc0", ""),
         (raw(), facts(ALIVE, controls=PAUSED), None, "paused", "by ann", "orchestrator resume --step a"),
         (raw(), facts(ALIVE, deployed=OTHER), None, "chain-changed", "another chain", "couchapp push"),

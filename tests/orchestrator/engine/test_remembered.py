@@ -33,3 +33,12 @@ def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "a", "c"):
         memory.written({"_id": name, "_rev": "5-x"})
     assert [memory.is_older({"_id": name, "_rev": "1-x"}) for name in "abc"] == [True, False, True]
+
+
+def test_what_was_refused_of_late_is_told_with_its_reason_for_as_long_as_it_holds() -> None:
+    memory = Remembered()
+    for number in range(30):
+        memory.refused({"_id": f"d{number}", "_rev": "1-a"}, 1000.0 + number, f"no {number}")
+    told = memory.refusals(1030.0)
+    assert len(told) == 20 and told["d29"] == "no 29" and "d9" not in told
+    assert memory.refusals(1029.0 + REFUSED_FOR) == {} == Remembered().refusals(0.0)
