@@ -41,6 +41,7 @@ _KEY_VERSION = 1004  # of a key with seeks of eight bytes
 _BASKET_VERSION = 3
 _BUFFER = 32_000  # the buffer size that uproot writes; readers ignore it
 _TEXT_SIZE = 1000  # what uproot writes for texts, whose entries have no size of their own
+_ROOM = 10  # places of baskets that ROOT gives a branch at least
 _LARGEST = 2**31 - 1  # bytes of a basket: its sizes have four bytes and a sign
 _LONG = 255  # bytes: texts from here on have their length in four more bytes
 
@@ -162,7 +163,7 @@ class _Branch:
 
 
 class _Tree:
-    """A tree whose baskets are written here."""
+    """A tree whose baskets are written here, by one thread at a time."""
 
     def __init__(
         self, handle: int, name: str, columns: Mapping[str, str], compression: Any, segments: Any, directory: int
@@ -289,7 +290,8 @@ class _Tree:
         """Write what the tree is, and where its baskets are."""
         baskets = len(self._entries) - 1
         # One more than there are: an array of places that is full has no room for the last basket's entries.
-        made = out.mktree(self._name, branches(self._columns), initial_basket_capacity=baskets + 1)._cascading
+        room = max(_ROOM, baskets + 1)
+        made = out.mktree(self._name, branches(self._columns), initial_basket_capacity=room)._cascading
         if not baskets:
             return
         for data in made._branch_data:
