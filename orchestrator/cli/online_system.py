@@ -196,7 +196,7 @@ def _show(site: Context, found: dict[str, Any]) -> None:
         out.table(
             ("reducer", "run", "spills counted", "of these failed", "behind", "snapshot"),
             [(one["name"], one["run"] or "-", _or(one["counted"]), _or(one["failed"]), _or(one["lag"]),
-              "safe" if one["finished"] else "-") for one in found["reducers"]],
+              "-" if not one["finished"] else "without it" if one["gave_up"] else "safe") for one in found["reducers"]],
         )  # fmt: skip
     for one in found["reducers"]:
         if one["trouble"]:
@@ -212,7 +212,7 @@ def _show_broadcast(site: Context, held: dict[str, Any] | None) -> None:
     runs = f"{held['runs']} run{'' if held['runs'] == 1 else 's'}"
     site.output.line(
         f"The broadcast keeps {held['topics']} plots and counts of {runs} for viewers that join: "
-        f"{held['bytes'] / 1e6:.1f} of {held['most'] / 1e6:.0f} MB"
+        f"{held['bytes'] / 1e6:.2f} of {held['most'] / 1e6:.0f} MB"
     )
     if held["dropped"]:
         site.output.line(f"  {held['dropped']} times a plot had no room: reducers make too many, or too large ones")

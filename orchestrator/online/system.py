@@ -183,14 +183,14 @@ def _reducers(folder: Path, said: dict[str, Any], status: dict[str, Any] | None)
     run, stored = latest.get("run"), int(latest.get("done") or 0) + int(latest.get("failed") or 0)
     found = []
     for name in names:
-        words, finished, trouble = reducer_status.read(folder, name), False, ""
+        words, finished, gave_up = reducer_status.read(folder, name), False, ""
         if run is not None and latest.get("begun"):
             part = snapshot.finished(folder / "runs", str(run), name, int(latest["opened"]), str(latest["begun"]))
-            finished, trouble = part is not None, str((part or {}).get("error") or "")
+            finished, gave_up = part is not None, str((part or {}).get("error") or "")
         counted = words.counted if words is not None and words.of(latest) else stored if finished else None
         found.append({"name": name, "run": run, "counted": counted, "finished": finished,
                       "failed": words.failed if words is not None and words.of(latest) else None,
-                      "trouble": (words.trouble() if words is not None else "") or trouble,
+                      "trouble": (words.trouble() if words is not None else "") or gave_up, "gave_up": bool(gave_up),
                       "lag": None if counted is None or run is None else max(0, stored - counted)})  # fmt: skip
     return found
 

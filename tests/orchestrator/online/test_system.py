@@ -62,4 +62,5 @@ def test_a_reducer_that_has_failed_is_told_while_it_tries_and_afterwards(setting
     assert one(settings)["trouble"] == "the reducer one cannot begin run 7: a:B: KeyError: 'x'"
     (folder / "reduce-one.json").unlink()
     snapshot.write(folder / "runs", "7", "one", [], {"begun": BEGUN, "opened": 2, "error": "a:B: KeyError: 'x'"})
-    assert one(settings)["trouble"] == "a:B: KeyError: 'x'"
+    found = one(settings)
+    assert found["trouble"] == "a:B: KeyError: 'x'" and found["finished"] and found["gave_up"]
