@@ -17,24 +17,15 @@ import online_room
 
 from orchestrator.web.online.app import JSROOT
 from orchestrator.web.serve import bind
+from tests.browsers import chromium, expect
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
-marks = [
-    pytest.mark.system,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's browser: apt-get install chromium"),
-]
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the test extra: pip install -e '.[test]'")
 needs_jsroot = pytest.mark.skipif(not JSROOT.exists(), reason="needs JSROOT, by npm: python3 deploy/jsroot.py")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+    with chromium() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +82,6 @@ def viewer(browser: Any, usual: Any, room: online_room.Room) -> Iterator[Open]:
     for one in opened:
         one.close()
     assert not faults
-
-
-def expect(locator: Any) -> Any:
-    return playwright.expect(locator)
 
 
 def plot(page: Any, name: str) -> Any:

@@ -10,7 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from control_room_browser import Open, entries, expect, marks, needs_jsroot, online_room, plot, zoom, zoomed
+from control_room_browser import Open, entries, needs_jsroot, online_room, plot, zoom, zoomed
+
+from tests.browsers import expect, marks
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"&{{7*7}}"
 

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from control_room_browser import Open, entries, expect, marks, needs_jsroot, plot, zoom, zoomed
+from control_room_browser import Open, entries, needs_jsroot, plot, zoom, zoomed
 
 from orchestrator.online import rootjson, snapshot
 from orchestrator.online.plot import Plot
 from orchestrator.online.presenting import Contents, Presenter
 from orchestrator.web.online import room as rooms
+from tests.browsers import expect, marks
 
 pytest_plugins = ["control_room_browser"]
 pytestmark = marks

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 import uvicorn
 
 from orchestrator import batchjobs, chain, designs, documents
@@ -20,13 +19,9 @@ from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.engine import controls
 from orchestrator.web import create_app
 from orchestrator.web.serve import bind
+from tests.browsers import chromium, expect, marks
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's browser: apt-get install chromium"),
-]
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the test extra: pip install -e '.[test]'")
+pytestmark = marks
 NAME = "orc-01234567-convert-00112233aa"
 
 
@@ -68,12 +63,8 @@ steps: [{{name: convert, run: 'a.b:c', executor: farm, farm: centre, documents_p
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            with playwright.sync_playwright() as driver:
-                browser = driver.chromium.launch(
-                    executable_path=str(CHROMIUM), args=["--no-sandbox", "--headless", "--disable-gpu"]
-                )
+            with chromium() as browser:
                 _look(browser, url, database, farmed)
-                browser.close()
         finally:
             app.state.hub.close()
             page_server.should_exit = True
@@ -86,17 +77,17 @@ def _look(browser: Any, url: str, database: Any, farmed: chain.Chain) -> None:
     page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.goto(url + "/jobs")
-    playwright.expect(page.locator("#live")).to_have_attribute("data-state", "live")
-    playwright.expect(page.locator(".warning")).to_contain_text("cannot be asked since")
-    playwright.expect(page.locator("main")).to_contain_text("3 running")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    expect(page.locator(".warning")).to_contain_text("cannot be asked since")
+    expect(page.locator("main")).to_contain_text("3 running")
     page.evaluate("window.mark = 'the same page'")
     time.sleep(0.5)  # the follower's first request, which says where "now" is
     controls.stop(database, farmed, "here", Scope("farm", "centre"), "drain", by="me@daq", reason="power cut at noon")
-    playwright.expect(page.locator("main")).to_contain_text("farm centre is drained", timeout=10_000)
+    expect(page.locator("main")).to_contain_text("farm centre is drained", timeout=10_000)
     controls.cancel(database, {"ma22a000_001": NAME}, by="me@daq", reason="wrong calibration")
     controls.limit(database, farmed, "here", "centre", {"jobs": 20}, by="me@daq", reason="be gentle")
-    playwright.expect(page.locator("main")).to_contain_text("1 cancelling", timeout=10_000)
-    playwright.expect(page.locator("main")).to_contain_text("be gentle")
+    expect(page.locator("main")).to_contain_text("1 cancelling", timeout=10_000)
+    expect(page.locator("main")).to_contain_text("be gentle")
     assert page.evaluate("window.mark") == "the same page"
     if "SCREENSHOTS" in os.environ:
         page.screenshot(path=f"{os.environ['SCREENSHOTS']}/jobs.png", full_page=True)
@@ -104,8 +95,8 @@ def _look(browser: Any, url: str, database: Any, farmed: chain.Chain) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**/jobs/orc-*")
     page.goto(f"{url}/jobs/{NAME}")
-    playwright.expect(page.locator("pre.log").first).to_contain_text("<b>working</b> at it")
-    playwright.expect(page.locator("main")).to_contain_text("cancelled by me@daq: wrong calibration")
+    expect(page.locator("pre.log").first).to_contain_text("<b>working</b> at it")
+    expect(page.locator("main")).to_contain_text("cancelled by me@daq: wrong calibration")
     if "SCREENSHOTS" in os.environ:
         page.screenshot(path=f"{os.environ['SCREENSHOTS']}/job.png", full_page=True)
         page.set_viewport_size({"width": 400, "height": 800})

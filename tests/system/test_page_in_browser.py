@@ -17,31 +17,17 @@ from orchestrator.designs import build
 from orchestrator.embedded.testing import EmbeddedServer
 from orchestrator.web import create_app
 from orchestrator.web.serve import bind
+from tests.browsers import chromium, expect, marks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "orchestrator" / "web"))
 import page_sample as sample
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--headless",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PLOT = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cfc0000003010100"
     "c9fe92ef0000000049454e44ae426082"
 )
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's browser: apt-get install chromium"),
-]
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the test extra: pip install -e '.[test]'")
+pytestmark = marks
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +68,8 @@ def url(server: EmbeddedServer, database: Database, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+    with chromium() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture
@@ -109,7 +93,7 @@ def cell(page: Any, step: int, state: str) -> Any:
 
 def test_the_overview_follows_the_database_without_a_reload(page: Any, url: str, database: Database) -> None:
     page.goto(url + "/")
-    playwright.expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
     page.evaluate("window.mark = 'the same page'")
     before = int(cell(page, 0, "ready").inner_text())
     tile = page.locator(".tiles li").first.locator("b")
@@ -118,9 +102,9 @@ def test_the_overview_follows_the_database_without_a_reload(page: Any, url: str,
     now = time.time()
     for number in range(100, 103):
         database.put(sample.document("ma22c002", number, now=now) | {"updated": sample.iso(now + number)})
-    playwright.expect(cell(page, 0, "ready")).to_have_text(str(before + 3), timeout=10_000)
-    playwright.expect(tile).to_have_text(str(documents + 3))
-    playwright.expect(page.locator(".recent li").first).to_contain_text("ma22c002_102")
+    expect(cell(page, 0, "ready")).to_have_text(str(before + 3), timeout=10_000)
+    expect(tile).to_have_text(str(documents + 3))
+    expect(page.locator(".recent li").first).to_contain_text("ma22c002_102")
     assert page.evaluate("window.mark") == "the same page"
 
 
@@ -128,7 +112,7 @@ def test_a_documents_page_follows_it_and_keeps_focus_and_what_is_opened(
     page: Any, url: str, database: Database
 ) -> None:
     page.goto(url + "/documents/ma22b001_003")
-    playwright.expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
     page.locator("#raw summary").click()
     page.locator("#raw summary").focus()
     time.sleep(0.5)
@@ -137,8 +121,8 @@ def test_a_documents_page_follows_it_and_keeps_focus_and_what_is_opened(
         document
         | {"status": "proc 1 in progress", "proc1": sample.claimed(1, time.time()), "updated": sample.iso(time.time())}
     )
-    playwright.expect(page.locator("#sentence")).to_contain_text("by poller node2-4711", timeout=10_000)
-    playwright.expect(page.locator("#raw")).to_have_attribute("open", "")
+    expect(page.locator("#sentence")).to_contain_text("by poller node2-4711", timeout=10_000)
+    expect(page.locator("#raw")).to_have_attribute("open", "")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     assert page.locator(".picture.wide .box.s-in-progress").count() == 1
 
@@ -164,19 +148,19 @@ def test_the_keyboard(page: Any, url: str) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**/documents/**")
     page.keyboard.press("?")
-    playwright.expect(page.locator("#help")).to_be_visible()
+    expect(page.locator("#help")).to_be_visible()
     page.keyboard.press("Escape")
-    playwright.expect(page.locator("#help")).to_be_hidden()
+    expect(page.locator("#help")).to_be_hidden()
     page.keyboard.press("/")
     page.keyboard.type("ma22b001_006 gj")
-    playwright.expect(page.locator("#search")).to_have_value("ma22b001_006 gj")
+    expect(page.locator("#search")).to_have_value("ma22b001_006 gj")
     page.locator("#search").fill("ma22b001_006")
     page.keyboard.press("Enter")
     page.wait_for_url("**/files?q=ma22b001_006")
-    playwright.expect(page.locator("tr[data-row]")).to_have_count(1)
+    expect(page.locator("tr[data-row]")).to_have_count(1)
     page.goto(url + "/")
     page.keyboard.press("Tab")
-    playwright.expect(page.locator(".skip")).to_be_focused()
+    expect(page.locator(".skip")).to_be_focused()
     assert page.locator(".skip").bounding_box()["x"] >= 0
 
 
@@ -244,18 +228,18 @@ def test_the_database_going_away_is_said_and_its_coming_back_is_seen(
     context = browser.new_context()
     page = context.new_page()
     page.goto(url + "/")
-    playwright.expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
     counted = cell(page, 0, "done").inner_text()
     server.kill()
-    playwright.expect(page.locator("#notice")).to_contain_text("does not answer", timeout=20_000)
+    expect(page.locator("#notice")).to_contain_text("does not answer", timeout=20_000)
     assert cell(page, 0, "done").inner_text() == counted
     other = context.new_page()
     other.goto(url + "/runs")
-    playwright.expect(other.locator("h1")).to_have_text("The database does not answer")
+    expect(other.locator("h1")).to_have_text("The database does not answer")
     server.restart()
-    playwright.expect(page.locator("#notice")).to_be_hidden(timeout=20_000)
-    playwright.expect(page.locator("#live")).to_have_attribute("data-state", "live")
-    playwright.expect(other.locator("h1")).to_have_text("Runs", timeout=20_000)
+    expect(page.locator("#notice")).to_be_hidden(timeout=20_000)
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    expect(other.locator("h1")).to_have_text("Runs", timeout=20_000)
     context.close()
 
 
@@ -265,7 +249,7 @@ def test_a_stream_that_a_proxy_has_refused_is_tried_again(browser: Any, url: str
     refused: list[Any] = []
     page.route("**/events", lambda route: route.continue_() if refused else _refuse(route, refused))
     page.goto(url + "/")
-    playwright.expect(page.locator("#live")).to_have_attribute("data-state", "live", timeout=20_000)
+    expect(page.locator("#live")).to_have_attribute("data-state", "live", timeout=20_000)
     assert refused
     context.close()
 
@@ -285,14 +269,14 @@ def test_a_read_that_failed_or_never_ended_is_not_the_last_and_is_forgotten_afte
     )
     page.goto(url + "/runs")
     lamp = page.locator("#live")
-    playwright.expect(lamp).to_have_attribute("data-state", "live")
+    expect(lamp).to_have_attribute("data-state", "live")
     page.wait_for_timeout(500)
     reads: list[Any] = []
     page.route("**/runs", lambda route: reads.append(route))  # without an answer
     database.put(sample.document("ma22c003", 1, now=time.time()))
-    playwright.expect(lamp).to_have_text("page away", timeout=20_000)
+    expect(lamp).to_have_text("page away", timeout=20_000)
     page.unroute("**/runs")
     database.put(sample.document("ma22c003", 2, now=time.time()))
-    playwright.expect(lamp).to_have_attribute("data-state", "live", timeout=20_000)
-    playwright.expect(page.locator("main")).to_contain_text("ma22c003")
+    expect(lamp).to_have_attribute("data-state", "live", timeout=20_000)
+    expect(page.locator("main")).to_contain_text("ma22c003")
     context.close()

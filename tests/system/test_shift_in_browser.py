@@ -27,19 +27,15 @@ from orchestrator.web.login import Login
 from orchestrator.web.login_sessions import Sessions
 from orchestrator.web.operations import Acting
 from orchestrator.web.serve import bind
+from tests.browsers import chromium, expect, marks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "orchestrator" / "web"))
 import page_sample as sample
 
-CHROMIUM = Path("/usr/bin/chromium")
 PASSWORD = "a password for a test"
 JOB = "orc-01234567-convert-00112233aa"
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's browser: apt-get install chromium"),
-]
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the test extra: pip install -e '.[test]'")
+pytestmark = marks
 
 
 def closed(run: str, number: int) -> dict[str, Any]:
@@ -106,12 +102,8 @@ def shift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shift]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        made = driver.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--headless", "--disable-gpu"]
-        )
+    with chromium() as made:
         yield made
-        made.close()
 
 
 BOTH = pytest.mark.parametrize("page", [True, False], ids=["scripts", "no-scripts"], indirect=True)
@@ -155,13 +147,13 @@ def test_a_shifter_logs_in_holds_a_document_and_lets_it_go(page: Any, shift: Shi
     log_in(page, shift, "ann", f"/documents/{name}")
     assert page.url.endswith(f"/documents/{name}")
     page.click(".acts a:text-is('Hold')")
-    playwright.expect(page.locator("#would + p")).to_contain_text("1 document would be changed")
+    expect(page.locator("#would + p")).to_contain_text("1 document would be changed")
     page.fill("#why", "the disk is <b>moved</b>")
     page.click("button.go")
     page.wait_for_url(f"**/documents/{name}")
     document = shift.database.get(name)
     assert document["hold"]["by"] == "ann" and document["hold"]["reason"] == "the disk is <b>moved</b>"
-    playwright.expect(page.locator("#sentence")).to_contain_text("on hold, by ann")
+    expect(page.locator("#sentence")).to_contain_text("on hold, by ann")
     assert page.locator(".acts a:text-is('Hold')").count() == 0
     page.click(".acts a:text-is('Release')")
     page.click("button.go")
@@ -172,14 +164,14 @@ def test_a_shifter_logs_in_holds_a_document_and_lets_it_go(page: Any, shift: Shi
     page.goto(f"{shift.url}/")
     page.click("a:has-text('on hold')")
     row = page.locator("tr", has_text=name)
-    playwright.expect(row).to_contain_text("<i>tea</i>")
+    expect(row).to_contain_text("<i>tea</i>")
     row.locator("input").check()
     page.click("form .acts button:text-is('Release')")
     page.click("button.go")
     page.wait_for_url("**/held")
     assert "hold" not in shift.database.get(name)
     page.goto(f"{shift.url}/operations")
-    playwright.expect(page.locator("table.operations tbody tr").first).to_contain_text("release")
+    expect(page.locator("table.operations tbody tr").first).to_contain_text("release")
 
 
 def test_a_reason_is_asked_for_and_a_step_chosen_before_anything_is_done(page: Any, shift: Shift) -> None:
@@ -189,7 +181,7 @@ def test_a_reason_is_asked_for_and_a_step_chosen_before_anything_is_done(page: A
     assert page.locator("button.go").count() == 0, "no step is chosen yet"
     page.select_option("#step", "proc0")
     page.click("button:text-is('Look what it would do')")
-    playwright.expect(page.locator("#would + p")).to_contain_text("These steps are done again")
+    expect(page.locator("#would + p")).to_contain_text("These steps are done again")
     before = shift.database.get(name)["_rev"]
     page.goto(f"{shift.url}/act/mark-bad?documents={name}")
     page.click("button.go")  # the field is required: the browser does not even send it
@@ -201,11 +193,11 @@ def test_a_step_is_redone_by_version_and_runs(page: Any, shift: Shift) -> None:
     log_in(page, shift, "ann", "/chain")
     page.click("[aria-label='Change step convert'] a:text-is('Reprocess')")
     first = page.locator("#would + p")
-    playwright.expect(first).to_contain_text("These steps are done again: convert, analyse, histogram")
+    expect(first).to_contain_text("These steps are done again: convert, analyse, histogram")
     everything = int(first.locator("b").inner_text())
     page.fill("input[name='version']", "no such version")
     page.click("button:text-is('Look again')")
-    playwright.expect(page.locator("#would + p")).to_contain_text("Nothing would be changed")
+    expect(page.locator("#would + p")).to_contain_text("Nothing would be changed")
     page.fill("input[name='version']", "")
     page.fill("input[name='last_run']", "ma22b000")
     page.click("button:text-is('Look again')")
@@ -219,7 +211,7 @@ def test_many_documents_want_a_yes_and_those_ticked_are_those_changed(page: Any,
     for name in names[:2]:
         page.check(f"input[value='{name}']")
     page.click("form .acts button:text-is('Hold')")
-    playwright.expect(page.locator("#would + p")).to_contain_text("2 documents would be changed")
+    expect(page.locator("#would + p")).to_contain_text("2 documents would be changed")
     page.fill("#why", "look")
     page.click("button.go")
     page.wait_for_url("**/runs/ma22y000")
@@ -242,7 +234,7 @@ def test_a_job_is_cancelled_and_a_step_and_a_farm_paused_and_resumed(page: Any, 
     page.fill("#why", "power cut")
     page.click("button.go")
     page.wait_for_url("**/jobs")
-    playwright.expect(page.locator(".warning").first).to_contain_text("farm centre is paused since")
+    expect(page.locator(".warning").first).to_contain_text("farm centre is paused since")
     stop = controls.read(shift.database, "here").stops[0]
     assert (stop.scope.key, stop.by, stop.reason) == ("farm:centre", "ann", "power cut")
     page.click("[aria-label='Change farm centre'] a:text-is('Resume')")
@@ -258,7 +250,7 @@ def test_a_job_is_cancelled_and_a_step_and_a_farm_paused_and_resumed(page: Any, 
     assert controls.read(shift.database, "here").stops == ()
     page.goto(f"{shift.url}/jobs/{JOB}")
     page.click("a:text-is('Cancel it')")
-    playwright.expect(page.locator("form.act")).to_contain_text("3 documents end")
+    expect(page.locator("form.act")).to_contain_text("3 documents end")
     page.fill("#why", "it writes to the wrong disk")
     page.check("input[name='hold']")
     page.click("button.go")

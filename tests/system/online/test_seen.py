@@ -9,18 +9,16 @@ from typing import Any
 import pytest
 
 from orchestrator.web.online.app import JSROOT
+from tests.browsers import chromium, expect, marks
 
 SHARED = Path(os.environ.get("ORCHESTRATOR_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 MICE = SHARED / "mice_06008.000"
-CHROMIUM = Path("/usr/bin/chromium")
 
 pytestmark = [
-    pytest.mark.system,
+    *marks,
     pytest.mark.skipif(not MICE.exists(), reason="needs the folder of real files: set ORCHESTRATOR_SHARED_DATA"),
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's browser: apt-get install chromium"),
     pytest.mark.skipif(not JSROOT.exists(), reason="needs JSROOT, by npm: python3 deploy/jsroot.py"),
 ]
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the test extra: pip install -e '.[test]'")
 
 #: Entries of what is drawn on the screen, by JSROOT's own count.
 DRAWN = """(name) => { const cell = window.room.cells.get(name);
@@ -36,14 +34,12 @@ def test_its_hits_and_triggers_are_on_the_screen_and_stay_when_the_display_is_ki
     }
     online.online["workers"]["local"] = 1
     online.start()
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--headless"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(60_000)
         page.goto(f"http://127.0.0.1:{online.online['web_port']}/")
         for name, count in (("tdc/hits/LDC_1", 7056), ("tdc/triggers/LDC_1", 4 * 882)):
             page.wait_for_function(f"([name, count]) => ({DRAWN})(name) === count", arg=[name, count])
-        expect = playwright.expect
         expect(page.locator("#run")).to_have_text("6008")
         expect(page.locator("#counts")).to_have_text("6 = 6 done + 0 failed + 0 pending", timeout=60_000)
         expect(page.locator("#sentence")).to_contain_text("Run 6008 has ended", timeout=60_000)
@@ -54,5 +50,4 @@ def test_its_hits_and_triggers_are_on_the_screen_and_stay_when_the_display_is_ki
         expect(page.locator("#counts")).to_have_text("6 = 6 done + 0 failed + 0 pending", timeout=60_000)
         page.click("#reload")
         page.wait_for_function(f"(name) => ({DRAWN})(name) === 7056", arg="tdc/hits/LDC_1")
-        browser.close()
     online.stop()
