@@ -139,6 +139,9 @@ def from_json(said: Mapping[str, Any]) -> Selection:
     known = {one.name: one for one in fields(Selection)}
     values: dict[str, Any] = {}
     for name, value in said.items():
+        texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
+            raise SettingsError(f"{name!r} holds text that is no Unicode: no document has such a name")
         if name not in known:
             raise SettingsError(f"a selection knows no {name!r}; it knows: {', '.join(known)}")
         if name in ("documents", "runs", "statuses"):

@@ -119,7 +119,12 @@ def _asked(database: Any, chain: Chain, query: Any) -> Iterator[str]:
     while True:
         # A selector without a condition finds everything, but inside of another one nothing.
         selector = {"$and": [{"_id": {"$gt": last}}, {"type": chain.type}, *([query] if query else [])]}
-        found = database.find(selector, fields=["_id"], sort=[{"_id": "asc"}], limit=PAGE)
+        try:
+            found = database.find(selector, fields=["_id"], sort=[{"_id": "asc"}], limit=PAGE)
+        except DatabaseError as error:
+            if "HTTP 400" not in str(error):
+                raise
+            raise SettingsError(f"the database does not understand the query: {error}") from None
         yield from (str(one["_id"]) for one in found)
         if len(found) < PAGE:
             return

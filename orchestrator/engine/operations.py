@@ -266,7 +266,7 @@ def latest(database: Any, limit: int) -> list[Document]:
     rows = database.all_docs(
         startkey="operation:\ufff0", endkey="operation:", descending=True, include_docs=True, limit=limit
     ).rows
-    return [row.doc for row in rows if row.doc]
+    return [row.doc for row in rows if row.doc and row.doc.get("type") == "operation"]
 
 
 def unfinished(database: Any) -> list[Document]:

@@ -74,7 +74,8 @@ def test_what_cannot_be_meant_is_refused_and_what_is_recorded_stays_short() -> N
         with pytest.raises(SettingsError):
             run_range(text)
     empty = [{key: [], "statuses": ["failed"]} for key in ("documents", "runs")]
-    for odd in ({"x": 1}, {"documents": "d"}, {"runs": [""]}, {"query": []}, {"everything": 1}, {"step": 3}, *empty):
+    for odd in ({"x": 1}, {"documents": "d"}, {"runs": [""]}, {"query": []}, {"everything": 1}, {"step": 3},
+                {"documents": ["\ud800"]}, {"step": "\udcff"}, *empty):  # fmt: skip
         with pytest.raises(SettingsError):
             from_json(odd)
     many = Selection(documents=tuple(f"d{n}" for n in range(1000)))

@@ -142,6 +142,7 @@ def test_what_cannot_be_said_is_refused_in_words(two: Any) -> None:
         (("hold", "--runs", "r01", "--reason", "x"), Exit.SETTINGS, "FIRST..LAST"),
         (("hold", "--query", "[1]", "--reason", "x"), Exit.SETTINGS, "Mango selector"),
         (("hold", "--runs", "r02..r01", "--reason", "x"), Exit.SETTINGS, "ends before it begins"),
+        (("hold", "--query", '{"$where": "1"}', "--reason", "x"), Exit.SETTINGS, "does not understand the query"),
         (("hold", "--status", "Faild", "--reason", "x"), Exit.SETTINGS, "did you mean 'failed'"),
         (("operations", "r01_0"), Exit.NOT_FOUND, "is no operation"),
         (("operations", "nosuch"), Exit.NOT_FOUND, "is no operation"),
