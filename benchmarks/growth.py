@@ -208,6 +208,7 @@ def pages(database: Database, chain: Chain, size: Size, rounds: int) -> None:
     worst = 0.0
     for address in addresses(database):
         worst = max(worst, page.measured(database, chain, address, rounds, True)["warm p95"])
+    clear(database, "note:")  # what it has written
     size.note("page", worst)
 
 
