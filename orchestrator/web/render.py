@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def assets_version() -> str:
     return digest.hexdigest()[:10]
 
 
+def unsaid(lines: Iterable[str], said: object) -> list[str]:
+    """The lines whose words do not stand in what was said already, however they are capitalised."""
+    words = str(said).lower()
+    return [line for line in lines if line.lower() not in words]
+
+
 @lru_cache(maxsize=1)
 def environment() -> jinja2.Environment:
     """The templates, made ready once."""
@@ -62,6 +69,7 @@ def environment() -> jinja2.Environment:
         "without": without,
         "trimmed": trim.trimmed,
         "shortened": trim.shortened,
+        "unsaid": unsaid,
     }
     made.globals |= {
         "STATES": STATES,

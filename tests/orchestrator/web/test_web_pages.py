@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import page_double
@@ -241,3 +242,12 @@ def test_the_description_names_every_call_and_needs_no_outside_page(client: Test
     assert all("get" in body and "post" not in body for body in schema["paths"].values())
     assert "http" not in client.get("/api").text.replace("http-equiv", "").replace("/http", "")
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
+
+
+def test_a_documents_page_says_why_once(client: TestClient, database: page_double.Double) -> None:
+    failed = next(d for d in database.documents.values() if d.get("status") == "failed")
+    data = client.get(f"/api/documents/{failed['_id']}").json()
+    text = client.get(f"/documents/{failed['_id']}").text
+    body = text[: text.index('id="raw"')]
+    assert data["explanation"]["sentence"] == data["sentence"]
+    assert html.unescape(body).count(f"{data['sentence']}</p>") == 1
