@@ -85,12 +85,17 @@ def _write(place: Path, number: int, packed: bytes, durable: bool) -> dict[str, 
     path = place / name
     if not path.exists():
         part = place / f".{name}.{os.getpid()}-{threading.get_ident()}.part"
-        with part.open("wb") as out:
-            out.write(packed)
-            out.flush()
-            if durable:
-                os.fsync(out.fileno())
-        part.replace(path)
+        try:
+            with part.open("wb") as out:
+                out.write(packed)
+                out.flush()
+                if durable:
+                    os.fsync(out.fileno())
+            part.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink()  # a full disk is not filled with halves
+            raise
     return {"name": name, "size": len(packed), "sha256": checksum}
 
 

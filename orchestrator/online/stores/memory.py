@@ -88,11 +88,14 @@ class MemoryStore:
         with self._news:
             self._must_exist()
             before = len(self._arrived)
-            for one in given:
-                if one.number not in self._places:
-                    self._places[one.number] = len(self._arrived)
-                    self._arrived.append(self._held(one))
-            self._news.notify_all()
+            try:
+                for one in given:
+                    if one.number not in self._places:
+                        held = self._held(one)  # before it counts as there: the disk may be full
+                        self._places[one.number] = len(self._arrived)
+                        self._arrived.append(held)
+            finally:
+                self._news.notify_all()
             return len(self._arrived) - before
 
     def _held(self, outcome: Outcome) -> Outcome:

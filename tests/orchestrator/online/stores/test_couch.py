@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +158,40 @@ def test_a_full_disk_is_a_passing_fault(tmp_path: Path) -> None:
     (tmp_path / "spills").write_text("in the way")
     with pytest.raises(TransientError, match="Make room"):
         SpillFiles(tmp_path / "spills").write("1", [(0, b"x")])
+
+
+def test_a_memory_whose_large_spills_find_no_room_has_them_all_when_there_is_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SpillFiles(tmp_path / "large")
+    store = MemoryStores(files, inline=100).of("1")
+    store.save(RunRecord("1"))
+    kept, full = SpillFiles.write, [True, False, True, True, False, False]
+
+    def write(self: SpillFiles, *given: Any, **more: Any) -> Any:
+        if full and full.pop():
+            raise TransientError("no room")
+        return kept(self, *given, **more)
+
+    monkeypatch.setattr(SpillFiles, "write", write)
+    spills = [outcome(number, size=1000) for number in range(4)]
+    for _ in range(5):
+        with contextlib.suppress(TransientError):
+            store.put(spills)
+    assert sorted(store.numbers()) == [0, 1, 2, 3]
+    came = next(store.follow(None, wait=lambda seconds: True)).outcomes
+    assert {one.number: one.packed for one in came} == {one.number: one.packed for one in spills}
+    assert [one.number for one in map(store.spill, range(4)) if one is not None] == [0, 1, 2, 3]
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("orchestrator.online.stores.files.os.fsync", refuse)
+    with pytest.raises(TransientError, match="No space left"):
+        SpillFiles(tmp_path).write("1", [(0, b"content")])
+    assert list((tmp_path / "1").iterdir()) == []
 
 
 def test_a_long_trace_keeps_its_end(stores: CouchStores) -> None:
