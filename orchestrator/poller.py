@@ -261,7 +261,7 @@ class Poller:
             self.heartbeat.write(
                 now, lease=self.terms.lease, branch=self.chain.branch.name, running=self.foreman.running(),
                 held=len(self.engine.held), backlog=len(self.engine.backlog), counts=vars(self.engine.counts),
-                draining=self._stop.is_set(), since=self.feed.since, refused=self.engine.refusals(now),
+                draining=self._stop.is_set(), since=self.feed.since, refused=self.engine.remembered.refusals(now),
             )  # fmt: skip
             self.renewal.renewed(began)
         except Refused as error:

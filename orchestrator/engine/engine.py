@@ -59,7 +59,7 @@ class Engine:
         self.taking: set[str] = set()
         #: Documents in our hands: held, or in a write that is not in the database yet.
         self._busy: set[str] = set()
-        self._remembered = Remembered()
+        self.remembered = Remembered()
         self._contended = 0.0
         self._budget = 0.0
         # Claimed tasks wait here, not in a variable of commit: it may be interrupted by the database going away.
@@ -83,12 +83,12 @@ class Engine:
                 continue
             if document["_id"] in self._busy:
                 self._see_taken(document)
-            elif (swept or not self._remembered.is_older(document)) and not self._remembered.is_refused(document, now):
+            elif (swept or not self.remembered.is_older(document)) and not self.remembered.is_refused(document, now):
                 self.backlog.offer(document, now)
 
     def _see_taken(self, document: Document) -> None:
         """A document in our hands as somebody shows it: if a person has taken it away, its attempt is not wanted."""
-        if "_conflicts" in document or not self._remembered.is_newer(document):
+        if "_conflicts" in document or not self.remembered.is_newer(document):
             return  # another site's version, beside which ours stands; or our own echo
         for attempt, held in self.held.items():
             if held.name == document["_id"] and not documents.held_by(document, held.step.key, attempt):
@@ -101,10 +101,6 @@ class Engine:
         return attempt in self.held or any(
             attempt in (write.attempt, write.then_attempt) for write in self.outbox.unwritten()
         )
-
-    def refusals(self, now: float) -> dict[str, str]:
-        """Why the database has refused writes of late, by document: for people."""
-        return self._remembered.refusals(now)
 
     def ours(self) -> set[str]:
         """The attempts that this poller has claimed or is about to claim."""
@@ -237,7 +233,7 @@ class Engine:
         return []
 
     def _saved(self, write: Write, saved: Document, now: float) -> None:
-        self._remembered.written(saved)
+        self.remembered.written(saved)
         if write.lost is not None:
             self.counts.lost += 1
             faults.point("engine.freed")
@@ -346,7 +342,7 @@ class Engine:
                 self._record(Write(held, write.step, write.attempt, write.report, refused=True), now, go_on=False)
                 return
         log.error("the database refused %s of document %s: %s", write.step.key, write.name, why)
-        self._remembered.refused(write.document, now, why)
+        self.remembered.refused(write.document, now, why)
         self._drop(write, why)
 
     def _held_version(self, write: Write) -> Document | None:
