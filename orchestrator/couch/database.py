@@ -65,8 +65,8 @@ class ViewResult:
 class Database:
     """The database ``name``. Cheap to make; thread-safe, as its connection is.
 
-    Whatever is asked of it can raise Unavailable (no answer), Unauthorised (the login or its roles) and NotFound (no such
-    database); what else a method raises, it says itself.
+    Whatever is asked of it can raise Unavailable (no answer), Unauthorised (the login or its roles) and NotFound (no
+    such database); what else a method raises, it says itself.
     """
 
     def __init__(self, connection: Connection, name: str) -> None:
