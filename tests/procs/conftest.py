@@ -29,6 +29,15 @@ def work(tmp_path: Path) -> Callable[..., Work]:
 
 
 @pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A raw file, as the DAQ leaves it."""
+    path = tmp_path / "daq" / "ma22a000_003"
+    path.parent.mkdir()
+    path.write_bytes(os.urandom(200_000))
+    return path
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """The folder of real files, which is not part of the repository."""
     default = Path(__file__).parents[3] / "shared" / "data"

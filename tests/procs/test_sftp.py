@@ -70,14 +70,6 @@ def far(tmp_path: Path) -> Far:
     return Far(tmp_path / "far")
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "daq" / "ma22a000_003"
-    path.parent.mkdir()
-    path.write_bytes(os.urandom(200_000))
-    return path
-
-
 def send(far: Far, source: Path, document: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
     """One attempt by a step of its own."""
     step = Transfer({"access": ACCESS, **settings}, LOG, connect=lambda access: far)

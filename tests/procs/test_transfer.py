@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,6 @@ from procs.outputs import checksum
 from procs.transfer import transfer
 
 Make = Callable[..., Work]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "daq" / "ma22a000_003"
-    path.parent.mkdir()
-    path.write_bytes(os.urandom(200_000))
-    return path
 
 
 def document(source: Path, **more: Any) -> dict[str, Any]:
