@@ -13,6 +13,7 @@ from orchestrator.cli.context import Context, SiteCommand, json_option, pass_sit
 if TYPE_CHECKING:
     from orchestrator.runtime import Lock
 
+SILENT = 10.0  # s without a word of the transform after which it is told
 SLACK = 30.0  # s beyond the system's own patience until the command gives up waiting for it
 
 
@@ -183,6 +184,8 @@ def _show(site: Context, found: dict[str, Any]) -> None:
         )  # fmt: skip
     if not said or said.get("state") != "running":
         return
+    if found["silent"] > SILENT:
+        out.line(f"What follows is from {found['silent']:.0f} s ago: the transform hangs, or the disk is full.")
     out.line(_sentence(said), style="bold")
     for words in (said.get("waits_for"), said.get("store_away"), said.get("input_error")):
         if words:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,19 @@ def state(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {"running": holder is not None, "pid": holder, "folder": str(settings.folder)}
     found["system"] = status
     found["transform"] = said if said is not None and (holder is not None or said.get("state") == "ended") else None
+    found["silent"] = _silence(said) if holder is not None else 0.0
     found["reducers"] = _reducers(folder, said or {}, status)
     found["broadcast"] = _broadcast(settings) if holder is not None else None
     return found
+
+
+def _silence(said: dict[str, Any] | None) -> float:
+    """For how long the transform has not said how it is, s; it does so about twice a second."""
+    try:
+        then = datetime.fromisoformat(str((said or {})["time"]))
+        return max(0.0, (datetime.now(UTC) - then).total_seconds())
+    except (KeyError, ValueError, TypeError):
+        return 0.0
 
 
 def _broadcast(settings: Settings) -> dict[str, Any] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.cli import main
 from orchestrator.online import snapshot, system
 from orchestrator.online.reducer_status import Said, Teller
 from orchestrator.runtime import STATUS, Lock
@@ -24,12 +26,24 @@ def settings(tmp_path: Path) -> Any:
     folder.mkdir()
     lock = Lock(folder)
     lock.take()
-    children = [{"name": "online-reduce-one", "state": "running"}]
+    children = [{"name": "online-reduce-one", "state": "running", "pid": 1, "restarts": 0, "ended": ""}]
     (folder / STATUS).write_text(json.dumps({"pid": os.getpid(), "children": children}))
     said = {"state": "running", "run": "7", "begun": BEGUN, "opened": 2, "done": 4, "failed": 1, "workers": []}
     (folder / "transform.json").write_text(json.dumps(said))
     yield Settings.load(tmp_path, {})
     lock.release()
+
+
+def test_a_transform_that_says_nothing_any_more_is_told(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = settings.folder / "online" / "transform.json"
+    said = json.loads(path.read_text())
+    for seconds, told in ((0, False), (60, True)):
+        then = datetime.now(UTC) - timedelta(seconds=seconds)
+        path.write_text(json.dumps(said | {"time": then.isoformat(timespec="milliseconds")}))
+        main(["-C", str(settings.folder), "online", "status"])
+        assert ("s ago: the transform hangs, or the disk is full" in capsys.readouterr().out) == told
 
 
 def one(settings: Settings) -> dict[str, Any]:
