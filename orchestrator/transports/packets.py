@@ -23,6 +23,8 @@ CHANNEL_DATA = 94  # SSH_MSG_CHANNEL_DATA, RFC 4254
 _HEAD = struct.Struct(">BBII")  # length of the padding, kind of message, channel, length of the data
 _BLOCK = 16  # bytes of AES; length and padding of a packet are chosen so that what is sealed is a multiple
 _TAG = 16  # bytes that prove a packet
+_AROUND = 64  # bytes around the data of a packet, at most: head, padding, tag
+_DATA = 1 << 15  # bytes of data in a packet: what every server must take (RFC 4253, section 6.1); more gains nothing
 _ROOM = (1 << 18) + (1 << 14)  # bytes sealed before they are sent: one write of SFTP with what is around it
 _LONGEST = 1 << 20  # bytes of a packet that comes; OpenSSH sends 256 KiB at most
 _RANDOM = 4096  # bytes of padding fetched at once
@@ -134,16 +136,16 @@ class Packets(paramiko.Packetizer):
             if isinstance(data, Data):
                 end = 0
                 for piece in data.pieces:
-                    if end + len(piece) + 64 > len(self._out):
+                    if end + len(piece) + _AROUND > len(self._out):
                         self._go(end)
                         end = 0
+                    self._make_room(len(piece))
                     _HEAD.pack_into(self._plain, 0, 0, CHANNEL_DATA, data.channel, len(piece))
                     self._plain[_HEAD.size : _HEAD.size + len(piece)] = piece
                     end = self._seal(_HEAD.size - 1 + len(piece), end)
             else:
                 payload = data.asbytes()
-                if len(payload) + 64 > len(self._plain):
-                    raise paramiko.SSHException(f"a message of {len(payload)} bytes is longer than a packet may be")
+                self._make_room(len(payload))
                 self._plain[1 : 1 + len(payload)] = payload
                 end = self._seal(len(payload), 0)
             self._go(end)
@@ -155,6 +157,13 @@ class Packets(paramiko.Packetizer):
         with self._stream.together():
             for message in _messages(data):
                 super().send_message(message)
+
+    def _make_room(self, size: int) -> None:
+        """For a message that is longer than any before, of a server that takes such."""
+        if size + _AROUND > len(self._plain):
+            self._plain = memoryview(bytearray(size + _AROUND))
+        if size + _AROUND > len(self._out):
+            self._out = memoryview(bytearray(size + _AROUND))
 
     def _seal(self, payload: int, at: int) -> int:
         """Seals what stands in the plain buffer, behind the byte for the padding's length; where it ends."""
@@ -209,7 +218,7 @@ def send_all(channel: paramiko.Channel, head: bytes, rest: memoryview | None = N
         EOFError: the channel is closed.
         TimeoutError: the other side took nothing for as long as the channel's time-out says.
     """
-    most = channel.out_max_packet_size - 64
+    most = min(_DATA, channel.out_max_packet_size) - _AROUND
     first = b""
     if rest is not None and len(head) < most:
         first, rest = head + rest[: most - len(head)], rest[most - len(head) :]

@@ -63,7 +63,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 def test_data_and_messages_arrive_in_their_order(pair: Pair) -> None:
-    pieces = [os.urandom(size) for size in (1, 15, 16, 17, 32704, 0, 32704, *[30000] * 12)]
+    pieces = [os.urandom(size) for size in (1, 15, 16, 17, 32704, 0, 32704, *[30000] * 12, 70_000, 400_000)]
     got: list[tuple[int, int, bytes]] = []
     reader = threading.Thread(target=lambda: got.extend(pair.read() for _ in range(len(pieces) + 1)), daemon=True)
     reader.start()
@@ -71,11 +71,11 @@ def test_data_and_messages_arrive_in_their_order(pair: Pair) -> None:
     message = paramiko.Message()
     message.add_byte(b"\x5f")
     message.add_int(1)
-    message.add_string(b"in between")
+    message.add_string(b"in between" * 30_000)
     pair.out.send_message(message)
     pair.out.send_message(Data(8, pieces[5:]))
     reader.join(10)
-    sent = [(CHANNEL_DATA, 7, piece) for piece in pieces[:5]] + [(0x5F, 1, b"in between")]
+    sent = [(CHANNEL_DATA, 7, piece) for piece in pieces[:5]] + [(0x5F, 1, b"in between" * 30_000)]
     assert got == sent + [(CHANNEL_DATA, 8, piece) for piece in pieces[5:]]
 
 
