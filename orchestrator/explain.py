@@ -172,7 +172,8 @@ def _cause(chain: Chain, document: Mapping[str, Any], facts: Facts, asked: Step 
     if hold is not None:
         operation = hold.get("operation") if isinstance(hold, dict) else None
         then = command("operations", operation, options="--finish") if operation else command("release", name)
-        return because("hold", reasons.on_hold(document), step=step.key, then=(then,))
+        made = because("hold", reasons.on_hold(document), step=step.key, then=(then,))
+        return _beside(made, chain, document, facts, step, because)
     return _ready(chain, document, facts, step, because)
 
 
@@ -319,7 +320,31 @@ def _stuck(chain: Chain, document: Mapping[str, Any], step: Step | None, because
 
 
 def _ready(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step, because: Because) -> Explanation:
-    """The document is ready for the step: what keeps those who would take it?"""
+    """The document is ready for the step: what keeps those who would take it, and what would keep them besides?"""
+    return _beside(_obstacle(chain, document, facts, step, because), chain, document, facts, step, because)
+
+
+def _beside(
+    made: Explanation, chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step, because: Because
+) -> Explanation:
+    """Note what would keep the document if the cause were gone: whoever mends one thing shall not wait for nothing."""
+    last = made
+    while last.cause in ("hold", "retry", "paused", "chain-changed"):
+        if last.cause in ("hold", "retry"):
+            document = {key: value for key, value in document.items() if key != last.cause}
+        elif last.cause == "paused":
+            facts = replace(facts, controls={})
+        else:
+            facts = replace(facts, deployed=None)
+        last = _obstacle(chain, document, facts, step, because)
+        made.takers = made.takers or last.takers
+        if last.cause != "soon":
+            made.notes.append(f"besides: {last.sentence}")
+    return made
+
+
+def _obstacle(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step, because: Because) -> Explanation:
+    """The first thing that keeps those who would take the document."""
     found = takers(step, facts)
     what = f"{step.key} ({step.name})"
     # Who will make the next attempt looks at his own clock.
@@ -331,7 +356,8 @@ def _ready(chain: Chain, document: Mapping[str, Any], facts: Facts, step: Step, 
     stopped = control.why_not(step) if control is not None else ""
     living = [one for one in found if one.alive]
     if wait > 0:
-        made = because("retry", step=step.key, then=("it goes on by itself",))
+        words = reasons.ready_because(document, step, facts.now)
+        made = because("retry", words, step=step.key, then=("it goes on by itself",))
     elif stopped:
         scope = control.stops_of(step.name, step.farm)[0].scope if control else None
         word = "" if scope is None or not scope.name else f" --{scope.kind} {scope.name}"

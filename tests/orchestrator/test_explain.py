@@ -162,6 +162,20 @@ def test_whether_a_daemon_lives_is_judged_by_the_database_s_clock(hours: float) 
     assert explain(CHAIN, raw(), facts(beat("p1", ("proc0",), behind="x"), behind=0.0)).cause == "soon"
 
 
+def test_what_stands_behind_the_first_cause_is_told_besides() -> None:
+    hold = {"by": "ann", "reason": "tea", "at": "x"}
+    all_at_once = facts(beat("p1", ("proc0",), 300.0), controls=PAUSED, deployed=OTHER)
+    made = explain(CHAIN, {**failed("transient"), "hold": hold}, all_at_once)
+    assert made.cause == "hold"
+    told = " ".join(made.notes)
+    for words in ("Attempt 2", "is paused", "another chain", "silent for 300 s"):
+        assert words in told, made.notes
+    assert [one.alive for one in made.takers] == [False]
+    assert explain(CHAIN, raw(hold=hold), facts(ALIVE)).notes == [], "nothing else keeps it"
+    paused = explain(CHAIN, raw(), facts(controls=PAUSED))
+    assert paused.cause == "paused" and "no poller that serves it" in paused.notes[0]
+
+
 def test_commands_can_be_pasted_into_a_shell_whatever_a_document_is_called() -> None:
     for name, words in (
         ("a b;rm -rf ~", "retry 'a b;rm -rf ~'"), ("$(id)", "retry '$(id)'"), ("-f", "retry -- -f"),

@@ -168,7 +168,7 @@ def test_lanes_and_gathers_and_what_people_and_gates_have_stopped(both: Both) ->
     assert "the gather tars" in waits["sentence"] and "is not over" in waits["sentence"]
     taken = both.until("gathered", "old", "archive")
     of = str(both.site.database.get("old")["archive_proc0"]["gathered"])
-    assert taken["next"] == [f"orchestrator explain {of} --branch tars"]
+    assert taken["next"] == [f"orchestrator explain --branch tars {of}"]
     assert both.ask(of, "tars")["cause"] == "no-poller"
     assert both.ask("old", "archive", "verify")["cause"] == "gathered"
     both.add("late", run_name="plain", do="disk")
