@@ -160,13 +160,6 @@ def test_fields() -> None:
 # Indexes
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    made = Store(tmp_path / "data")
-    yield made
-    made.close()
-
-
 def write(db: Any, many: list[dict[str, Any]]) -> None:
     db.write([documents.draft(doc) for doc in many], user={"name": None, "roles": ["_admin"]})
 

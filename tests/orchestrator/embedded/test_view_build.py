@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,25 +49,6 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view_index, "MANY", 100)
     monkeypatch.setattr(view_build, "BATCH", 70)
     monkeypatch.setattr(view_build.os, "sched_getaffinity", lambda _pid: {0, 1, 2}, raising=False)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "data")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def views(store: Store) -> Iterator[Views]:
-    made = Views(lambda: store.functions, lambda db, seq: f"{seq}-{db.token}")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def db(store: Store) -> Any:
-    return store.create("d")
 
 
 def write(db: Any, *docs: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +31,6 @@ DDOC: dict[str, Any] = {
         },
     },
 }
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "data")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def views(store: Store) -> Iterator[Views]:
-    made = Views(lambda: store.functions, lambda db, seq: f"{seq}-{db.token}")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def db(store: Store) -> Any:
-    return store.create("d")
 
 
 def write(db: Any, *docs: dict[str, Any]) -> None:
