@@ -44,7 +44,7 @@ def test_plots_are_drawn_and_follow_the_data_with_the_zoom_as_it_was_set(viewer:
     expect(page.locator("#quality")).to_contain_text("1 bad")
     expect(page.locator("#message")).to_contain_text("1 plot of 4 is bad")
     room.plot("6008", "time/0", 26, quality="warning")
-    expect(page.locator("#worst")).to_have_text("Show them one by one")
+    expect(page.locator("#worst")).to_have_text("Show the bad plot")
     for name, count in (("hits/0", 25), ("time/0", 26), ("hits/0", 25)):
         page.click("#worst")
         expect(page.locator(".plot")).to_have_count(1)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from control_room_browser import Open, entries, needs_jsroot, plot, zoom, zoomed
+from control_room_browser import Open, entries, needs_jsroot, online_room, plot, zoom, zoomed
 
 from orchestrator.online import rootjson, snapshot
 from orchestrator.online.plot import Plot
@@ -180,6 +180,21 @@ def test_servers_of_two_versions_in_turn_make_a_page_load_itself_once(
         expect(page.locator("#counts")).to_contain_text(f"{number} =")
         page.wait_for_timeout(500)
     assert loads == ["load"]
+
+
+def test_a_display_without_plots_is_not_asked_again_and_again(browser: Any, tmp_path: Path) -> None:
+    with online_room.room(tmp_path, canvases="") as room:
+        page = browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url) if "/events" in request.url else None)
+        page.goto(room.url)
+        expect(page.locator("#live")).to_have_attribute("data-state", "live")
+        expect(page.locator("#remedy code")).to_have_text("orchestrator online status")
+        page.wait_for_timeout(700)
+        assert len(asked) == 1
+        room.plot("6008", "hits/0", 7)
+        expect(plot(page, "hits/0").locator(".facts-line")).to_contain_text("7 entries")
+        page.close()
 
 
 def test_a_search_that_is_answered_late_does_not_undo_what_was_typed_since(viewer: Open, room: Any) -> None:

@@ -6,6 +6,7 @@ this needs to ask.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,12 @@ def _flat(table: Mapping[str, Any], known: Sequence[str] | None) -> dict[str, An
 def worst(qualities: Iterable[str]) -> str:
     """The quality of a whole: that of its worst part."""
     return max(qualities, key=_RANK.__getitem__, default="none")
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Names as people count: station 2 before station 10."""
+    return sorted(names, key=lambda name: [(int(part), "") if part.isdecimal() else (-1, part)
+                                           for part in re.split(r"([0-9]+)", name[:LETTERS])])  # fmt: skip
 
 
 def pick(names: Iterable[str], patterns: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from orchestrator.version import VERSION
 from orchestrator.web import human
 from orchestrator.web.links import Links
 from orchestrator.web.online import thumbnail
-from orchestrator.web.online.board import Shown, pick
+from orchestrator.web.online.board import Shown, ordered, pick
 from orchestrator.web.online.hub import SHOWN, Hub
 from orchestrator.web.online.kept import Kept
 from orchestrator.web.online.pictures import SIZES, Pictures
@@ -222,7 +222,7 @@ class Pages:
         await self._load(run)
         plots = self.room.plots(run)
         words = q.lower().split()
-        names = [name for name in sorted(plots) if all(word in _words(plots[name]) for word in words)]
+        names = [name for name in ordered(plots) if all(word in _words(plots[name]) for word in words)]
         data = {
             "q": q, "run": self.room.status(run)["run"], "asked": run, "found": len(names), "all": len(plots),
             "plots": self._rows(run, names[:LISTED]), "status": self.room.status(run),
@@ -262,7 +262,7 @@ class Pages:
             raise NotFound(f"nothing is known of run {name!r}: it was never shown here, or its snapshot is gone")
         data = {
             "run": status["run"], "status": status, "canvases": self.room.canvases(plots),
-            "plots": self._rows(name, sorted(plots)[:LISTED]), "all": len(plots),
+            "plots": self._rows(name, ordered(plots)[:LISTED]), "all": len(plots),
             "runs": [row["run"] for row in await self._runs() if row["run"] != status["run"]],
         }  # fmt: skip
         return await self._answer(request, "run.html", data)
@@ -279,7 +279,7 @@ class Pages:
         await self._load(a)
         await self._load(b)
         first, second = self.room.plots(a), self.room.plots(b)
-        names = [name for name in pick(sorted(first), ["*"]) if name in second and q.lower() in name.lower()]
+        names = [name for name in pick(ordered(first), ["*"]) if name in second and q.lower() in name.lower()]
         data = {
             "a": self.room.status(a)["run"], "b": self.room.status(b)["run"], "q": q, "how": how,
             "plots": [{"name": name, "title": first[name].header["title"], "a": first[name].header,

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.online.configuration import Online
 from orchestrator.version import VERSION
 from orchestrator.web import human
-from orchestrator.web.online.board import Board, Run, Shown, pick, worst
+from orchestrator.web.online.board import Board, Run, Shown, ordered, pick, worst
 
 #: Part of the time after which a run without spills counts as ended, after which silence is remarked on.
 SILENT_PART = 0.5
@@ -48,7 +48,7 @@ class Room:
 
     def canvases(self, plots: Mapping[str, Shown]) -> list[dict[str, Any]]:
         """The canvases with the names of their plots: as configured, or else one for each reducer."""
-        names = sorted(plots)
+        names = ordered(plots)
         wanted: list[tuple[str, str, str, Sequence[str]]] = [
             (canvas.name, canvas.group, canvas.help, pick(names, canvas.plots))
             for canvas in self.configuration.canvases
@@ -81,7 +81,7 @@ class Room:
             "run": self._name(run),
             "plots": [
                 {"name": name} | {key: plots[name].header[key] for key in ("title", "quality", "reducer", "keywords")}
-                for name in sorted(plots)
+                for name in ordered(plots)
             ],
             "canvases": self.canvases(plots),
         }

@@ -21,7 +21,8 @@
     byId("message").className = `message level-${level}`;
     byId("message").hidden = level === "good";
     text("sentence", sentence);
-    text("remedy", remedy || "");
+    const parts = (remedy || "").split("`"); // commands stand between them
+    if (byId("remedy").textContent !== parts.join("")) byId("remedy").replaceChildren(...parts.map((part, place) => (place % 2 ? element("code", {}, part) : part)));
   }
 
   function counts(data) {
@@ -57,7 +58,8 @@
     for (const cell of cells.values()) cell.old(data.output_time);
     if (!link) message(data.level, data.sentence, data.remedy);
     byId("worst").hidden = !data.worst.length || Boolean(link);
-    text("worst", data.worst.length > 1 ? "Show them one by one" : "Show it");
+    const { bad, warning } = data.qualities;
+    text("worst", bad > 1 ? "Show the bad plots" : bad ? "Show the bad plot" : warning > 1 ? "Show these plots" : "Show this plot");
     held();
     const which = byId("which");
     if (data.current && !Array.from(which.options).some((option) => option.value === data.current)) runs();

@@ -61,7 +61,7 @@
     document.getElementById("place").textContent = at >= 0 && keys.length > 1 ? `${at + 1} of ${keys.length}` : "";
     const canvasStays = before && wanted && before.key === wanted.key;
     const same = canvasStays && names.length === cells.size && names.every((name) => cells.has(name));
-    if (!same || (!wanted && cells.size)) {
+    if (!same && (names.length || cells.size)) {
       // Plots that come to a canvas, or leave it, change nothing in the others.
       const stay = new Map(canvasStays ? cells : []);
       for (const [name, cell] of cells) if (!canvasStays || !names.includes(name)) cell.close();

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.online.bins import parts
 from orchestrator.online.subscribing import Message
-from orchestrator.web.online.board import Board, counts, pick, sane, worst
+from orchestrator.web.online.board import Board, counts, ordered, pick, sane, worst
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -93,6 +93,11 @@ def test_counts_close_or_it_is_said() -> None:
 def test_plots_are_picked_in_the_order_of_the_patterns_each_once() -> None:
     names = ["a/1", "a/2", "b", "c/1"]
     assert pick(names, ["c/*", "a/2", "a/*"]) == ["c/1", "a/2", "a/1"]
+
+
+def test_plots_are_counted_as_people_count() -> None:
+    assert ordered(["s/10", "s/2", "a", "s/2/b", "10", "s/02"]) == ["10", "a", "s/2", "s/02", "s/2/b", "s/10"]
+    assert ordered(["x" + "9" * 3000, "²", ""])[0] == ""
 
 
 def test_a_run_is_as_good_as_its_worst_plot() -> None:
