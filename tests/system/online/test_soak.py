@@ -27,7 +27,9 @@ VIEWERS = int(os.environ.get("SOAK_VIEWERS", "100"))
 RATE = 10  # spills a second
 RUN = int(max(50, min(3000, SECONDS * RATE / 6)))  # spills of one run: five minutes of an hour
 PLOTS = 20
-GROWTH = 1.1, 10.0  # factor, and MB, that a process may have grown between the second and the last quarter
+#: Factor, and MB, that a process may have grown between the third and the last quarter. What it loads at a run's first
+#: end, and the caches of a database, are full by then.
+GROWTH = 1.1, 10.0
 SAMPLE = 10.0  # s
 
 TWENTY = f"""
@@ -95,11 +97,12 @@ class Memory:
                 out.write(f"{time.monotonic() - self._begun:.0f}\t{line}\n")
 
     def grown(self) -> dict[str, tuple[float, float]]:
-        """The processes that have grown, with their memory in the second and in the last quarter."""
+        """The processes that have grown, with their memory in the third and in the last quarter."""
         found = {}
         for name, sizes in self.samples.items():
             quarter = max(1, len(sizes) // 4)
-            before, after = (sorted(part)[len(part) // 2] for part in (sizes[quarter : 2 * quarter], sizes[-quarter:]))
+            third, last = sorted(sizes[-2 * quarter : -quarter]), sorted(sizes[-quarter:])
+            before, after = third[len(third) // 2], last[len(last) // 2]
             if after > GROWTH[0] * before + GROWTH[1]:
                 found[name] = (before, after)
         return found
