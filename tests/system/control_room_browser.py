@@ -19,6 +19,8 @@ from orchestrator.web.online.app import JSROOT
 from orchestrator.web.serve import bind
 from tests.browsers import chromium, expect
 
+expect.set_options(timeout=20_000)  # a machine that is busy with other tests draws late
+
 needs_jsroot = pytest.mark.skipif(not JSROOT.exists(), reason="needs JSROOT, by npm: python3 deploy/jsroot.py")
 
 
