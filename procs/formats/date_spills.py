@@ -241,9 +241,7 @@ class _Columns:
         return np.concatenate(pieces, dtype=kind, casting="unsafe")
 
 
-def batches(
-    file: DateFile, chunk: int, keep_truncated: bool, max_bytes: int | None = None
-) -> Iterator[SpillBatch]:
+def batches(file: DateFile, chunk: int, keep_truncated: bool, max_bytes: int | None = None) -> Iterator[SpillBatch]:
     """The batches of :meth:`DateFile.spills`; the last one may have no physics event and only rows of the table."""
     reading = file.events(keep_truncated=keep_truncated)
     while True:
@@ -293,21 +291,15 @@ def _fill(file: DateFile, events: list[DateEvent], columns: _Columns) -> None:
     ]
     decoded = iter(decode_v1290_blocks(boards))
     for event in events:
-        columns.add(
-            "table_",
-            1,
-            offset=event.offset,
-            size=event.size,
-            type=event.type,
-            run=event.run,
-            spill=event.spill,
-            number=event.number,
-            seconds=event.seconds,
-            microseconds=event.microseconds,
-            sub_events=len(event.sub_events),
-        )
+        columns.add("table_", 1, **_header(event), sub_events=len(event.sub_events))
         if event.type in DECODED:
             _spill(file, event, columns, decoded)
+
+
+def _header(event: DateEvent) -> dict[str, int]:
+    """What an event's own header says, by column."""
+    names = ("offset", "size", "type", "run", "spill", "number", "seconds", "microseconds")
+    return {name: getattr(event, name) for name in names}
 
 
 def _spill(file: DateFile, event: DateEvent, columns: _Columns, boards: Iterator[TdcBlock]) -> None:
@@ -347,14 +339,7 @@ def _spill(file: DateFile, event: DateEvent, columns: _Columns, boards: Iterator
         "",
         1,
         event=event.index,
-        offset=event.offset,
-        size=event.size,
-        type=event.type,
-        run=event.run,
-        spill=event.spill,
-        number=event.number,
-        seconds=event.seconds,
-        microseconds=event.microseconds,
+        **_header(event),
         triggers=max(tdc.values(), default=max(flash.values(), default=0)),
         hits=hits,
         waveforms=waveforms,
