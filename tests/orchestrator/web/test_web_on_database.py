@@ -166,7 +166,8 @@ def test_a_change_is_told_to_all_viewers_and_a_restart_of_the_database_is_surviv
 
 
 SERVE = """
-import sys
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background may ignore it
 from orchestrator.web import create_app, serve
 serve(create_app(lambda: None, live=False), port=0, ready=lambda url: print(url, flush=True))
 """
