@@ -199,9 +199,9 @@ def losses(found: Mapping[str, Result]) -> str:
     rows = found.get("comparison", {"tables": [{"rows": []}]})["tables"][0]["rows"]
     for row in rows:
         if row[3] is not None and value(row[3]) < 1 and "limit" not in row[0]:
-            lines.append(
-                f"- {row[0]} does {number(1 / value(row[3]))} times as many steps a second{lacks(found, row[0])}."
-            )
+            times = 1 / value(row[3])
+            many = "as many" if times < 1.01 else f"{number(times)} times as many"
+            lines.append(f"- {row[0]} does {many} steps a second{lacks(found, row[0])}.")
     rows = found.get("latency", {"tables": [{"rows": []}]})["tables"][0]["rows"]
     mine = next((row for row in rows if row[0] == OURS), None)
     for row in rows if mine else []:
