@@ -101,7 +101,7 @@ class DatabaseStore:
         self._watchers: set[Callable[[], None]] = set()
         self.ranks = Ranks(self.reading)
         self.validators = Validators(judge)
-        self._writer = Writer(path, synchronous, self.validators, self._committed)
+        self._writer = Writer(path, synchronous, self.validators, self._committed, self.ring)
         self._counters = copy.copy(self._writer.counters)
         with self.reading() as connection:
             known = dict(connection.execute("SELECT key, value FROM meta").fetchall())
@@ -320,7 +320,6 @@ class DatabaseStore:
     def _committed(self, counters: Counters, moves: Moves) -> None:
         self._counters = counters
         self.ranks.moved(counters.seq, moves)
-        self.ring()
 
     def ring(self) -> None:
         """Wake the feeds of this database."""
@@ -357,4 +356,3 @@ class DatabaseStore:
         for connection in idle:
             connection.close()
         self.ring()
-

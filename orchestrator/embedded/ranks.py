@@ -36,6 +36,7 @@ class Ranks:
         self._making = threading.Lock()
         self._starts: list[str] = []  # empty: not made
         self._counts: list[int] = []
+        self._made = 0  # the sequence that the spans were made at
         self._missed: list[tuple[int, Moves]] | None = None  # what is committed while the spans are being made
 
     def moved(self, seq: int, moves: Moves) -> None:
@@ -47,7 +48,7 @@ class Ranks:
         with self._lock:
             if self._missed is not None:
                 self._missed.append((seq, moves))
-            elif self._starts:
+            elif self._starts and seq > self._made:
                 self._count(moves)
 
     def before(self, connection: sqlite3.Connection, identifier: str) -> int:
@@ -78,7 +79,7 @@ class Ranks:
             with self._lock:
                 missed, self._missed = self._missed, None
                 if len(counts) == len(starts):
-                    self._starts, self._counts = starts, counts
+                    self._starts, self._counts, self._made = starts, counts, seq
                     for later, moves in missed:
                         if later > seq:
                             self._count(moves)

@@ -56,12 +56,14 @@ class Writer:
         path: the SQLite file.
         validators: what runs ``validate_doc_update`` over the drafts of a group.
         committed: called on this thread after each commit that moved the sequence, with the new counters, and with
-            what it has created and deleted.
+            what it has created and deleted. Only then is the write answered: whoever asks after that must see it.
+        ring: called after the answers.
     """
 
     def __init__(
-        self, path: Any, synchronous: str, validators: Validators, committed: Callable[[Counters, Moves], None]
-    ) -> None:
+        self, path: Any, synchronous: str, validators: Validators, committed: Callable[[Counters, Moves], None],
+        ring: Callable[[], None],
+    ) -> None:  # fmt: skip
         self.connection = layout.connect(path, synchronous=synchronous)
         layout.create(self.connection)
         self.limit = int(self.meta("revs_limit", 1000))
@@ -75,7 +77,7 @@ class Writer:
         self._path = path
         self._pruner = Pruner()
         self._validators = validators
-        self._committed = committed
+        self._committed, self._ring = committed, ring
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"writer {path}", daemon=True)
@@ -177,10 +179,13 @@ class Writer:
             return
         if group.design_changed:
             self._validators.forget()
+        moved = self.counters.seq != before.seq
+        if moved:
+            self._committed(copy.copy(self.counters), group.moves)
         _deliver([(job, job.outcomes) for job in jobs])
         faults.point("database.delivered")
-        if self.counters.seq != before.seq:
-            self._committed(copy.copy(self.counters), group.moves)
+        if moved:
+            self._ring()
 
     def _weigh(self, group: Group, jobs: list[Job]) -> None:
         for job in jobs:

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.embedded import codec, compaction, http_database, layout
+from orchestrator.embedded import codec, compaction, http_database, layout, writer
 from orchestrator.embedded.database import DatabaseStore
 from orchestrator.embedded.documents import draft
 from orchestrator.embedded.problems import Problem, forbidden
@@ -56,6 +57,21 @@ def save(database: DatabaseStore, document: dict[str, Any]) -> str:
     outcome = database.write([draft(document)])[0]
     assert isinstance(outcome, Saved), outcome
     return outcome.rev
+
+
+def test_whoever_asks_after_the_answer_to_a_write_sees_it(database: DatabaseStore) -> None:
+    seen: list[tuple[int, int]] = []
+    for number in range(1, 4):
+        job = writer.Job(Future(), [draft({"_id": f"d{number}"})])
+        assert isinstance(job.future, Future)
+        # On the writer's own thread, in the moment of the answer.
+        job.future.add_done_callback(
+            lambda _: seen.append((database.update_seq(), len(database.changes_rows(0, 9, bodies=False))))
+        )
+        database._writer.submit(job)
+        job.future.result()
+    database.run(lambda connection: None)
+    assert seen == [(1, 1), (2, 2), (3, 3)]
 
 
 def test_the_longest_name_is_one_that_the_disk_can_hold(store: Store) -> None:
@@ -134,9 +150,7 @@ def test_changes_since_gives_each_document_once(database: DatabaseStore) -> None
     assert database.changes_since(0, 1) == rows[:1]
 
 
-def test_pending_is_the_same_however_it_is_counted(
-    database: DatabaseStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pending_is_the_same_however_it_is_counted(database: DatabaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
     database.write([draft({"_id": f"d{number}"}) for number in range(100)])
     for number in range(0, 100, 3):
         document = database.get(f"d{number}")
@@ -249,9 +263,7 @@ def test_compaction_forgets_old_bodies_and_keeps_every_leaf(database: DatabaseSt
         assert found.document()["leaf"] == digit
 
 
-def test_pruning_works_unasked_and_keeps_what_counts(
-    database: DatabaseStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pruning_works_unasked_and_keeps_what_counts(database: DatabaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "KEPT", 50)
     monkeypatch.setattr(compaction, "RECENT", 10)
     monkeypatch.setattr(compaction, "SLICE", 7)
