@@ -130,8 +130,10 @@ class Site:
         counts = {row.key[0]: row.value for row in rows}
         if set(counts) - {"good", "failed", "bad"}:
             return False
+        # One look at all states: what was ready a moment ago may be in progress by now.
+        undone = ("ready", "waiting", "queued", "in progress")
         rows = self.database.view("pages/steps", group_level=2)
-        return bool(counts) and not any(row.value["count"] for row in rows if row.key[1] in ("ready", "waiting"))
+        return bool(counts) and not any(row.value["count"] for row in rows if row.key[1] in undone)
 
     def effects(self) -> list[tuple[str, str, str]]:
         """Every run of a step: document, step, attempt."""
