@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class System:
         self._settings, self._environ = settings, environ
         self.folder = Path(settings.folder) / FOLDER
         self._lock = Lock(self.folder)
+        self._expected: tuple[str, ...] = ()  # workers elsewhere that must be there
         self.leftovers: list[str] = []
 
     def run(self, signals: Signals, say: Callable[[str], None]) -> None:
@@ -62,6 +63,7 @@ class System:
                 (self.folder / progress.FILE).unlink()
             reducer_status.forget(self.folder)
             online = Checks(self._settings, self._environ).must_pass()
+            self._expected = online.workers.remote
             supervisor = Supervisor(
                 specs(self._settings, online, self._workers_there),
                 logs=self._settings.logs, runtime=self.folder, drain=self._settings.drain,
@@ -97,11 +99,11 @@ class System:
     def _workers_there(self) -> bool:
         """Whether every worker that must be there has acknowledged the configuration."""
         said = progress.read(self.folder / progress.FILE)
-        return said is not None and said.get("state") == "running" and not unready(said)
+        return said is not None and said.get("state") == "running" and not unready(said, self._expected)
 
     def _why_not(self, supervisor: Supervisor) -> str:
         said = progress.read(self.folder / progress.FILE) or {}
-        missing = unready(said)
+        missing = unready(said, self._expected)
         if missing:
             words = ", ".join(missing)
             return (
@@ -123,9 +125,16 @@ def pages_missing(page: str) -> str:
     return ""
 
 
-def unready(said: dict[str, Any]) -> list[str]:
-    """Workers that have not acknowledged the configuration, by what the transform says of itself."""
-    return [one["name"] for one in said.get("workers", []) if one["state"] in ("not there", "gets its modules")]
+def unready(said: dict[str, Any], expected: Collection[str]) -> list[str]:
+    """Workers that have not acknowledged the configuration, by what the transform says of itself.
+
+    An expected one that was refused has not: the transform may live a moment longer before it ends because of it.
+    Others that are refused keep nobody waiting.
+    """
+    return [
+        one["name"] for one in said.get("workers", [])
+        if one["state"] in ("not there", "gets its modules") or (one["state"] == "refused" and one["name"] in expected)
+    ]  # fmt: skip
 
 
 def take(lock: Lock, settings: Settings) -> None:
@@ -212,4 +221,3 @@ def _ended(words: str, code: int | None, name: str, log: Path) -> OrchestratorEr
     error = kind(f"{sentence if ours else f'{name} {words}'} (see {log})")
     error.exit_code = Exit(code) if code in set(Exit) and code else Exit.FAILED
     return error
-

@@ -34,9 +34,7 @@ def settings(tmp_path: Path) -> Any:
     lock.release()
 
 
-def test_a_transform_that_says_nothing_any_more_is_told(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_transform_that_says_nothing_any_more_is_told(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     path = settings.folder / "online" / "transform.json"
     said = json.loads(path.read_text())
     for seconds, told in ((0, False), (60, True)):
@@ -78,3 +76,13 @@ def test_a_reducer_that_has_failed_is_told_while_it_tries_and_afterwards(setting
     snapshot.write(folder / "runs", "7", "one", [], {"begun": BEGUN, "opened": 2, "error": "a:B: KeyError: 'x'"})
     found = one(settings)
     assert found["trouble"] == "a:B: KeyError: 'x'" and found["finished"] and found["gave_up"]
+
+
+def test_a_start_waits_for_no_stranger_but_a_refused_worker_that_must_be_there_is_not_ready() -> None:
+    said = {
+        "workers": [
+            {"name": "w1", "state": "ready"}, {"name": "lyon", "state": "refused"},
+            {"name": "oxford", "state": "not there"}, {"name": "stranger", "state": "refused"},
+        ]
+    }  # fmt: skip
+    assert system.unready(said, ["lyon", "oxford"]) == ["lyon", "oxford"]
