@@ -22,7 +22,6 @@ from orchestrator.errors import DataError
 from procs.rootio import opened, trees
 
 _HEAD = struct.Struct(">IH")  # bytes that follow the first four, and version
-_ENTRIES = struct.Struct(">q")
 _TREE = struct.Struct(">qqqqqdiiiiIqqqqqq")  # numbers of a TTree, version 20; the eleventh counts cluster ranges
 _CLUSTERS = 10
 _ARRAY = struct.Struct(">ii")  # objects of a TObjArray, and the index of the first

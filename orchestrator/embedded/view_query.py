@@ -74,8 +74,9 @@ class Pieces:
         """The regions that a range touches."""
         return _touched(self.regions, END, True, start, end, descending)
 
-    def below(self, region: Piece, end: Place, descending: bool) -> Iterator[Piece]:
-        """The blocks of a region, up to ``end`` where it ends, that its part touches."""
+    def below(self, region: Piece, descending: bool) -> Iterator[Piece]:
+        """The blocks of a region that its part touches."""
+        end = self.end_of(region)
         held = list(blocks(self.connection, self.number, region.block.place, end))
         return _touched(held, end, False, region.low, region.high, descending)
 
@@ -141,7 +142,7 @@ def _skipped(pieces: Pieces, start: Place, end: Place, descending: bool, skip: i
             skip -= region.block.size
             start, end = (start, region.low) if descending else (region.high, end)
             continue
-        for block in pieces.below(region, pieces.end_of(region), descending):
+        for block in pieces.below(region, descending):
             if not block.whole or skip < block.block.size:
                 break
             skip -= block.block.size
@@ -286,7 +287,7 @@ def _groups(
             if region.whole and alike(region, region.high) is not None:
                 yield region
             else:
-                yield from pieces.below(region, pieces.end_of(region), descending)
+                yield from pieces.below(region, descending)
 
     for piece in parts():
         low, high = piece.low, piece.high
