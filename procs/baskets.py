@@ -11,14 +11,11 @@ and the description is written at the end, when the number of baskets is known. 
 
 For that, what uproot keeps about a tree that is being written must be what it was when this was written; where it is
 not, the trees go through ``extend`` (:func:`familiar`).
-
-The layout of baskets: https://root.cern/doc/master/classTKey.html and classTBasket.html.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -33,17 +30,14 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import DataError
 from procs.rootio import branches
+from procs.rootrecords import BASKET, COUNT, KEY, text
 
-_KEY = struct.Struct(">ihiIhhqq")  # bytes, version, bytes of the object, date, bytes of the key, cycle, seek, directory
-_BASKET = struct.Struct(">Hiiii")  # version, buffer size, bytes or offsets of an entry, entries, end of the data
-_COUNT = struct.Struct(">I")
 _KEY_VERSION = 1004  # of a key with seeks of eight bytes
 _BASKET_VERSION = 3
 _BUFFER = 32_000  # the buffer size that uproot writes; readers ignore it
 _TEXT_SIZE = 1000  # what uproot writes for texts, whose entries have no size of their own
 _ROOM = 10  # places of baskets that ROOT gives a branch at least
 _LARGEST = 2**31 - 1  # bytes of a basket: its sizes have four bytes and a sign
-_LONG = 255  # bytes: texts from here on have their length in four more bytes
 
 # What uproot keeps about a tree and about each of its branches while it writes them.
 _TREE = """
@@ -154,7 +148,7 @@ class _Branch:
         self.kind = kind  # dtype of the values in the file, None for texts
         # The object's class, name and title, as ROOT writes texts, and the byte at the end of a basket's key.
         self.words = b"".join(_text(word) for word in ("TBasket", name, tree))
-        self.key_size = _KEY.size + len(self.words) + _BASKET.size + 1
+        self.key_size = KEY.size + len(self.words) + BASKET.size + 1
         self.bytes: list[int] = []
         self.seeks: list[int] = []
         self.total = 0
@@ -238,19 +232,19 @@ class _Tree:
                 f"lists of {offsets[-1]} values were to be written to the tree {self._name!r}, but there are "
                 f"{len(column.content)}"
             )
-        data = self._room(end + _COUNT.size + 4 * len(offsets))
+        data = self._room(end + COUNT.size + 4 * len(offsets))
         np.copyto(data[:end].view(branch.kind), column.content, casting="unsafe")
         last = self._offsets(branch, data, end, offsets * item)
         self._write(branch, data, len(offsets) + 1, len(offsets) - 1, last, date)
 
     def _texts(self, branch: _Branch, texts: Sequence[str], date: int) -> None:
-        known = {text: _text(text) for text in set(texts)}
-        words = [known[text] for text in texts]
+        known = {one: _text(one) for one in set(texts)}
+        words = [known[one] for one in texts]
         offsets = np.zeros(len(words) + 1, dtype=np.int64)
         np.cumsum([len(word) for word in words], out=offsets[1:])
         content = b"".join(words)
         end = len(content)
-        data = self._room(end + _COUNT.size + 4 * len(offsets))
+        data = self._room(end + COUNT.size + 4 * len(offsets))
         data[:end] = np.frombuffer(content, dtype=np.uint8)
         last = self._offsets(branch, data, end, offsets)
         data[-4:] = 0
@@ -259,8 +253,8 @@ class _Tree:
 
     def _offsets(self, branch: _Branch, data: NDArray[np.uint8], end: int, offsets: NDArray[np.int64]) -> int:
         """Put the offsets, which count from the key's first byte, behind the values; the last of them."""
-        data[end : end + _COUNT.size].view(">u4")[0] = len(offsets)
-        np.add(offsets, branch.key_size, out=data[end + _COUNT.size :].view(">i4"), casting="unsafe")
+        data[end : end + COUNT.size].view(">u4")[0] = len(offsets)
+        np.add(offsets, branch.key_size, out=data[end + COUNT.size :].view(">i4"), casting="unsafe")
         branch.offsets = 4 * (len(offsets) - 1)
         return branch.key_size + int(offsets[-1])
 
@@ -272,9 +266,9 @@ class _Tree:
             raise DataError(f"a basket of the tree {self._name!r} has {size} bytes. Set chunk_bytes to less.")
         place = self._segments.allocate(size)
         head = (
-            _KEY.pack(size, _KEY_VERSION, len(data), date, branch.key_size, 0, place, self._directory)
+            KEY.pack(size, _KEY_VERSION, len(data), date, branch.key_size, 0, place, self._directory)
             + branch.words
-            + _BASKET.pack(_BASKET_VERSION, _BUFFER, item, entries, last)
+            + BASKET.pack(_BASKET_VERSION, _BUFFER, item, entries, last)
             + b"\0"
         )
         done = os.pwritev(self._handle, (head, packed), place)
@@ -317,8 +311,5 @@ def _rows(column: Column) -> int:
     return len(column.lengths if isinstance(column, Lists) else column)
 
 
-def _text(text: str) -> bytes:
-    """A text as ROOT writes it: its length, and its bytes."""
-    data = text.encode("utf-8", "surrogateescape")
-    length = bytes((len(data),)) if len(data) < _LONG else b"\xff" + _COUNT.pack(len(data))
-    return length + data
+def _text(words: str) -> bytes:
+    return text(words.encode("utf-8", "surrogateescape"))

@@ -20,6 +20,7 @@ import numpy as np
 
 from orchestrator.errors import DataError
 from procs.rootio import opened, trees
+from procs.rootrecords import BASKET, COUNT, KEY, LONG, text
 
 _HEAD = struct.Struct(">IH")  # bytes that follow the first four, and version
 _TREE = struct.Struct(">qqqqqdiiiiIqqqqqq")  # numbers of a TTree, version 20; the eleventh counts cluster ranges
@@ -27,8 +28,6 @@ _CLUSTERS = 10
 _ARRAY = struct.Struct(">ii")  # objects of a TObjArray, and the index of the first
 _BRANCH = struct.Struct(">iiiiq")  # of a TBranch, version 13: compression, two sizes, baskets, entries
 _MORE = struct.Struct(">iIiqqqq")  # offset, room for baskets, split level, entries, first entry, two sizes
-_KEY = struct.Struct(">ihiIhhqq")
-_BASKET = struct.Struct(">Hiiii")  # version, two sizes, entries, end of the data
 _OBJECT = 10  # bytes of a TObject
 _LENGTH = 0x3FFFFFFF  # the bits of a length
 _NEW_CLASS = 0xFFFFFFFF
@@ -75,8 +74,8 @@ def recount(path: Path) -> dict[str, int]:
                 raise DataError(f"{path}: the tree {name!r} cannot be read: {error}. Make the file again.") from error
             for branch, reason in faults:
                 if reason:
-                    text = branch.decode("utf-8", "replace")
-                    raise DataError(f"{path}: the branch {text!r} of the tree {name!r} {reason}. Make the file again.")
+                    shown = branch.decode("utf-8", "replace")
+                    raise DataError(f"{path}: the branch {shown!r} of the tree {name!r} {reason}. Make the file again.")
             found[name] = entries
     return found
 
@@ -125,18 +124,16 @@ def _branches(data: bytes, at: int, count: int) -> Iterator[_Branch]:
             columns.append(np.frombuffer(data, kind, room, at + 1))
             at += 1 + columns[-1].nbytes
         sizes, edges, seeks = columns
-        yield _Branch(
-            name, entries, sizes[:baskets].tolist(), edges[: baskets + 1].tolist(), seeks[:baskets].tolist()
-        )
+        yield _Branch(name, entries, sizes[:baskets].tolist(), edges[: baskets + 1].tolist(), seeks[:baskets].tolist())
         at = after
 
 
 def _text(data: bytes, at: int) -> bytes:
     """A text as ROOT writes it."""
     length, at = data[at], at + 1
-    if length == 0xFF:
-        (length,) = struct.unpack_from(">I", data, at)
-        at += 4
+    if length == LONG:
+        (length,) = COUNT.unpack_from(data, at)
+        at += COUNT.size
     return data[at : at + length]
 
 
@@ -150,23 +147,19 @@ def _fault(handle: int, tree: bytes, entries: int, branch: _Branch) -> str:
     for index, (size, seek) in enumerate(zip(branch.sizes, branch.seeks, strict=True)):
         where = f"has a basket at byte {seek} that"
         head = os.pread(handle, _NEAR, seek) if seek >= 0 else b""
-        if len(head) < _KEY.size:
+        if len(head) < KEY.size:
             return f"{where} lies beyond the file's end"
-        length, _version, _full, _date, key, _cycle, place, _directory = _KEY.unpack_from(head)
+        length, _version, _full, _date, key, _cycle, place, _directory = KEY.unpack_from(head)
         if key > _NEAR:
             head = os.pread(handle, key, seek)
-        if length != size or place != seek or len(head) < key or key < _KEY.size + _BASKET.size:
+        if length != size or place != seek or len(head) < key or key < KEY.size + BASKET.size:
             return f"{where} is none"
-        words = head[_KEY.size : key - _BASKET.size - 1]
-        if words != b"\x07TBasket" + b"".join(_written(word) for word in (branch.name, tree)):
+        words = head[KEY.size : key - BASKET.size - 1]
+        if words != b"\x07TBasket" + b"".join(text(word) for word in (branch.name, tree)):
             return f"{where} is none of its own"
-        held = _BASKET.unpack_from(head, key - _BASKET.size - 1)[3]
+        held = BASKET.unpack_from(head, key - BASKET.size - 1)[3]
         if held != branch.edges[index + 1] - branch.edges[index]:
             return f"{where} holds {held} entries, not {branch.edges[index + 1] - branch.edges[index]}"
     if branch.sizes and len(os.pread(handle, 1, branch.seeks[-1] + branch.sizes[-1] - 1)) < 1:
         return f"has a basket at byte {branch.seeks[-1]} that is cut"
     return ""
-
-
-def _written(text: bytes) -> bytes:
-    return (bytes((len(text),)) if len(text) < 0xFF else b"\xff" + struct.pack(">I", len(text))) + text
